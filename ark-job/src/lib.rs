@@ -1,1 +1,12 @@
-//! x
+//! The operations of `kubectl ark`: backup and restore of a Kubernetes cluster, run once and done.
+//!
+//! In layers; imports go down only. *Operations* read like the manual, *edges* touch the world, *leaves* only compute,
+//! and the *contract* is what the plugin and the Jobs agree on. See docs/design.md.
+
+// contract
+pub mod api;
+pub mod args;
+pub mod exit;
+// leaves
+pub mod identity;
+pub mod layout;
