@@ -8,5 +8,8 @@ pub mod api;
 pub mod args;
 pub mod exit;
 // leaves
+pub mod archive;
 pub mod identity;
 pub mod layout;
+pub mod marker;
+pub mod report;
