@@ -9,7 +9,9 @@ pub mod args;
 pub mod exit;
 // leaves
 pub mod archive;
+pub mod filter;
 pub mod identity;
+pub mod item;
 pub mod layout;
 pub mod marker;
 pub mod report;
