@@ -7,8 +7,11 @@
 pub mod api;
 pub mod args;
 pub mod exit;
+// edges
+pub mod cluster;
 // leaves
 pub mod archive;
+pub mod error;
 pub mod filter;
 pub mod identity;
 pub mod item;
