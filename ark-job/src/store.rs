@@ -479,3 +479,63 @@ fn checked_prefix(prefix: &str) -> Result<(), StoreError> {
         reason,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn file_store(dir: &std::path::Path) -> Store {
+        let location = Location::File {
+            dir: dir.to_owned(),
+        };
+        Store::open(&location, &Credentials::Chain).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn directory_conforms() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = file_store(&dir.path().join("new/deep")).await;
+        conformance::all(&store, dir.path()).await;
+    }
+
+    /// Needs a running S3 server: `ARK_TEST_S3_ENDPOINT`, an existing bucket `ARK_TEST_S3_BUCKET` (default
+    /// `conformance`), `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`. The project's scenarios always run it.
+    #[tokio::test]
+    async fn s3_conforms() {
+        let variable = |name| std::env::var(name).ok();
+        let (Some(endpoint), Some(access_key_id), Some(secret_access_key)) = (
+            variable("ARK_TEST_S3_ENDPOINT"),
+            variable("AWS_ACCESS_KEY_ID"),
+            variable("AWS_SECRET_ACCESS_KEY"),
+        ) else {
+            eprintln!("SKIPPED: s3_conforms needs ARK_TEST_S3_ENDPOINT and AWS_* keys");
+            return;
+        };
+        let credentials = Credentials::Keys {
+            access_key_id,
+            secret_access_key,
+            session_token: None,
+        };
+        let bucket = variable("ARK_TEST_S3_BUCKET").unwrap_or("conformance".to_owned());
+        let scratch = tempfile::tempdir().unwrap();
+        for (prefix, checksum) in [
+            ("", Checksum::WhenRequired),
+            ("with/prefix and +", Checksum::Always),
+        ] {
+            let location = Location::S3(S3Location {
+                bucket: bucket.clone(),
+                prefix: prefix.to_owned(),
+                endpoint: Some(endpoint.clone()),
+                path_style: true,
+                checksum: Some(checksum),
+                ..S3Location::default()
+            });
+            let store = Store::open(&location, &credentials).await.unwrap();
+            assert_eq!(store.clock(), None);
+            conformance::all(&store, scratch.path()).await;
+            let behind = jiff::Timestamp::now().duration_since(store.clock().unwrap());
+            assert!(behind.abs().as_secs() < 60, "{behind}");
+            conformance::unreachable_buckets_say_why(&location, &credentials).await;
+        }
+    }
+}
