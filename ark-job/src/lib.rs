@@ -9,6 +9,7 @@ pub mod args;
 pub mod exit;
 // edges
 pub mod cluster;
+pub mod store;
 // leaves
 pub mod archive;
 pub mod error;
