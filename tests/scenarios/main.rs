@@ -6,11 +6,15 @@
 #![allow(clippy::unwrap_used)]
 
 mod harness;
+mod proxy;
 mod world;
 
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
-    let trials = [harness::trials()].into_iter().flatten().collect();
+    let trials = [harness::trials(), proxy::trials()]
+        .into_iter()
+        .flatten()
+        .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     world::end();
     conclusion.exit();

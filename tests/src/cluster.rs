@@ -222,6 +222,15 @@ impl ControlPlane {
         Ok(self.own()?.run.directory().join("ca.crt"))
     }
 
+    /// The API server's certificate and key, for a proxy in front of it.
+    pub(crate) fn certificate(&self) -> Result<(PathBuf, PathBuf)> {
+        let directory = self.own()?.run.directory();
+        Ok((
+            directory.join("apiserver.crt"),
+            directory.join("apiserver.key"),
+        ))
+    }
+
     /// Runs kubectl against this cluster and gives its standard output.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         output(self.kubectl_command().args(arguments))

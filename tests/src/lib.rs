@@ -14,6 +14,6 @@ mod wait;
 
 pub use cluster::{ControlPlane, Options};
 pub use moto::MotoServer;
-pub use proxy::FaultProxy;
+pub use proxy::{FaultProxy, Rule, Victim};
 pub use s3::{Bucket, S3Server};
 pub use wait::wait_until;

@@ -336,6 +336,19 @@ pub fn signal(process_id: u32, signal: Signal) -> Result<()> {
     }
 }
 
+/// SIGKILL to any process, and waits until it is dead (it may stay as a zombie: its parent reaps it).
+pub fn kill_and_wait(process_id: u32) -> Result<()> {
+    signal(process_id, Signal::KILL)?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while start_time(process_id).is_some() {
+        if Instant::now() > deadline {
+            bail!("process {process_id} does not die");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
 /// Ends every run of this process: for the end of `main`, as statics are never dropped.
 pub fn end_all() {
     // Taken out first, and ended without the lock, so that a Drop at the same time does not wait for ever.
