@@ -5,8 +5,10 @@
 // Scenarios are tests, though this target is built without the test harness that lints go by.
 #![allow(clippy::unwrap_used)]
 
+mod backup;
 mod harness;
 mod proxy;
+mod store;
 mod world;
 
 fn main() {

@@ -90,6 +90,22 @@ impl World {
         &self.name
     }
 
+    /// The storage URL of this scenario's backups.
+    pub fn storage(&self) -> String {
+        self.storage_at(self.s3.url())
+    }
+
+    /// The same storage behind another endpoint: a fault proxy.
+    pub fn storage_at(&self, endpoint: &str) -> String {
+        let (bucket, prefix) = (self.bucket.name(), self.prefix());
+        format!("s3://{bucket}/{prefix}?endpoint={endpoint}&path-style=true&region=us-east-1")
+    }
+
+    /// What the keys of a backup of this scenario start with.
+    pub fn key(&self, backup: &str) -> String {
+        format!("{}/backups/{backup}/", self.prefix())
+    }
+
     /// Makes a namespace for this scenario and gives its name.
     pub async fn namespace(&self, name: &str) -> Result<String> {
         let name = format!("{}-{name}", self.name);

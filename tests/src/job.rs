@@ -30,7 +30,10 @@ pub fn programs() -> Result<PathBuf> {
 pub fn program(name: &str) -> Result<PathBuf> {
     let path = programs()?.join(name);
     if !path.exists() {
-        bail!("{} is missing: run `cargo build --release --workspace` first (`make test` does)", path.display());
+        bail!(
+            "{} is missing: run `cargo build --release --workspace` first (`make test` does)",
+            path.display()
+        );
     }
     Ok(path)
 }
@@ -56,10 +59,14 @@ pub struct Finished {
 impl ArkJob {
     /// `ark-job` with these arguments, on the cluster of this kubeconfig.
     pub fn new(kubeconfig: &Path, arguments: &[&str]) -> Self {
-        let environment = s3::environment().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let environment =
+            s3::environment().map(|(name, value)| (name.to_owned(), value.to_owned()));
         ArkJob {
             kubeconfig: kubeconfig.to_owned(),
-            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            arguments: arguments
+                .iter()
+                .map(|&argument| argument.to_owned())
+                .collect(),
             environment: environment.into(),
             wrapper: Vec::new(),
         }
@@ -68,8 +75,10 @@ impl ArkJob {
     /// As a pod of this Job.
     #[must_use]
     pub fn of(mut self, job_uid: &str, pod_uid: &str) -> Self {
-        self.environment.push((environment::JOB_UID.to_owned(), job_uid.to_owned()));
-        self.environment.push((environment::POD_UID.to_owned(), pod_uid.to_owned()));
+        self.environment
+            .push((environment::JOB_UID.to_owned(), job_uid.to_owned()));
+        self.environment
+            .push((environment::POD_UID.to_owned(), pod_uid.to_owned()));
         self
     }
 
@@ -116,7 +125,10 @@ impl ArkJob {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("starting {}", program.display()))?;
-        Ok(Running { child, arguments: self.arguments.clone() })
+        Ok(Running {
+            child,
+            arguments: self.arguments.clone(),
+        })
     }
 
     /// Runs it to its end.
@@ -134,7 +146,12 @@ impl ArkJob {
     pub async fn expect(&self, code: i32) -> Result<Finished> {
         let finished = self.run().await?;
         if finished.code != Some(code) {
-            bail!("ark-job {:?}: exit {:?}, expected {code}\n{}", self.arguments, finished.code, finished.stderr);
+            bail!(
+                "ark-job {:?}: exit {:?}, expected {code}\n{}",
+                self.arguments,
+                finished.code,
+                finished.stderr
+            );
         }
         Ok(finished)
     }
@@ -163,9 +180,16 @@ impl Running {
         let output = ended.with_context(|| format!("ark-job {arguments:?} does not end"))??;
         let mut stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         if !output.stdout.is_empty() {
-            write!(stderr, "\nstdout: {}", String::from_utf8_lossy(&output.stdout))?;
+            write!(
+                stderr,
+                "\nstdout: {}",
+                String::from_utf8_lossy(&output.stdout)
+            )?;
         }
-        Ok(Finished { code: code(output.status), stderr })
+        Ok(Finished {
+            code: code(output.status),
+            stderr,
+        })
     }
 }
 

@@ -4,6 +4,7 @@ pub mod background;
 pub mod cache;
 mod certificates;
 pub mod cluster;
+pub mod job;
 pub mod moto;
 pub mod network;
 pub mod prerequisites;
