@@ -1,2 +1,28 @@
-//! x
+//! The operations of `kubectl ark`: backup and restore of a Kubernetes cluster, run once and done.
+//!
+//! In layers; imports go down only. *Operations* read like the manual, *edges* touch the world, *leaves* only compute,
+//! and the *contract* is what the plugin and the Jobs agree on. See docs/design.md.
+
+// operations
+pub mod backup;
+pub mod restore;
+pub mod run;
+// edges
+pub mod cluster;
+pub mod log;
+pub mod records;
 pub mod store;
+// leaves
+pub mod archive;
+pub mod error;
+pub mod filter;
+pub mod identity;
+pub mod item;
+pub mod layout;
+pub mod marker;
+pub mod report;
+pub mod selector;
+// contract
+pub mod api;
+pub mod args;
+pub mod exit;

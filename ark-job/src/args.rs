@@ -1,0 +1,550 @@
+//! The command line of `ark-job`: what was typed, and nothing else, and its inverse.
+//!
+//! The plugin renders Jobs from these types with [`Args::to_argv`], and `ark-job` parses them back: the command line is
+//! the contract between the two, and a Job manifest in Git is readable and complete. [`crate::api::CONTRACT_VERSION`]
+//! changes when an older image would not understand a newer plugin.
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::collections::BTreeMap;
+
+/// One-shot backup and restore of Kubernetes objects; run as a Job by `kubectl ark`.
+#[derive(Clone, Debug, PartialEq, Parser)]
+#[command(name = "ark-job", version, about, max_term_width = 120)]
+pub struct Args {
+    /// Ark's own namespace in the cluster
+    #[arg(long, short = 'n', global = true, env = "ARK_NAMESPACE", default_value = crate::api::DEFAULT_NAMESPACE, value_name = "NAMESPACE")]
+    pub namespace: String,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The operations.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub enum Command {
+    /// Back up the cluster's objects into object storage
+    Backup(BackupArgs),
+    /// Restore objects from a backup
+    Restore(RestoreArgs),
+}
+
+/// Where backups are.
+#[derive(Clone, Debug, Default, PartialEq, ClapArgs)]
+pub struct StorageFlags {
+    /// BackupStorageLocation (a resource in Ark's namespace) to use
+    #[arg(long, value_name = "NAME", conflicts_with = "storage")]
+    pub location: Option<String>,
+    /// Storage URL to use instead of a location: s3://bucket/prefix?region=…&endpoint=…&path-style=true or file:///dir
+    #[arg(long, value_name = "URL")]
+    pub storage: Option<String>,
+}
+
+/// What to do when the backup's name is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum IfExists {
+    /// Fail with exit code 11
+    #[default]
+    Fail,
+    /// Keep the backup that is there, and succeed
+    Keep,
+}
+
+/// Exit code of an operation that finished with errors.
+#[derive(Clone, Copy, Debug, PartialEq, ClapArgs)]
+pub struct ExitFlags {
+    /// Exit code when finished with errors: 3, or 0 for callers that only look at failed Jobs
+    #[arg(long, value_name = "0|3", default_value_t = 3, value_parser = parse_partial_exit_code)]
+    pub partial_exit_code: u8,
+}
+
+impl Default for ExitFlags {
+    fn default() -> Self {
+        ExitFlags {
+            partial_exit_code: 3,
+        }
+    }
+}
+
+/// What goes into a backup, and how long it is kept.
+#[derive(Clone, Debug, Default, PartialEq, ClapArgs)]
+pub struct BackupFlags {
+    /// Namespaces to back up, names or globs; '*' (the default) is all
+    #[arg(long, value_name = "NAMESPACES", value_delimiter = ',')]
+    pub include_namespaces: Vec<String>,
+    /// Namespaces to leave out, names or globs
+    #[arg(long, value_name = "NAMESPACES", value_delimiter = ',')]
+    pub exclude_namespaces: Vec<String>,
+    /// Resource types to back up: resource.group, plural, singular, short name or kind; '*' (the default) is all
+    #[arg(long, value_name = "TYPES", value_delimiter = ',')]
+    pub include_resources: Vec<String>,
+    /// Resource types to leave out
+    #[arg(long, value_name = "TYPES", value_delimiter = ',')]
+    pub exclude_resources: Vec<String>,
+    /// Only objects whose labels match, as in kubectl: 'app=nginx,tier in (a,b)'
+    #[arg(long, short = 'l', value_name = "SELECTOR")]
+    pub selector: Option<String>,
+    /// Cluster-scoped objects: true all, false none; by default all, or with selected namespaces those they need
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub include_cluster_resources: Option<bool>,
+    /// How long to keep the backup, as a Go duration (720h, 90m); 0 is for ever
+    #[arg(long, value_name = "DURATION")]
+    pub ttl: Option<String>,
+    /// Labels for the Backup resource: key=value,…
+    #[arg(long, value_name = "LABELS", value_delimiter = ',', value_parser = parse_pair)]
+    pub labels: Vec<(String, String)>,
+    /// If a backup of this name exists that another run made: fail or keep it
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
+    pub if_exists: IfExists,
+    /// Compression, 1 (fast) to 9 (small)
+    #[arg(long, value_name = "LEVEL", default_value_t = DEFAULT_COMPRESSION, value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub compression_level: CompressionLevel,
+}
+
+/// A gzip level.
+pub type CompressionLevel = u8;
+/// Level 3 gives nearly the size of 6 in two thirds of the time (docs/benchmarks.md).
+pub const DEFAULT_COMPRESSION: CompressionLevel = 3;
+
+/// `ark-job backup`
+#[derive(Clone, Debug, PartialEq, ClapArgs)]
+pub struct BackupArgs {
+    /// Name of the backup
+    #[arg(value_name = "NAME", value_parser = parse_name)]
+    pub name: String,
+    /// Where backups are
+    #[command(flatten)]
+    pub storage: StorageFlags,
+    /// What goes in
+    #[command(flatten)]
+    pub backup: BackupFlags,
+    /// Exit code
+    #[command(flatten)]
+    pub exit: ExitFlags,
+}
+
+/// What comes back from a backup, and where to.
+#[derive(Clone, Debug, Default, PartialEq, ClapArgs)]
+pub struct RestoreFlags {
+    /// Namespaces of the backup to restore, names or globs; '*' (the default) is all
+    #[arg(long, value_name = "NAMESPACES", value_delimiter = ',')]
+    pub include_namespaces: Vec<String>,
+    /// Namespaces of the backup to leave out
+    #[arg(long, value_name = "NAMESPACES", value_delimiter = ',')]
+    pub exclude_namespaces: Vec<String>,
+    /// Resource types to restore; '*' (the default) is all
+    #[arg(long, value_name = "TYPES", value_delimiter = ',')]
+    pub include_resources: Vec<String>,
+    /// Resource types to leave out
+    #[arg(long, value_name = "TYPES", value_delimiter = ',')]
+    pub exclude_resources: Vec<String>,
+    /// Only objects whose labels match, as in kubectl
+    #[arg(long, short = 'l', value_name = "SELECTOR")]
+    pub selector: Option<String>,
+    /// Cluster-scoped objects: true all, false none; by default all, or with selected namespaces those they need
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub include_cluster_resources: Option<bool>,
+    /// Restore namespaces under other names: source:target,…
+    #[arg(long, value_name = "MAPPINGS", value_delimiter = ',', value_parser = parse_mapping)]
+    pub namespace_mappings: Vec<(String, String)>,
+    /// Restore again though a restore of this name with the same request has ended well
+    #[arg(long)]
+    pub again: bool,
+    /// Requests to the API server under way at once, at most
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_IN_FLIGHT, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub max_in_flight: u16,
+}
+
+/// More gains nothing: the API server is the limit (docs/benchmarks.md).
+pub const DEFAULT_MAX_IN_FLIGHT: u16 = 32;
+
+/// `ark-job restore`
+#[derive(Clone, Debug, PartialEq, ClapArgs)]
+pub struct RestoreArgs {
+    /// Name of the backup to restore
+    #[arg(value_name = "BACKUP", value_parser = parse_name)]
+    pub backup: String,
+    /// Name of the restore; <BACKUP>-<YYYYMMDDhhmmss> if not given
+    #[arg(long, value_name = "RESTORE", value_parser = parse_name)]
+    pub name: Option<String>,
+    /// When the restore was asked for (RFC 3339), for the ark-restore label; now if not given
+    #[arg(long, value_name = "TIME")]
+    pub requested: Option<jiff::Timestamp>,
+    /// Wait this long for the rights to restore to be granted (a Go duration)
+    #[arg(long, value_name = "DURATION")]
+    pub wait_for_rights: Option<String>,
+    /// Where backups are
+    #[command(flatten)]
+    pub storage: StorageFlags,
+    /// What comes back
+    #[command(flatten)]
+    pub restore: RestoreFlags,
+    /// Exit code
+    #[command(flatten)]
+    pub exit: ExitFlags,
+}
+
+/// The inverse of parsing: flags in the order of the help, defaults left out.
+struct Argv(Vec<String>);
+
+impl Argv {
+    fn value(&mut self, flag: &str, value: &Option<impl ToString>) {
+        if let Some(value) = value {
+            self.0.push(format!("{flag}={}", value.to_string()));
+        }
+    }
+
+    fn list(&mut self, flag: &str, values: &[String]) {
+        if !values.is_empty() {
+            self.0.push(format!("{flag}={}", values.join(",")));
+        }
+    }
+
+    fn pairs(&mut self, flag: &str, separator: char, pairs: &[(String, String)]) {
+        let texts: Vec<String> = pairs
+            .iter()
+            .map(|(key, value)| format!("{key}{separator}{value}"))
+            .collect();
+        self.list(flag, &texts);
+    }
+
+    fn switch(&mut self, flag: &str, on: bool) {
+        if on {
+            self.0.push(flag.to_owned());
+        }
+    }
+
+    fn unless_default<T: PartialEq + ToString>(&mut self, flag: &str, value: T, default: T) {
+        if value != default {
+            self.value(flag, &Some(value));
+        }
+    }
+}
+
+impl Args {
+    /// The arguments (without the program's name) that parse back to `self`.
+    pub fn to_argv(&self) -> Vec<String> {
+        let Args { namespace, command } = self;
+        let mut argv = Argv(Vec::new());
+        match command {
+            Command::Backup(BackupArgs {
+                name,
+                storage,
+                backup,
+                exit,
+            }) => {
+                argv.0.extend(["backup".to_owned(), name.clone()]);
+                storage.write(&mut argv);
+                backup.write(&mut argv);
+                exit.write(&mut argv);
+            }
+            Command::Restore(RestoreArgs {
+                backup,
+                name,
+                requested,
+                wait_for_rights,
+                storage,
+                restore,
+                exit,
+            }) => {
+                argv.0.extend(["restore".to_owned(), backup.clone()]);
+                argv.value("--name", name);
+                argv.value("--requested", requested);
+                argv.value("--wait-for-rights", wait_for_rights);
+                storage.write(&mut argv);
+                restore.write(&mut argv);
+                exit.write(&mut argv);
+            }
+        }
+        argv.value("--namespace", &Some(namespace));
+        argv.0
+    }
+}
+
+impl StorageFlags {
+    fn write(&self, argv: &mut Argv) {
+        let StorageFlags { location, storage } = self;
+        argv.value("--location", location);
+        argv.value("--storage", storage);
+    }
+}
+
+impl ExitFlags {
+    fn write(&self, argv: &mut Argv) {
+        let ExitFlags { partial_exit_code } = self;
+        argv.unless_default("--partial-exit-code", *partial_exit_code, 3);
+    }
+}
+
+impl BackupFlags {
+    fn write(&self, argv: &mut Argv) {
+        let BackupFlags {
+            include_namespaces,
+            exclude_namespaces,
+            include_resources,
+            exclude_resources,
+            selector,
+            include_cluster_resources,
+            ttl,
+            labels,
+            if_exists,
+            compression_level,
+        } = self;
+        argv.list("--include-namespaces", include_namespaces);
+        argv.list("--exclude-namespaces", exclude_namespaces);
+        argv.list("--include-resources", include_resources);
+        argv.list("--exclude-resources", exclude_resources);
+        argv.value("--selector", selector);
+        argv.value("--include-cluster-resources", include_cluster_resources);
+        argv.value("--ttl", ttl);
+        argv.pairs("--labels", '=', labels);
+        match if_exists {
+            IfExists::Fail => {}
+            IfExists::Keep => argv.value("--if-exists", &Some("keep")),
+        }
+        argv.unless_default(
+            "--compression-level",
+            *compression_level,
+            DEFAULT_COMPRESSION,
+        );
+    }
+}
+
+impl RestoreFlags {
+    fn write(&self, argv: &mut Argv) {
+        let RestoreFlags {
+            include_namespaces,
+            exclude_namespaces,
+            include_resources,
+            exclude_resources,
+            selector,
+            include_cluster_resources,
+            namespace_mappings,
+            again,
+            max_in_flight,
+        } = self;
+        argv.list("--include-namespaces", include_namespaces);
+        argv.list("--exclude-namespaces", exclude_namespaces);
+        argv.list("--include-resources", include_resources);
+        argv.list("--exclude-resources", exclude_resources);
+        argv.value("--selector", selector);
+        argv.value("--include-cluster-resources", include_cluster_resources);
+        argv.pairs("--namespace-mappings", ':', namespace_mappings);
+        argv.switch("--again", *again);
+        argv.unless_default("--max-in-flight", *max_in_flight, DEFAULT_MAX_IN_FLIGHT);
+    }
+
+    /// The namespace mappings as a map.
+    ///
+    /// # Errors
+    /// When a source is mapped twice.
+    pub fn namespace_mapping(&self) -> Result<BTreeMap<String, String>, String> {
+        let mut mapping = BTreeMap::new();
+        for (source, target) in &self.namespace_mappings {
+            if let Some(other) = mapping.insert(source.clone(), target.clone())
+                && &other != target
+            {
+                return Err(format!(
+                    "namespace {source:?} is mapped to both {other:?} and {target:?}"
+                ));
+            }
+        }
+        Ok(mapping)
+    }
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    crate::identity::check_name(text)?;
+    Ok(text.to_owned())
+}
+
+fn parse_partial_exit_code(text: &str) -> Result<u8, String> {
+    match text {
+        "0" => Ok(0),
+        "3" => Ok(3),
+        _ => Err("0 or 3 is expected".into()),
+    }
+}
+
+/// `key=value`; the value may be empty.
+fn parse_pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?} is not of the form key=value"))?;
+    if key.is_empty() {
+        return Err(format!("{text:?} has no key"));
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// `source:target`, both namespace names.
+fn parse_mapping(text: &str) -> Result<(String, String), String> {
+    let (source, target) = text
+        .split_once(':')
+        .ok_or_else(|| format!("{text:?} is not of the form source:target"))?;
+    for name in [source, target] {
+        crate::identity::check_name(name)?;
+        if name.contains('.') || name.len() > 63 {
+            return Err(format!("{name:?} cannot be the name of a namespace"));
+        }
+    }
+    Ok((source.to_owned(), target.to_owned()))
+}
+
+/// Parses a Go duration (`720h`, `1h30m`, `0`), not negative.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    if text == "0" {
+        return Ok(std::time::Duration::ZERO);
+    }
+    let duration: kube::core::Duration = text
+        .parse()
+        .map_err(|error| format!("{text:?} is not a duration such as 720h or 90m: {error}"))?;
+    if duration.is_negative() {
+        return Err(format!("{text:?} is negative"));
+    }
+    Ok(duration.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+
+    fn name() -> impl Strategy<Value = String> {
+        "[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?"
+    }
+
+    // A text that survives a comma-separated list: no comma, not empty.
+    fn word() -> impl Strategy<Value = String> {
+        "[a-z0-9*.=-]{1,12}"
+    }
+
+    fn storage() -> impl Strategy<Value = StorageFlags> {
+        prop_oneof![
+            Just(StorageFlags::default()),
+            name().prop_map(|name| StorageFlags {
+                location: Some(name),
+                storage: None
+            }),
+            "[ -~]{1,40}".prop_map(|url| StorageFlags {
+                location: None,
+                storage: Some(url)
+            }),
+        ]
+    }
+
+    prop_compose! {
+        fn backup_flags()(
+            include_namespaces in vec(word(), 0..3),
+            exclude_namespaces in vec(word(), 0..3),
+            include_resources in vec(word(), 0..3),
+            exclude_resources in vec(word(), 0..3),
+            selector in option::of("[ -~]{1,30}"),
+            include_cluster_resources in option::of(any::<bool>()),
+            ttl in option::of("[0-9]{1,3}h"),
+            labels in vec((name(), "[a-z0-9=]{0,5}"), 0..3),
+            keep in any::<bool>(),
+            compression_level in 1u8..=9,
+        ) -> BackupFlags {
+            BackupFlags {
+                include_namespaces, exclude_namespaces, include_resources, exclude_resources, selector,
+                include_cluster_resources, ttl, labels,
+                if_exists: if keep { IfExists::Keep } else { IfExists::Fail },
+                compression_level,
+            }
+        }
+    }
+
+    prop_compose! {
+        fn restore_flags()(
+            include_namespaces in vec(word(), 0..3),
+            exclude_namespaces in vec(word(), 0..3),
+            include_resources in vec(word(), 0..3),
+            exclude_resources in vec(word(), 0..3),
+            selector in option::of("[ -~]{1,30}"),
+            include_cluster_resources in option::of(any::<bool>()),
+            namespace_mappings in vec((name(), name()), 0..3),
+            again in any::<bool>(),
+            max_in_flight in 1u16..=1024,
+        ) -> RestoreFlags {
+            RestoreFlags {
+                include_namespaces, exclude_namespaces, include_resources, exclude_resources, selector,
+                include_cluster_resources, namespace_mappings, again, max_in_flight,
+            }
+        }
+    }
+
+    fn command() -> impl Strategy<Value = Command> {
+        let exit = prop_oneof![Just(0u8), Just(3u8)]
+            .prop_map(|partial_exit_code| ExitFlags { partial_exit_code });
+        prop_oneof![
+            (name(), storage(), backup_flags(), exit.clone()).prop_map(
+                |(name, storage, backup, exit)| {
+                    Command::Backup(BackupArgs {
+                        name,
+                        storage,
+                        backup,
+                        exit,
+                    })
+                }
+            ),
+            (
+                name(),
+                option::of(name()),
+                option::of(0i64..4_000_000_000),
+                option::of("[0-9]{1,3}m"),
+                storage(),
+                restore_flags(),
+                exit
+            )
+                .prop_map(
+                    |(backup, name, requested, wait_for_rights, storage, restore, exit)| {
+                        let requested =
+                            requested.map(|second| jiff::Timestamp::from_second(second).unwrap());
+                        Command::Restore(RestoreArgs {
+                            backup,
+                            name,
+                            requested,
+                            wait_for_rights,
+                            storage,
+                            restore,
+                            exit,
+                        })
+                    }
+                ),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn argv_is_the_inverse_of_parsing(namespace in name(), command in command()) {
+            let args = Args { namespace, command };
+            let argv = args.to_argv();
+            let parsed = Args::try_parse_from(std::iter::once("ark-job".to_owned()).chain(argv.clone()))
+                .map_err(|error| TestCaseError::fail(format!("{argv:?}: {error}")))?;
+            prop_assert_eq!(&parsed, &args);
+            prop_assert_eq!(parsed.to_argv(), argv);
+        }
+    }
+
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_gos() {
+        assert_eq!(
+            parse_duration("1h30m"),
+            Ok(std::time::Duration::from_secs(5400))
+        );
+        assert_eq!(parse_duration("0"), Ok(std::time::Duration::ZERO));
+        assert!(parse_duration("-1h").is_err());
+        assert!(parse_duration("30 days").is_err());
+    }
+}

@@ -1,0 +1,111 @@
+//! The exit codes of `ark-job`, and of `kubectl ark` when it waits for a Job.
+//!
+//! The numbers are a contract with scripts, with the `podFailurePolicy` of rendered Jobs, and with the plugin, which
+//! reads them back from a finished pod. They never change meaning.
+
+use std::fmt;
+
+/// How an operation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Exit {
+    /// Done, nothing missing.
+    Done,
+    /// Failed; a retry may help.
+    Failed,
+    /// The command line is wrong.
+    Usage,
+    /// Finished, with errors: something is missing and is named in the results.
+    PartiallyFailed,
+    /// Refused, because the installation or the location is restore-only.
+    Refused,
+    /// What is stored does not have the recorded digest, or is not what it claims to be.
+    Integrity,
+    /// The backup, restore, location or bucket does not exist.
+    NotFound,
+    /// The name is taken by another run.
+    Conflict,
+    /// Ended by SIGINT or SIGTERM.
+    Interrupted,
+}
+
+impl Exit {
+    /// Every exit code, in numeric order.
+    pub const ALL: [Exit; 9] = [
+        Exit::Done,
+        Exit::Failed,
+        Exit::Usage,
+        Exit::PartiallyFailed,
+        Exit::Refused,
+        Exit::Integrity,
+        Exit::NotFound,
+        Exit::Conflict,
+        Exit::Interrupted,
+    ];
+
+    /// Codes after which a Job must not be retried: another attempt would end the same way.
+    pub const FINAL: [Exit; 6] = [
+        Exit::Usage,
+        Exit::PartiallyFailed,
+        Exit::Refused,
+        Exit::Integrity,
+        Exit::NotFound,
+        Exit::Conflict,
+    ];
+
+    /// The process exit code.
+    pub const fn code(self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::PartiallyFailed => 3,
+            Exit::Refused => 4,
+            Exit::Integrity => 5,
+            Exit::NotFound => 10,
+            Exit::Conflict => 11,
+            Exit::Interrupted => 130,
+        }
+    }
+
+    /// The meaning of a process exit code, if it is one of ours.
+    pub fn from_code(code: i32) -> Option<Exit> {
+        Exit::ALL
+            .into_iter()
+            .find(|exit| i32::from(exit.code()) == code)
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Exit::Done => "done",
+            Exit::Failed => "failed",
+            Exit::Usage => "usage",
+            Exit::PartiallyFailed => "partially failed",
+            Exit::Refused => "refused: restore-only",
+            Exit::Integrity => "integrity check failed",
+            Exit::NotFound => "not found",
+            Exit::Conflict => "name taken",
+            Exit::Interrupted => "interrupted",
+        })
+    }
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        exit.code().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_maps_back_to_its_meaning() {
+        for exit in Exit::ALL {
+            assert_eq!(Exit::from_code(i32::from(exit.code())), Some(exit));
+        }
+        assert_eq!(Exit::from_code(77), None);
+    }
+}
