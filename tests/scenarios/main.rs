@@ -13,10 +13,15 @@ mod world;
 
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
-    let trials = [harness::trials(), proxy::trials()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let trials = [
+        harness::trials(),
+        proxy::trials(),
+        store::trials(),
+        backup::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     world::end();
     conclusion.exit();
