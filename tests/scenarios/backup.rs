@@ -66,7 +66,7 @@ fn fill(cluster: &ControlPlane, namespace: &str, config_maps: usize) -> Result<(
         "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {long}, namespace: {namespace}}}\nstringData: {{a: b}}\n\
          ---\napiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: runner, namespace: {namespace}}}\n\
          ---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web, namespace: {namespace}}}\n\
-         spec: {{selector: {{matchLabels: {{a: b}}}}, template: {{metadata: {{labels: {{a: b}}}}, spec: {{containers: [{{name: c, image: i}}]}}}}}}\n\
+         spec: {{replicas: 0, selector: {{matchLabels: {{a: b}}}}, template: {{metadata: {{labels: {{a: b}}}}, spec: {{containers: [{{name: c, image: i}}]}}}}}}\n\
          ---\napiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {{name: \"role:of:{namespace}\"}}\nrules: []\n\
          ---\napiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {{name: binding-of-{namespace}}}\n\
          roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: \"role:of:{namespace}\"}}\n\
@@ -193,7 +193,8 @@ async fn exact_names() -> Result<()> {
         "custom resources are missing"
     );
     let kubectl = cluster.bin().join("kubectl");
-    let report = script("exact_names.py", &[&kubectl, cluster.kubeconfig(), &backup])?;
+    let arguments = [Path::new("--kubectl"), &kubectl, Path::new("--kubeconfig"), cluster.kubeconfig(), &backup];
+    let report = script("exact_names.py", &arguments)?;
     eprintln!("{}", report.trim());
     Ok(())
 }
@@ -523,12 +524,11 @@ async fn filters() -> Result<()> {
                 .path(),
         )
     };
+    // Controllers add objects of their own, some time.
+    let theirs = ["kube-root-ca.crt", "events ", "replicasets.apps "];
     let mine = |names: BTreeSet<String>| -> BTreeSet<String> {
-        // The controller manager adds its own objects to every namespace, some time.
-        names
-            .into_iter()
-            .filter(|name| !name.contains("kube-root-ca.crt") && !name.ends_with(" default"))
-            .collect()
+        let ours = |name: &String| !name.ends_with(" default") && !theirs.iter().any(|part| name.contains(part));
+        names.into_iter().filter(ours).collect()
     };
     let long = "n".repeat(250);
     let set = |names: &[&str]| -> BTreeSet<String> {
@@ -703,7 +703,7 @@ async fn interrupted() -> Result<()> {
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
     proxy.add(
         Rule::on(|request| request.path.contains(".tar.gz") && request.is_write())
-            .before(move |_| drop(sender.send(())))
+            .before(move |_| sender.send(()).expect("the scenario waits for it"))
             .delay(std::time::Duration::from_secs(30)),
     );
     let arguments = [

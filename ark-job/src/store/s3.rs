@@ -88,7 +88,9 @@ impl S3Store {
         location: &S3Location,
         credentials: &Credentials,
     ) -> Result<Self, StoreError> {
-        let url = format!("s3://{}/{}", location.bucket, location.prefix);
+        // A store that is not AWS is named, too: a wrong endpoint is the likeliest mistake.
+        let service = location.endpoint.as_deref().map_or("s3:/", |endpoint| endpoint.trim_end_matches('/'));
+        let url = format!("{service}/{}/{}", location.bucket, location.prefix);
         let url = url.trim_end_matches('/').to_owned();
         let clients = match client::connect(location, credentials).await {
             Ok(clients) => clients,
