@@ -6,15 +6,18 @@
 #![allow(clippy::unwrap_used)]
 
 mod harness;
+#[cfg(target_os = "linux")]
+mod node;
 mod proxy;
 mod world;
 
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
-    let trials = [harness::trials(), proxy::trials()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let mut trials = Vec::new();
+    trials.extend(harness::trials());
+    trials.extend(proxy::trials());
+    #[cfg(target_os = "linux")]
+    trials.extend(node::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     world::end();
     conclusion.exit();

@@ -138,13 +138,11 @@ impl ControlPlane {
             Place::Machine => format!("https://127.0.0.1:{}", ports.api_server),
             #[cfg(target_os = "linux")]
             Place::Namespace(namespace) => {
-                let inside = SocketAddr::from((Ipv4Addr::LOCALHOST, ports.api_server));
-                let port = namespace.forward_in(inside)?;
+                let api_server = SocketAddr::from((Ipv4Addr::LOCALHOST, ports.api_server));
+                let port = namespace.forward_in(api_server)?;
                 // The same URL holds inside, for what runs there with this kubeconfig.
-                namespace.forward_out(
-                    SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-                    SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-                )?;
+                namespace
+                    .forward_within(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), api_server)?;
                 format!("https://127.0.0.1:{port}")
             }
         };
@@ -154,11 +152,20 @@ impl ControlPlane {
             api_server_command(&directory, &place, &bin)?,
         )?;
         let kubeconfig = directory.join("kubeconfig");
-        write_kubeconfig(&kubeconfig, &url, Some(&directory.join("ca.crt")), &token)?;
+        let authority = directory.join("ca.crt");
+        write_kubeconfig(&kubeconfig, &url, Some(&authority), &token)?;
+        // For the components: without the forwarders in between.
+        let direct = format!("https://127.0.0.1:{}", ports.api_server);
+        write_kubeconfig(
+            &directory.join("kubeconfig-components"),
+            &direct,
+            Some(&authority),
+            &token,
+        )?;
         let controller_manager = if options.controller_manager {
             Some(run.spawn(
                 "kube-controller-manager",
-                controller_manager_command(&directory, &place, &bin, &kubeconfig, &ports),
+                controller_manager_command(&directory, &place, &bin, &ports),
             )?)
         } else {
             None
@@ -348,6 +355,11 @@ impl ControlPlane {
         let _ = own.api_server.lock().expect(POISON).kill();
         own.etcd[0].stop(Duration::from_secs(30))?;
         copy(&own.run.directory().join("etcd"), to)
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(crate) fn run(&self) -> Result<&Run> {
+        Ok(&self.own()?.run)
     }
 
     fn own(&self) -> Result<&Own> {
@@ -568,11 +580,12 @@ fn controller_manager_command(
     directory: &Path,
     place: &Place,
     bin: &Path,
-    kubeconfig: &Path,
     ports: &Ports,
 ) -> Command {
     let mut command = place.bound(&bin.join("kube-controller-manager"));
-    command.arg("--kubeconfig").arg(kubeconfig);
+    command
+        .arg("--kubeconfig")
+        .arg(directory.join("kubeconfig-components"));
     command
         .arg("--service-account-private-key-file")
         .arg(directory.join("tokens.key"));

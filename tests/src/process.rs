@@ -161,6 +161,14 @@ impl Run {
     }
 }
 
+impl Run {
+    /// The control groups of this run, one in each hierarchy.
+    #[cfg(target_os = "linux")]
+    pub fn control_groups(&self) -> Vec<PathBuf> {
+        self.record.lock().expect(POISON).control_groups.clone()
+    }
+}
+
 impl Drop for Run {
     fn drop(&mut self) {
         let ended = end(&self.directory, &self.record.lock().expect(POISON));
