@@ -40,6 +40,10 @@ pub fn trials() -> Vec<Trial> {
             the_restricted_level_refuses_a_root_pod,
         ),
         node_scenario(
+            "node::a_program_runs_on_the_debian_base",
+            a_program_runs_on_the_debian_base,
+        ),
+        node_scenario(
             "node::an_admission_policy_is_enforced",
             an_admission_policy_is_enforced,
         ),
@@ -277,5 +281,31 @@ async fn an_admission_policy_is_enforced() -> Result<()> {
     })
     .await?;
     cluster.kubectl(&["create", "secret", "generic", "yes", "-n", "policy"])?;
+    Ok(())
+}
+
+async fn a_program_runs_on_the_debian_base() -> Result<()> {
+    let cluster = world::node().await?;
+    let context = tempfile::tempdir()?;
+    // Linked against glibc, as the job is, and nothing else.
+    std::fs::copy("/bin/cat", context.path().join("cat"))?;
+    let containerfile = context.path().join("Containerfile");
+    let text = "ARG BASE\nFROM ${BASE}\nCOPY cat /cat\nUSER 65532:65532\nENTRYPOINT [\"/cat\", \"/etc/passwd\"]\n";
+    std::fs::write(&containerfile, text)?;
+    let base = format!("docker-archive:{}", images::debian_base()?.display());
+    cluster.build_image(
+        context.path(),
+        &containerfile,
+        "localhost/cat:test",
+        &[("BASE", &base)],
+    )?;
+    let mut cat = pod("cat", "");
+    cat["spec"]["containers"][0] =
+        json!({ "name": "main", "image": "localhost/cat:test", "imagePullPolicy": "Never" });
+    cat["spec"]["securityContext"] = json!({ "runAsNonRoot": true });
+    apply(cluster, "base", &[cat])?;
+    wait_for_phase(cluster, "base", "cat", "Succeeded").await?;
+    let log = cluster.kubectl(&["logs", "-n", "base", "cat"])?;
+    assert!(log.contains("nonroot:x:65532"), "{log}");
     Ok(())
 }

@@ -188,6 +188,11 @@ impl NodeCluster {
         ]
     }
 
+    /// What to put before a command line so that it runs in all of the node's namespaces: containerd's `ctr`, `ip`.
+    pub fn inside_prefix(&self) -> Vec<String> {
+        self.inside.prefix().to_vec()
+    }
+
     /// Loads an image from an archive (docker or OCI). Pods name it with imagePullPolicy IfNotPresent or Never.
     pub fn load_image(&self, archive: &Path) -> Result<()> {
         self.inside.load_image(archive)
