@@ -28,6 +28,18 @@ pub fn trials() -> Vec<Trial> {
             a_key_is_taken_only_once,
         ),
         scenario(
+            "harness::a_saved_cluster_starts_again",
+            a_saved_cluster_starts_again,
+        ),
+        scenario(
+            "harness::an_api_server_is_suspended_killed_and_restarted",
+            an_api_server_is_suspended_killed_and_restarted,
+        ),
+        scenario(
+            "harness::requests_are_audited_and_events_kept_apart",
+            requests_are_audited_and_events_kept_apart,
+        ),
+        scenario(
             "harness::what_a_killed_run_left_is_swept_by_the_next_start",
             what_a_killed_run_left_is_swept,
         ),
@@ -75,6 +87,70 @@ async fn a_key_is_taken_only_once() -> Result<()> {
     let objects = world.bucket.objects(world.prefix()).await?;
     assert_eq!(objects, BTreeMap::from([(key, "first".into())]));
     Ok(())
+}
+
+async fn a_saved_cluster_starts_again() -> Result<()> {
+    let saved = tempfile::tempdir()?;
+    let data = saved.path().join("etcd");
+    let first = ControlPlane::start(Options::default()).await?;
+    first.kubectl(&["create", "configmap", "kept", "--from-literal=colour=green"])?;
+    first.stop_and_save(&data)?;
+    let second = ControlPlane::start(Options {
+        etcd_data: Some(data),
+        ..Options::default()
+    })
+    .await?;
+    assert_eq!(
+        second.kubectl(&["get", "configmap", "kept", "-o", "jsonpath={.data.colour}"])?,
+        "green"
+    );
+    Ok(())
+}
+
+async fn an_api_server_is_suspended_killed_and_restarted() -> Result<()> {
+    let cluster = ControlPlane::start(Options::default()).await?;
+    let ask = || cluster.kubectl(&["get", "namespace", "default", "--request-timeout=2s"]);
+    ask()?;
+    cluster.suspend_api_server()?;
+    assert!(ask().is_err());
+    cluster.resume_api_server()?;
+    ask()?;
+    cluster.kill_api_server()?;
+    assert!(ask().is_err());
+    cluster.restart_api_server().await?;
+    ask()?;
+    Ok(())
+}
+
+async fn requests_are_audited_and_events_kept_apart() -> Result<()> {
+    let cluster = ControlPlane::start(Options {
+        audit: true,
+        separate_events_etcd: true,
+        ..Options::default()
+    })
+    .await?;
+    let version = |path: &str| -> Result<u64> {
+        let list: serde_json::Value =
+            serde_json::from_str(&cluster.kubectl(&["get", "--raw", path])?)?;
+        Ok(list["metadata"]["resourceVersion"]
+            .as_str()
+            .unwrap()
+            .parse()?)
+    };
+    // The other etcd has hardly been written to.
+    assert!(version("/api/v1/events")? < version("/api/v1/secrets")?);
+    wait_until(
+        "the audit log to name the request",
+        Duration::from_secs(10),
+        async || {
+            let log = std::fs::read_to_string(cluster.audit_log()?)?;
+            Ok(log
+                .lines()
+                .any(|line| line.contains("\"requestURI\":\"/api/v1/secrets"))
+                .then_some(()))
+        },
+    )
+    .await
 }
 
 /// A cluster that another process holds: `throwaway hold`.

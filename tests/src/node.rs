@@ -176,6 +176,9 @@ impl NodeCluster {
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = self.inside.network.command(program);
         command.env("KUBECONFIG", self.cluster.kubeconfig());
+        if let Ok(directory) = self.cluster.directory() {
+            command.env("KUBECACHEDIR", directory.join("kubectl-cache"));
+        }
         command
     }
 
