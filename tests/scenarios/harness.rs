@@ -256,6 +256,9 @@ async fn ctrl_c_leaves_nothing() -> Result<()> {
 async fn pods_of_a_killed_run_die_with_it() -> Result<()> {
     let mut held = Held::start(&[]).await?;
     let cluster = ControlPlane::from_kubeconfig(&held.kubeconfig)?;
+    // A number that no other process on the machine sleeps for.
+    let seconds = format!("{}", 10_000_000 + std::process::id());
+    let command_line = format!("sleep\0{seconds}\0");
     cluster.kubectl(&[
         "run",
         "sleeper",
@@ -263,7 +266,7 @@ async fn pods_of_a_killed_run_die_with_it() -> Result<()> {
         ark_tests::images::BUSYBOX,
         "--",
         "sleep",
-        "86399",
+        &seconds,
     ])?;
     cluster.kubectl(&[
         "wait",
@@ -275,7 +278,7 @@ async fn pods_of_a_killed_run_die_with_it() -> Result<()> {
         std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
             // A zombie, which the machine's first process may be slow to reap, has no command line.
             std::fs::read(entry.path().join("cmdline"))
-                .is_ok_and(|line| line == b"sleep\x0086399\0")
+                .is_ok_and(|line| line == command_line.as_bytes())
         })
     };
     assert!(sleeper());
