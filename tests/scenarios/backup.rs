@@ -193,7 +193,13 @@ async fn exact_names() -> Result<()> {
         "custom resources are missing"
     );
     let kubectl = cluster.bin().join("kubectl");
-    let arguments = [Path::new("--kubectl"), &kubectl, Path::new("--kubeconfig"), cluster.kubeconfig(), &backup];
+    let arguments = [
+        Path::new("--kubectl"),
+        &kubectl,
+        Path::new("--kubeconfig"),
+        cluster.kubeconfig(),
+        &backup,
+    ];
     let report = script("exact_names.py", &arguments)?;
     eprintln!("{}", report.trim());
     Ok(())
@@ -527,7 +533,9 @@ async fn filters() -> Result<()> {
     // Controllers add objects of their own, some time.
     let theirs = ["kube-root-ca.crt", "events ", "replicasets.apps "];
     let mine = |names: BTreeSet<String>| -> BTreeSet<String> {
-        let ours = |name: &String| !name.ends_with(" default") && !theirs.iter().any(|part| name.contains(part));
+        let ours = |name: &String| {
+            !name.ends_with(" default") && !theirs.iter().any(|part| name.contains(part))
+        };
         names.into_iter().filter(ours).collect()
     };
     let long = "n".repeat(250);

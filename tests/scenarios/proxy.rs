@@ -254,11 +254,12 @@ fn sleeper() -> Command {
 }
 
 async fn kubectl_works_through_a_proxy() -> Result<()> {
-    let world = World::new("kubectl").await?;
-    let proxy = FaultProxy::start_before(world.cluster).await?;
-    let kubeconfig = world.cluster.kubeconfig_for(proxy.url())?;
+    // Not the shared one, which the user may have brought: the proxy shows the API server's own certificate.
+    let cluster = ControlPlane::start(Options::default()).await?;
+    let proxy = FaultProxy::start_before(&cluster).await?;
+    let kubeconfig = cluster.kubeconfig_for(proxy.url())?;
     let get = || {
-        let mut kubectl = world.cluster.kubectl_command();
+        let mut kubectl = cluster.kubectl_command();
         process::output(kubectl.env("KUBECONFIG", &kubeconfig).args([
             "get",
             "namespace",

@@ -19,6 +19,8 @@ type Shared<T> = OnceCell<Result<T, String>>;
 
 static CONTROL_PLANE: Shared<ControlPlane> = OnceCell::const_new();
 static S3: Shared<S3Server> = OnceCell::const_new();
+#[cfg(target_os = "linux")]
+static NODE: Shared<ark_tests::NodeCluster> = OnceCell::const_new();
 static NAMESPACES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 async fn shared<T>(
@@ -51,6 +53,12 @@ pub async fn control_plane() -> Result<&'static ControlPlane> {
 /// The S3 server of this run.
 pub async fn s3() -> Result<&'static S3Server> {
     shared(&S3, S3Server::start()).await
+}
+
+/// The cluster with a node of this run, for scenarios that need real pods. It is not the one of [`World`].
+#[cfg(target_os = "linux")]
+pub async fn node() -> Result<&'static ark_tests::NodeCluster> {
+    shared(&NODE, ark_tests::NodeCluster::start(Options::default())).await
 }
 
 /// One scenario's part of what is shared.
@@ -141,6 +149,17 @@ where
             .block_on(test())
             .map_err(|error| format!("{error:#}").into())
     })
+}
+
+/// A [`scenario`] that needs real pods: skipped, and said to be, without root.
+#[cfg(target_os = "linux")]
+pub fn node_scenario<F>(name: &str, test: impl FnOnce() -> F + Send + 'static) -> Trial
+where
+    F: Future<Output = Result<()>>,
+{
+    scenario(name, test)
+        .with_kind("node")
+        .with_ignored_flag(!rustix::process::geteuid().is_root())
 }
 
 /// Stops everything that was started; a cluster that the user brought gets rid of our namespaces.

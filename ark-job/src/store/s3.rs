@@ -89,7 +89,10 @@ impl S3Store {
         credentials: &Credentials,
     ) -> Result<Self, StoreError> {
         // A store that is not AWS is named, too: a wrong endpoint is the likeliest mistake.
-        let service = location.endpoint.as_deref().map_or("s3:/", |endpoint| endpoint.trim_end_matches('/'));
+        let service = location
+            .endpoint
+            .as_deref()
+            .map_or("s3:/", |endpoint| endpoint.trim_end_matches('/'));
         let url = format!("{service}/{}/{}", location.bucket, location.prefix);
         let url = url.trim_end_matches('/').to_owned();
         let clients = match client::connect(location, credentials).await {
