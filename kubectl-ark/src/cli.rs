@@ -33,7 +33,8 @@ pub struct Cli {
 #[command(next_help_heading = "Cluster")]
 pub struct ClusterFlags {
     /// Ark's own namespace (not that of what is backed up)
-    #[arg(long, short = 'n', global = true, env = "ARK_NAMESPACE", default_value = DEFAULT_NAMESPACE, value_name = "NAMESPACE")]
+    #[arg(long, short = 'n', global = true, env = "ARK_NAMESPACE",
+        hide_env_values = true, default_value = DEFAULT_NAMESPACE, value_name = "NAMESPACE")]
     pub namespace: String,
     /// Context of the kubeconfig to use
     #[arg(long, global = true, value_name = "NAME")]

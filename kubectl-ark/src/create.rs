@@ -69,8 +69,19 @@ pub async fn run(
     let word = render::operation(&options.args.command);
     let name = render::subject(&options.args.command).to_owned();
     let job = plan.job.name().to_owned();
-    let uid = create(client, &options, &plan).await?;
-    install::print(&objects, options.output, "");
+    let uid = match create(client, &options, &plan).await? {
+        Outcome::Created(uid) => {
+            install::print(&objects, options.output, "");
+            uid
+        }
+        Outcome::Kept(uid) => {
+            match options.output {
+                None => println!("{} unchanged", plan.job.reference()),
+                format => install::print(&objects, format, ""),
+            }
+            uid
+        }
+    };
     let flag = install::flag(&namespace);
     if !options.wait {
         if options.output != Some(CreateFormat::Name) {
@@ -148,8 +159,16 @@ async fn read(
     ))
 }
 
-/// Creates the Job, then writes the rights; gives the Job's UID.
-async fn create(client: &Client, options: &CreateOptions, plan: &Plan) -> Result<String, Failure> {
+/// The Job of an operation, by its UID.
+enum Outcome {
+    /// It is new.
+    Created(String),
+    /// It was there, as asked for.
+    Kept(String),
+}
+
+/// Creates the Job, then writes the rights.
+async fn create(client: &Client, options: &CreateOptions, plan: &Plan) -> Result<Outcome, Failure> {
     let doing = |object: &Manifest| format!("creating {}", object.reference());
     if !keeps(&options.args.command) {
         refuse_taken_name(client, options).await?;
@@ -175,7 +194,7 @@ async fn create(client: &Client, options: &CreateOptions, plan: &Plan) -> Result
         withdraw(client, &options.args.namespace, plan.job.name(), &created).await;
         return Err(failure);
     }
-    Ok(created)
+    Ok(Outcome::Created(created))
 }
 
 fn no_rights(error: &kube::Error, binding: &Manifest) -> Failure {
@@ -227,7 +246,7 @@ async fn refuse_taken_name(client: &Client, options: &CreateOptions) -> Result<(
 }
 
 /// There is a Job of that name: the same one, when what is there shall be kept, else the name is taken.
-async fn taken(client: &Client, options: &CreateOptions, job: &str) -> Result<String, Failure> {
+async fn taken(client: &Client, options: &CreateOptions, job: &str) -> Result<Outcome, Failure> {
     let namespace = &options.args.namespace;
     let word = render::operation(&options.args.command);
     let name = render::subject(&options.args.command);
@@ -239,7 +258,7 @@ async fn taken(client: &Client, options: &CreateOptions, job: &str) -> Result<St
     let failed = matches!(ended(&existing), Some(End::Failed { .. }));
     let keep = matches!(&options.args.command, Command::Backup(backup) if backup.backup.if_exists == IfExists::Keep);
     if keep && !failed {
-        return Ok(existing.metadata.uid.unwrap_or_default());
+        return Ok(Outcome::Kept(existing.metadata.uid.unwrap_or_default()));
     }
     let state = match ended(&existing) {
         Some(End::Complete) => "has completed",

@@ -94,7 +94,9 @@ async fn get_records<R: Record>(
                 // kubectl's rule: one that was asked for by name is printed as itself.
                 ([_], 1) => values.remove(0),
                 ([_], 0) => {
-                    return Err(missing.unwrap_or_else(|| Failure::new(Exit::NotFound, "not found")));
+                    return Err(
+                        missing.unwrap_or_else(|| Failure::new(Exit::NotFound, "not found"))
+                    );
                 }
                 _ => output::list(values),
             };

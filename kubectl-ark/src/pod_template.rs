@@ -42,7 +42,7 @@ pub struct PodSettings {
 
 /// The settings that a first `install` writes.
 pub fn defaults() -> Value {
-    json!({
+    let mut defaults = json!({
         "metadata": {
             "annotations": {
                 "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
@@ -61,6 +61,26 @@ pub fn defaults() -> Value {
                 },
             }],
             "volumes": [tmp_volume()],
+        },
+    });
+    // Jobs get this anyway; here, it keeps the API server from warning about the PodTemplate.
+    merge(&mut defaults, restricted());
+    defaults
+}
+
+/// What the restricted Pod Security level asks for, and a root file system that is not written to.
+pub fn restricted() -> Value {
+    json!({
+        "spec": {
+            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{
+                "name": CONTAINER,
+                "securityContext": {
+                    "allowPrivilegeEscalation": false,
+                    "capabilities": {"drop": ["ALL"]},
+                    "readOnlyRootFilesystem": true,
+                },
+            }],
         },
     })
 }

@@ -7,7 +7,7 @@
 use crate::manifest::Manifest;
 use crate::merge::merge;
 use crate::names;
-use crate::pod_template::{CONTAINER, Installation, TMP_VOLUME, tmp_volume};
+use crate::pod_template::{CONTAINER, Installation, TMP_VOLUME, restricted, tmp_volume};
 use crate::rights;
 use ark_job::api::{
     BACKUP_LABEL, BackupStorageLocationSpec, CREDENTIALS_KEY, OPERATION_LABEL, REQUEST_ANNOTATION,
@@ -61,6 +61,7 @@ pub fn job(
     if !has_volume(&template, TMP_VOLUME) {
         merge(&mut template, json!({"spec": {"volumes": [tmp_volume()]}}));
     }
+    merge(&mut template, restricted());
     merge(&mut template, required(args, secret));
     check_directory(args, location, &template)?;
     let template = serde_json::from_value(template).map_err(|error| {
@@ -143,7 +144,7 @@ fn labels(command: &Command) -> BTreeMap<String, String> {
     labels
 }
 
-/// What a pod must have, whatever the settings say.
+/// What a pod must have to do its work, whatever the settings say.
 fn required(args: &Args, credentials_secret: Option<&str>) -> Value {
     let account = match args.command {
         Command::Backup(_) => service_account::BACKUP,
@@ -182,18 +183,12 @@ fn required(args: &Args, credentials_secret: Option<&str>) -> Value {
         "spec": {
             "restartPolicy": "Never",
             "serviceAccountName": account,
-            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [{
                 "name": CONTAINER,
                 "args": args.to_argv(),
                 "env": env,
                 // The last lines of a failed run are in the pod's status, for whoever waits.
                 "terminationMessagePolicy": "FallbackToLogsOnError",
-                "securityContext": {
-                    "allowPrivilegeEscalation": false,
-                    "capabilities": {"drop": ["ALL"]},
-                    "readOnlyRootFilesystem": true,
-                },
                 "volumeMounts": mounts,
             }],
             "volumes": volumes,

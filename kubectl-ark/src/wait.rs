@@ -529,3 +529,219 @@ fn gone<R: Record>(record: Option<&R>) -> State {
         hint: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn job(conditions: Value) -> Job {
+        serde_json::from_value(json!({
+            "metadata": {"name": "backup-demo", "uid": "u"},
+            "spec": {"template": {}},
+            "status": {"conditions": conditions},
+        }))
+        .unwrap()
+    }
+
+    fn failed_job(reason: &str) -> Job {
+        job(json!([{"type": "Failed", "status": "True", "reason": reason, "message": "it says"}]))
+    }
+
+    fn pod(status: Value) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": "backup-demo-x", "creationTimestamp": "2026-11-23T20:00:00Z"},
+            "spec": {"containers": [{"name": "ark-job", "image": "registry.local/ark:1"}]},
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    fn in_state(state: Value) -> Pod {
+        pod(json!({"containerStatuses": [{
+            "name": "ark-job", "ready": false, "restartCount": 0, "image": "", "imageID": "", "state": state,
+        }]}))
+    }
+
+    fn waiting(reason: &str, message: &str) -> Pod {
+        in_state(json!({"waiting": {"reason": reason, "message": message}}))
+    }
+
+    fn ended_with(code: i32, message: &str) -> Pod {
+        in_state(json!({"terminated": {
+            "exitCode": code, "message": message, "finishedAt": "2026-11-23T20:01:00Z",
+        }}))
+    }
+
+    fn event(kind: &str, name: &str, reason: &str, message: &str) -> Event {
+        serde_json::from_value(json!({
+            "metadata": {},
+            "involvedObject": {"kind": kind, "name": name, "uid": "u"},
+            "reason": reason, "message": message, "lastTimestamp": "2026-11-23T20:00:30Z",
+        }))
+        .unwrap()
+    }
+
+    fn stuck(state: State) -> Stuck {
+        match state {
+            State::Stuck(stuck) => stuck,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_pulled_is_reported_at_once() {
+        for reason in ["ErrImagePull", "ImagePullBackOff", "InvalidImageName"] {
+            let stuck = stuck(judge(
+                &job(json!([])),
+                &[waiting(reason, "no such host")],
+                &[],
+            ));
+            assert_eq!(stuck.object, "pod/backup-demo-x");
+            assert_eq!(
+                stuck.cause,
+                format!("image registry.local/ark:1 cannot be pulled: {reason}: no such host")
+            );
+            assert!(stuck.hint.contains("kubectl ark install --image"));
+            assert_eq!(stuck.patience, Duration::ZERO);
+        }
+    }
+
+    #[test]
+    fn a_pod_that_no_node_takes_waits_for_an_autoscaler() {
+        let pod = pod(json!({"conditions": [{
+            "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available",
+        }]}));
+        let pods = [pod];
+        let stuck = stuck(judge(&job(json!([])), &pods, &[]));
+        assert_eq!(stuck.cause, "no node takes it: 0/1 nodes are available");
+        assert_eq!(stuck.patience, SCALE_UP_PATIENCE);
+        let coming = [event(
+            "Pod",
+            "backup-demo-x",
+            "TriggeredScaleUp",
+            "pod triggered scale-up",
+        )];
+        assert_eq!(
+            judge(&job(json!([])), &pods, &coming),
+            State::Pending(Some("a node: pod triggered scale-up".into()))
+        );
+    }
+
+    #[test]
+    fn a_refused_pod_is_reported_at_once() {
+        let refused = [event(
+            "Job",
+            "backup-demo",
+            "FailedCreate",
+            "pods is forbidden: exceeded quota",
+        )];
+        let stuck = stuck(judge(&job(json!([])), &[], &refused));
+        assert_eq!(stuck.object, "job.batch/backup-demo");
+        assert_eq!(
+            stuck.cause,
+            "its pod is refused: pods is forbidden: exceeded quota"
+        );
+        assert_eq!(
+            judge(&job(json!([])), &[], &[]),
+            State::Pending(Some("its pod is being created".into()))
+        );
+    }
+
+    #[test]
+    fn a_missing_secret_is_reported_at_once_and_a_slow_volume_is_not() {
+        let pods = [waiting("ContainerCreating", "")];
+        let mount = |message: &str| [event("Pod", "backup-demo-x", "FailedMount", message)];
+        let missing = stuck(judge(
+            &job(json!([])),
+            &pods,
+            &mount("secret \"ark-credentials-default\" not found"),
+        ));
+        assert!(missing.cause.contains("ark-credentials-default"));
+        assert_eq!(missing.patience, Duration::ZERO);
+        assert_eq!(
+            stuck(judge(&job(json!([])), &pods, &mount("timed out"))).patience,
+            MOUNT_PATIENCE
+        );
+        let config = [waiting(
+            "CreateContainerConfigError",
+            "secret \"x\" not found",
+        )];
+        assert!(
+            stuck(judge(&job(json!([])), &config, &[]))
+                .cause
+                .contains("secret \"x\" not found")
+        );
+    }
+
+    #[test]
+    fn the_exit_code_is_the_last_pods() {
+        let log = "listing\nerror: the bucket ark does not exist\nhint: create it\n";
+        for (code, exit) in [
+            (10, Exit::NotFound),
+            (3, Exit::PartiallyFailed),
+            (137, Exit::Failed),
+            (0, Exit::Failed),
+        ] {
+            let state = judge(
+                &failed_job("PodFailurePolicy"),
+                &[ended_with(code, log)],
+                &[],
+            );
+            assert_eq!(
+                state,
+                State::Finished {
+                    exit,
+                    message: Some("the bucket ark does not exist".into()),
+                    hint: Some("create it".into()),
+                }
+            );
+        }
+        assert_eq!(
+            judge(
+                &job(json!([{"type": "Complete", "status": "True"}])),
+                &[ended_with(0, "")],
+                &[]
+            ),
+            State::Finished {
+                exit: Exit::Done,
+                message: None,
+                hint: None
+            }
+        );
+    }
+
+    #[test]
+    fn a_deadline_is_named() {
+        match judge(&failed_job("DeadlineExceeded"), &[], &[]) {
+            State::Finished {
+                exit: Exit::Failed,
+                message: Some(message),
+                hint: Some(hint),
+            } => {
+                assert!(message.contains("deadline"), "{message}");
+                assert!(hint.contains("--deadline"), "{hint}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_failed_attempt_is_not_the_end() {
+        assert_eq!(
+            judge(&job(json!([])), &[ended_with(1, "")], &[]),
+            State::Pending(Some(
+                "an attempt ended with exit code 1; there may be another".into()
+            ))
+        );
+        let running = in_state(json!({"running": {"startedAt": "2026-11-23T20:02:00Z"}}));
+        assert_eq!(judge(&job(json!([])), &[running], &[]), State::Running);
+    }
+
+    #[test]
+    fn events_about_an_earlier_job_are_dropped() {
+        let events = vec![event("Job", "backup-demo", "FailedCreate", "")];
+        assert_eq!(of_uid(events.clone(), &Some("u".into())).len(), 1);
+        assert_eq!(of_uid(events, &Some("new".into())).len(), 0);
+    }
+}
