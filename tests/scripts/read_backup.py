@@ -95,7 +95,7 @@ def check_directory(directory, footer, place, lists):
     said = commit | {"spec": marker["spec"], "labels": marker["metadata"].get("labels")}
     for key in ("runID", "attempt", "clusterUID", "namespace", "schedule", "spec", "labels"):
         check(said.get(key) == footer.get(key), f"marker and footer have different {key}")
-    check({*commit["files"], f"{name}-logs.gz", "ark-backup.json"} == {f for f in files if not f.startswith(".ark-tmp-")}, f"files missing or strange: {[*files]}")
+    check({*commit["files"], f"{name}-logs.gz", "ark-backup.json"} == {*files}, f"files missing or strange: {[*files]}")
     for key, digest in commit["files"].items():
         found = {"length": len(files[key]), "sha256": sha256(files[key]).hexdigest()}
         check(found == digest, f"{key} is {found}, not {digest} as the marker says")
