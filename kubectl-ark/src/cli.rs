@@ -202,7 +202,7 @@ pub struct JobFlags {
     /// Print the created objects
     #[arg(long, short = 'o', value_enum, value_name = "FORMAT")]
     pub output: Option<CreateFormat>,
-    /// Do it in this process with your own rights, without a Job; storage is a local directory unless given
+    /// Do it in this process with your own rights, without a Job; storage is ~/.kubectl-ark/backups unless given
     #[arg(long, conflicts_with_all = ["dry_run", "output", "ttl_after_finished", "deadline"])]
     pub local: bool,
     /// Keep the finished Job this long, or 'never' delete it

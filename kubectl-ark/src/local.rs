@@ -6,6 +6,7 @@ use ark_job::error::Failure;
 use ark_job::exit::Exit;
 use ark_job::run::{Environment, Outcome, run as run_operation};
 use kube::Client;
+use std::path::Path;
 
 /// Runs it to its end, or until `interrupt`.
 pub async fn run(
@@ -14,6 +15,13 @@ pub async fn run(
     surroundings: &Surroundings,
     interrupt: impl Future<Output = ()>,
 ) -> Result<Exit, Failure> {
+    if let Some(directory) = &options.local_directory {
+        make_private(directory).map_err(|error| {
+            let directory = directory.display();
+            Failure::new(Exit::Failed, format!("making {directory}: {error}"))
+                .hint("say where backups go with --storage file:///DIRECTORY")
+        })?;
+    }
     let environment = Environment {
         job_uid: None,
         pod_uid: None,
@@ -35,4 +43,13 @@ pub async fn run(
         }
         exit => Err(Failure::new(exit, message).maybe_hint(hint)),
     }
+}
+
+/// Makes a directory that nobody else can read: backups hold Secrets.
+fn make_private(directory: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)
 }

@@ -105,6 +105,8 @@ pub struct CreateOptions {
     pub output: Option<CreateFormat>,
     /// Run it here.
     pub local: bool,
+    /// Directory of Ark's own to make for that, when no other storage was named.
+    pub local_directory: Option<PathBuf>,
 }
 
 /// What to list.
@@ -236,7 +238,7 @@ fn create(
     typed: Create,
     surroundings: &Surroundings,
 ) -> Result<CreateOptions, Failure> {
-    let (command, job) = match typed {
+    let (command, job, placed) = match typed {
         Create::Backup(BackupCreateArgs {
             name,
             storage,
@@ -245,6 +247,7 @@ fn create(
             job,
         }) => {
             check_name(&name).map_err(usage)?;
+            let placed = storage != StorageFlags::default();
             let arguments = BackupArgs {
                 name,
                 storage: place(storage, &job, surroundings)?,
@@ -252,7 +255,7 @@ fn create(
                 exit,
             };
             ark_job::backup::Options::resolve(&arguments)?;
-            (args::Command::Backup(arguments), job)
+            (args::Command::Backup(arguments), job, placed)
         }
         Create::Restore(RestoreCreateArgs {
             name,
@@ -263,6 +266,7 @@ fn create(
             job,
         }) => {
             let (backup, name) = restore_names(name, from_backup, surroundings.now)?;
+            let placed = storage != StorageFlags::default();
             let arguments = RestoreArgs {
                 backup,
                 name: Some(name),
@@ -273,7 +277,7 @@ fn create(
                 exit,
             };
             ark_job::restore::Options::resolve(&arguments)?;
-            (args::Command::Restore(arguments), job)
+            (args::Command::Restore(arguments), job, placed)
         }
     };
     let JobFlags {
@@ -301,6 +305,10 @@ fn create(
         dry_run: dry_run == DryRun::Client,
         output,
         local,
+        local_directory: match local && !placed {
+            true => Some(local_directory(surroundings.home.as_deref())?),
+            false => None,
+        },
     })
 }
 
@@ -341,7 +349,10 @@ fn place(
         check_name(name).map_err(usage)?;
     }
     let storage = match (&location, storage) {
-        (None, None) if job.local => Some(local_storage(surroundings.home.as_deref())?),
+        (None, None) if job.local => {
+            let dir = local_directory(surroundings.home.as_deref())?;
+            Some(Location::File { dir }.to_string())
+        }
         (_, storage) => storage,
     };
     Ok(StorageFlags {
@@ -353,13 +364,13 @@ fn place(
     })
 }
 
-fn local_storage(home: Option<&Path>) -> Result<String, Failure> {
+/// Where `--local` keeps backups unless told otherwise.
+fn local_directory(home: Option<&Path>) -> Result<PathBuf, Failure> {
     let home = home.filter(|home| home.is_absolute()).ok_or_else(|| {
         usage("there is no home directory for backups (HOME is not set)".into())
             .hint("say where with --storage file:///DIRECTORY")
     })?;
-    let dir: PathBuf = home.join(".kubectl-ark").join("backups");
-    Ok(Location::File { dir }.to_string())
+    Ok(home.join(".kubectl-ark").join("backups"))
 }
 
 fn get(namespace: &str, noun: Noun, args: GetArgs) -> Result<GetOptions, Failure> {

@@ -2,6 +2,11 @@
 //!
 //! `make manifests` (ARK_UPDATE=1) writes the files anew; then read the difference.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test's helpers fail by panicking, as tests do"
+)]
+
 use clap::{CommandFactory, Parser};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
