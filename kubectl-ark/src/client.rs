@@ -91,16 +91,25 @@ pub fn is_conflict(error: &kube::Error) -> bool {
 /// What a failed request means: what we were doing, why it failed, what to do next.
 pub fn failure(error: &kube::Error, doing: &str) -> Failure {
     let failed = |why: &str| Failure::new(Exit::Failed, format!("{doing}: {why}"));
+    let no_answer = |why: &str| {
+        failed(&format!("the cluster does not answer: {why}")).hint(
+            "`kubectl cluster-info` shows whether it can be reached; choose another with --context or --kubeconfig",
+        )
+    };
     match error {
-        kube::Error::Api(status) if status.code == 401 => failed("the cluster does not know who you are (401)")
-            .hint("log in to the cluster again, or choose another --context"),
+        kube::Error::Api(status) if status.code == 401 => {
+            failed("the cluster does not know who you are (401)")
+                .hint("log in to the cluster again, or choose another --context")
+        }
         kube::Error::Api(status) if status.code == 403 => {
             failed(&status.message).hint("ask for these rights, or choose another --context")
         }
         kube::Error::Api(status) => failed(&status.message),
-        kube::Error::Service(_) | kube::Error::HyperError(_) => failed(&format!("the cluster does not answer: {}", chain(error)))
-            .hint("`kubectl cluster-info` shows whether it can be reached; choose another with --context or --kubeconfig"),
-        kube::Error::Auth(_) => failed(&chain(error)).hint("log in to the cluster again, or choose another --context"),
+        kube::Error::Service(cause) => no_answer(&chain(cause.as_ref())),
+        kube::Error::HyperError(cause) => no_answer(&chain(cause)),
+        kube::Error::Auth(_) => {
+            failed(&chain(error)).hint("log in to the cluster again, or choose another --context")
+        }
         error => failed(&chain(error)),
     }
 }

@@ -91,28 +91,30 @@ pub fn judge(job: &Job, pods: &[Pod], events: &[Event]) -> State {
                     .as_ref()
                     .is_some_and(|state| state.terminated.is_some()) =>
             {
-                State::Pending(last.map(|last| {
-                    format!(
-                        "an attempt ended with exit code {}; there may be another",
-                        last.exit_code
-                    )
-                }))
+                State::Pending(last.and_then(attempt))
             }
-            _ => not_started(pod, events),
+            _ => not_started(job, pod, events),
         },
     }
 }
 
+/// What an attempt that did not end well said.
+fn attempt(last: &ContainerStateTerminated) -> Option<String> {
+    if last.exit_code == 0 {
+        return None;
+    }
+    let why = said(last, "error: ").unwrap_or_else(|| format!("exit code {}", last.exit_code));
+    Some(format!("an attempt failed, there may be another: {why}"))
+}
+
+/// The last line of a pod's log that starts with `prefix`.
+fn said(last: &ContainerStateTerminated, prefix: &str) -> Option<String> {
+    let log = last.message.as_deref().unwrap_or_default();
+    let line = log.lines().rev().find_map(|line| line.strip_prefix(prefix));
+    line.map(str::to_owned)
+}
+
 fn failed(reason: &str, message: &str, last: Option<&ContainerStateTerminated>) -> State {
-    let said = last
-        .and_then(|last| last.message.as_deref())
-        .unwrap_or_default();
-    let line = |prefix: &str| {
-        said.lines()
-            .rev()
-            .find_map(|line| line.strip_prefix(prefix))
-            .map(str::to_owned)
-    };
     if reason == "DeadlineExceeded" {
         return State::Finished {
             exit: Exit::Failed,
@@ -143,9 +145,9 @@ fn failed(reason: &str, message: &str, last: Option<&ContainerStateTerminated>) 
     State::Finished {
         exit,
         message: killed
-            .or_else(|| line("error: "))
+            .or_else(|| said(last, "error: "))
             .or_else(|| Some(format!("exit code {}", last.exit_code))),
-        hint: hint.or_else(|| line("hint: ")),
+        hint: hint.or_else(|| said(last, "hint: ")),
     }
 }
 
@@ -168,7 +170,7 @@ fn not_created(job: &str, events: &[Event]) -> State {
     }
 }
 
-fn not_started(pod: &Pod, events: &[Event]) -> State {
+fn not_started(job: &Job, pod: &Pod, events: &[Event]) -> State {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let object = format!("pod/{name}");
     let about = |event: &&Event| event.involved_object.name.as_deref() == Some(name);
@@ -236,7 +238,12 @@ fn not_started(pod: &Pod, events: &[Event]) -> State {
                 .unwrap_or_default();
             stuck(
                 format!("image {image} cannot be pulled: {reason}: {message}"),
-                "`kubectl ark install --image IMAGE` (and --image-pull-secret) names another; then delete the Job and create it again",
+                &format!(
+                    "`kubectl ark install --image IMAGE` (and --image-pull-secret) names another; then `kubectl delete job {} \
+                     -n {}` and create it again",
+                    job.metadata.name.as_deref().unwrap_or_default(),
+                    job.metadata.namespace.as_deref().unwrap_or_default()
+                ),
                 Duration::ZERO,
             )
         }
@@ -729,9 +736,13 @@ mod tests {
     #[test]
     fn a_failed_attempt_is_not_the_end() {
         assert_eq!(
-            judge(&job(json!([])), &[ended_with(1, "")], &[]),
+            judge(
+                &job(json!([])),
+                &[ended_with(1, "x\nerror: the store is away\n")],
+                &[]
+            ),
             State::Pending(Some(
-                "an attempt ended with exit code 1; there may be another".into()
+                "an attempt failed, there may be another: the store is away".into()
             ))
         );
         let running = in_state(json!({"running": {"startedAt": "2026-11-23T20:02:00Z"}}));
