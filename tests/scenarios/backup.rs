@@ -583,7 +583,7 @@ async fn filters() -> Result<()> {
         "configmaps,secrets,serviceaccounts",
         "--include-cluster-resources=false",
     ];
-    let names = backup("exclude", &exclude).await?;
+    let names = mine(backup("exclude", &exclude).await?);
     ensure!(
         names == set(&[&format!("deployments.apps {app} web")]),
         "{names:#?}"
