@@ -7,6 +7,8 @@
 pub mod api;
 pub mod args;
 pub mod exit;
+// operations
+pub mod restore;
 // edges
 pub mod cluster;
 pub mod store;

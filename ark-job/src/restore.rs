@@ -1,0 +1,3 @@
+//! Restore.
+pub mod prepare;
+pub mod selector;
