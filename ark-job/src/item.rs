@@ -7,6 +7,7 @@
 use memchr::memchr2;
 use serde::Deserialize;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// What a LIST says about itself; complete only when the body is.
@@ -96,6 +97,20 @@ impl<'a> Item<'a> {
     /// When it has none, or it lacks a name.
     pub fn metadata(&self) -> Result<Metadata<'a>, ScanError> {
         serde_json::from_slice(self.metadata).map_err(ScanError::Metadata)
+    }
+
+    /// Reads the item's labels.
+    ///
+    /// # Errors
+    /// When they are malformed.
+    pub fn labels(&self) -> Result<BTreeMap<String, String>, ScanError> {
+        #[derive(Deserialize)]
+        struct Labels {
+            #[serde(default)]
+            labels: Option<BTreeMap<String, String>>,
+        }
+        let labels: Labels = serde_json::from_slice(self.metadata).map_err(ScanError::Metadata)?;
+        Ok(labels.labels.unwrap_or_default())
     }
 
     /// The text that makes the JSON say its kind and apiVersion when put before [`Item::rest`].

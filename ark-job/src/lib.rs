@@ -3,14 +3,15 @@
 //! In layers; imports go down only. *Operations* read like the manual, *edges* touch the world, *leaves* only compute,
 //! and the *contract* is what the plugin and the Jobs agree on. See docs/design.md.
 
-// contract
-pub mod api;
-pub mod args;
-pub mod exit;
 // operations
+pub mod backup;
 pub mod restore;
+pub mod run;
 // edges
 pub mod cluster;
+pub mod log;
+pub mod records;
+pub mod repository;
 pub mod store;
 // leaves
 pub mod archive;
@@ -21,3 +22,8 @@ pub mod item;
 pub mod layout;
 pub mod marker;
 pub mod report;
+pub mod selector;
+// contract
+pub mod api;
+pub mod args;
+pub mod exit;

@@ -63,7 +63,7 @@ pub struct Commit {
     pub keep_last: Option<u32>,
     /// The archive.
     pub archive: ArchiveDigest,
-    /// The other files, by the part of their key after the backup's directory.
+    /// The other files but the log, which any attempt may have written, by their key without the backup's directory.
     pub files: BTreeMap<String, FileDigest>,
 }
 
@@ -87,9 +87,8 @@ pub struct ArchiveDigest {
 pub struct FileDigest {
     /// Length, bytes.
     pub length: u64,
-    /// SHA-256, hexadecimal; absent for the log, which another attempt may have written.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sha256: Option<String>,
+    /// SHA-256, hexadecimal.
+    pub sha256: String,
 }
 
 /// Why a marker cannot be used.

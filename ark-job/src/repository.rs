@@ -128,10 +128,9 @@ pub async fn open_backup(store: &Store, name: &str) -> Result<OpenBackup, Reposi
     let keys = BackupKeys::new(name);
     let location = || store.canonical().to_owned();
     let backup = || name.to_owned();
-    let (tombstone, marker) = futures::try_join!(
-        store.head(&keys.tombstone()),
-        store.get(&keys.marker(), MARKER_MAX)
-    )?;
+    let (tombstone, marker) = (keys.tombstone(), keys.marker());
+    let (tombstone, marker) =
+        futures::try_join!(store.head(&tombstone), store.get(&marker, MARKER_MAX))?;
     let Some(marker) = marker else {
         return Err(RepositoryError::NotFound {
             backup: backup(),
@@ -198,11 +197,7 @@ enum FooterError {
     Differs,
 }
 
-async fn read_footer(
-    store: &Store,
-    archive: &str,
-    marker: &Marker,
-) -> Result<Footer, FooterError> {
+async fn read_footer(store: &Store, archive: &str, marker: &Marker) -> Result<Footer, FooterError> {
     let recorded = &marker.commit.archive;
     let end = recorded
         .footer_offset
@@ -248,11 +243,15 @@ impl OpenBackup {
     /// Reads the members at `indices` in this order, ahead of the consumer, and hands out what `work` makes of each.
     ///
     /// `work` runs where computing does not hold up requests, and no more than three members are in memory.
-    pub fn read_members<T: Send + 'static>(
+    pub fn read_members<T, W>(
         self: &Arc<Self>,
         indices: Vec<usize>,
-        work: impl Fn(&Member, OpenMember) -> T + Clone + Send + 'static,
-    ) -> impl Stream<Item = Result<T, RepositoryError>> + Send + use<T, impl Fn(&Member, OpenMember) -> T + Clone + Send + 'static> {
+        work: W,
+    ) -> impl Stream<Item = Result<T, RepositoryError>> + Send + use<T, W>
+    where
+        T: Send + 'static,
+        W: Fn(&Member, OpenMember) -> T + Clone + Send + 'static,
+    {
         let backup = Arc::clone(self);
         futures::stream::iter(indices)
             .map(move |index| {

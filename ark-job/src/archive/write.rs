@@ -64,6 +64,9 @@ impl Block {
 
     /// Appends an object, whose JSON is the concatenation of `body`.
     pub fn push(&mut self, namespace: Option<&str>, name: &str, body: &[&[u8]]) {
+        if self.tar.capacity() == 0 {
+            self.tar.reserve(MEMBER_SIZE + MEMBER_SIZE / 8);
+        }
         append_entry(
             &mut self.tar,
             &item_path(&self.resource, namespace, name),

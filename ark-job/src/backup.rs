@@ -1,0 +1,535 @@
+//! Backup: all objects of one instant into one archive, committed or not at all.
+
+mod commit;
+mod gather;
+mod names;
+mod writer;
+
+use self::commit::{Archive, Look};
+use self::gather::{GatherError, Progress, Selection};
+use self::names::NameLists;
+use self::writer::ArchiveWriter;
+use crate::api::{
+    self, Backup, BackupPhase, BackupProgress, BackupSpec, BackupStatus, DEFAULT_TTL,
+    FORMAT_VERSION,
+};
+use crate::archive::footer::Head;
+use crate::args::{BackupArgs, IfExists, parse_duration};
+use crate::cluster::discover::{Discovery, ResourceType, discover};
+use crate::error::Failure;
+use crate::exit::Exit;
+use crate::filter::{Filter, resolve_resources};
+use crate::layout::BackupKeys;
+use crate::records::RecordError;
+use crate::report::{About, Report};
+use crate::run::{Context, Outcome, storage_failure};
+use crate::store::{Conditional, Spool};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::core::Selector;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Status is written at most this often.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// What is asked for, checked as far as it can be without a cluster.
+#[derive(Clone, Debug)]
+pub struct Options {
+    name: String,
+    spec: BackupSpec,
+    namespaces: Filter,
+    selector: Selector,
+    labels: BTreeMap<String, String>,
+    ttl: Duration,
+    if_exists: IfExists,
+    compression_level: u8,
+}
+
+impl Options {
+    /// Checks what was typed.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`], with the flag and what is wrong with it.
+    pub fn resolve(arguments: &BackupArgs) -> Result<Options, Failure> {
+        let BackupArgs {
+            name,
+            storage,
+            backup,
+            exit: _,
+        } = arguments;
+        let usage = |flag: &str| {
+            let flag = flag.to_owned();
+            move |why: String| Failure::new(Exit::Usage, format!("{flag}: {why}"))
+        };
+        let namespaces = Filter::namespaces(&backup.include_namespaces, &backup.exclude_namespaces)
+            .map_err(usage("--include-namespaces, --exclude-namespaces"))?;
+        Filter::resources(&backup.include_resources, &backup.exclude_resources)
+            .map_err(usage("--include-resources, --exclude-resources"))?;
+        let label_selector = backup
+            .selector
+            .as_deref()
+            .map(crate::selector::parse)
+            .transpose()
+            .map_err(usage("--selector"))?;
+        let selector = Selector::try_from(label_selector.clone().unwrap_or_default())
+            .map_err(|error| usage("--selector")(error.to_string()))?;
+        let ttl = match &backup.ttl {
+            Some(text) => parse_duration(text).map_err(usage("--ttl"))?,
+            None => DEFAULT_TTL,
+        };
+        let everything = |names: &[String]| {
+            if names == ["*"] {
+                Vec::new()
+            } else {
+                names.to_vec()
+            }
+        };
+        let spec = BackupSpec {
+            included_namespaces: everything(&backup.include_namespaces),
+            excluded_namespaces: backup.exclude_namespaces.clone(),
+            included_resources: everything(&backup.include_resources),
+            excluded_resources: backup.exclude_resources.clone(),
+            label_selector,
+            include_cluster_resources: backup.include_cluster_resources,
+            snapshot_volumes: None,
+            ttl: Some(go_duration(ttl)),
+            storage_location: match &storage.storage {
+                Some(_) => None,
+                None => Some(
+                    storage
+                        .location
+                        .clone()
+                        .unwrap_or_else(|| api::DEFAULT_LOCATION.to_owned()),
+                ),
+            },
+        };
+        Ok(Options {
+            name: name.clone(),
+            spec,
+            namespaces,
+            selector,
+            labels: backup.labels.iter().cloned().collect(),
+            ttl,
+            if_exists: backup.if_exists,
+            compression_level: backup.compression_level,
+        })
+    }
+
+    /// What is wanted of the types that the cluster serves.
+    fn select(&self, discovery: &Discovery) -> Result<Selection, Failure> {
+        let types: Vec<ResourceType> = discovery.restorable().cloned().collect();
+        let resolve = |flag: &str, names: &[String]| {
+            resolve_resources(names, &types).map_err(|why| {
+                Failure::new(Exit::Usage, format!("{flag}: {why}"))
+                    .hint("`kubectl api-resources` lists what the cluster serves")
+            })
+        };
+        let include = resolve("--include-resources", &self.spec.included_resources)?;
+        let exclude = resolve("--exclude-resources", &self.spec.excluded_resources)?;
+        let resources = Filter::resources(&include, &exclude).map_err(|why| {
+            Failure::new(
+                Exit::Usage,
+                format!("--include-resources, --exclude-resources: {why}"),
+            )
+        })?;
+        Ok(Selection {
+            namespaces: self.namespaces.clone(),
+            resources,
+            selector: self.selector.clone(),
+            cluster_resources: self.spec.include_cluster_resources,
+        })
+    }
+}
+
+/// Performs one backup.
+///
+/// # Errors
+/// [`Failure`] when there is no backup; one from which something is missing is an [`Outcome`].
+pub async fn backup(context: &Context, options: &Options) -> Result<Outcome, Failure> {
+    let keys = BackupKeys::new(&options.name);
+    let started = Timestamp::now();
+    let found = commit::look(&context.store, &keys, &context.run.id).await?;
+    if let Look::Taken(by) = &found {
+        return match options.if_exists {
+            IfExists::Keep => Ok(Outcome {
+                exit: Exit::Done,
+                message: format!("backup {} is kept: {by}", options.name),
+                hint: None,
+            }),
+            IfExists::Fail => Err(commit::taken(&keys, by)),
+        };
+    }
+    claim(context, options, started).await?;
+    let progress = Progress::default();
+    let work = async {
+        match found {
+            Look::Ours(marker) => Ok((marker.status, None)),
+            Look::Unfinished(archive) => {
+                context.log.info(
+                    "an attempt at this backup was cut off after its archive; going on from there",
+                );
+                let (marker, etag) = commit::commit(context, &keys, &archive, None).await?;
+                Ok((marker.status, Some(etag)))
+            }
+            Look::Free | Look::Taken(_) => {
+                let (archive, names) =
+                    write_archive(context, options, &keys, started, &progress).await?;
+                let (marker, etag) = commit::commit(context, &keys, &archive, names).await?;
+                Ok((marker.status, Some(etag)))
+            }
+        }
+    };
+    let result = tokio::select! {
+        result = work => result,
+        () = heartbeat(context, options, started, &progress) => Err(Failure::new(Exit::Failed, "the heartbeat ended")),
+    };
+    match result {
+        Ok((status, etag)) => Ok(report(context, options, status, etag).await),
+        Err(failure) => {
+            fail(context, options, started, failure.message()).await;
+            Err(failure)
+        }
+    }
+}
+
+/// Says in the record that the run was interrupted.
+pub async fn interrupted(context: &Context, options: &Options) {
+    fail(
+        context,
+        options,
+        Timestamp::now(),
+        "interrupted before it was complete",
+    )
+    .await;
+}
+
+/// Says in the Backup resource that this run is at work, or finds that another one is.
+async fn claim(context: &Context, options: &Options, started: Timestamp) -> Result<(), Failure> {
+    let mut record = Backup::new(&options.name, options.spec.clone());
+    record.metadata.namespace = Some(context.namespace.clone());
+    record.metadata.labels = crate::records::labels(&options.labels);
+    context
+        .records
+        .claim(record, &context.run.id, started)
+        .await
+        .map_err(|error| match &error {
+            RecordError::Busy { .. } => Failure::from_error(Exit::Conflict, &error)
+                .hint("wait for it, or choose another name"),
+            RecordError::Cluster(_) => Failure::from_error(Exit::Failed, &error),
+        })?;
+    let status = status_in_progress(context, started, &Progress::default());
+    let written = context
+        .records
+        .set_status::<Backup>(&options.name, &status)
+        .await;
+    written.map_err(|error| Failure::from_error(Exit::Failed, &error))
+}
+
+fn status_in_progress(context: &Context, started: Timestamp, progress: &Progress) -> BackupStatus {
+    BackupStatus {
+        phase: Some(BackupPhase::InProgress),
+        start_timestamp: Some(Time(started)),
+        heartbeat: Some(Time(Timestamp::now())),
+        progress: Some(BackupProgress {
+            total_items: None,
+            items_backed_up: progress.items.load(Ordering::Relaxed),
+            bytes_read: progress.bytes.load(Ordering::Relaxed),
+        }),
+        cluster_uid: Some(context.run.cluster_uid.clone()),
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        format_version: Some(FORMAT_VERSION.to_owned()),
+        ..BackupStatus::default()
+    }
+}
+
+/// Writes progress and a sign of life, for ever.
+async fn heartbeat(context: &Context, options: &Options, started: Timestamp, progress: &Progress) {
+    let mut quiet = false;
+    loop {
+        tokio::time::sleep(HEARTBEAT).await;
+        let status = status_in_progress(context, started, progress);
+        if let Err(error) = context
+            .records
+            .set_status::<Backup>(&options.name, &status)
+            .await
+            && !std::mem::replace(&mut quiet, true)
+        {
+            context
+                .log
+                .warn(&format!("progress cannot be shown: {}", error.full_text()));
+        }
+    }
+}
+
+/// Gathers the objects and uploads the archive while it grows.
+async fn write_archive(
+    context: &Context,
+    options: &Options,
+    keys: &BackupKeys,
+    started: Timestamp,
+    progress: &Progress,
+) -> Result<(Archive, Option<NameLists>), Failure> {
+    let temporary = |error: std::io::Error| {
+        let directory = context.temporary.display();
+        Failure::new(Exit::Failed, format!("writing a temporary file in {directory}: {error}"))
+            .hint("the archive is kept there until it is uploaded: give it more room (the Job's /tmp volume, or TMPDIR)")
+    };
+    let mut report = Report::default();
+    check_store(context, &mut report).await?;
+    let discovery = discover(&context.cluster)
+        .await
+        .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
+    let selection = options.select(&discovery)?;
+    report_missing(context, &discovery, &mut report);
+    let types: Vec<&ResourceType> = discovery.restorable().collect();
+    let (spool, mut source) = Spool::create(&context.temporary).map_err(temporary)?;
+    let mut names = NameLists::new(&context.temporary).map_err(temporary)?;
+    let mtime = u64::try_from(started.as_second()).unwrap_or_default();
+    let write = async {
+        let writer = ArchiveWriter::start(spool, options.compression_level, mtime)
+            .await
+            .map_err(temporary)?;
+        let (cluster, log) = (&context.cluster, &context.log);
+        let gathered = gather::gather(
+            cluster,
+            &types,
+            &selection,
+            &writer,
+            progress,
+            log,
+            &mut report,
+            &mut names,
+        )
+        .await;
+        let gathered = match gathered {
+            Ok(gathered) => gathered,
+            Err(GatherError::Cluster(error)) => {
+                return Err(Failure::from_error(Exit::Failed, &error));
+            }
+            Err(GatherError::Archive(_)) => return Err(temporary(writer.failure().await)),
+        };
+        let head = || head(context, options, started, &gathered, &report);
+        writer.finish(head).await.map_err(temporary)
+    };
+    let archive_key = keys.archive();
+    let upload = context.store.upload_new(&archive_key, &mut source);
+    let mut upload = std::pin::pin!(upload);
+    let (finished, created) = tokio::select! {
+        finished = write => (finished, upload.await),
+        // Only a failure can end the upload before the archive is whole.
+        created = &mut upload => {
+            let error = created.err().map(|error| storage_failure(&error));
+            return Err(error.unwrap_or_else(|| Failure::new(Exit::Failed, format!("{archive_key} was completed too early"))));
+        }
+    };
+    let finished = finished?;
+    let created = created.map_err(|error| storage_failure(&error))?;
+    let own = Archive {
+        footer: finished.footer,
+        place: finished.place,
+        length: finished.length,
+    };
+    let attempt = own.footer.head.attempt.clone();
+    let archive = commit::settle(context, keys, own, created).await?;
+    // The names are those of our own archive, not of a twin's.
+    let names = (archive.footer.head.attempt == attempt).then_some(names);
+    Ok((archive, names))
+}
+
+/// Finds out what the store lacks.
+async fn check_store(context: &Context, report: &mut Report) -> Result<(), Failure> {
+    let conditional = context
+        .store
+        .probe(&context.run.attempt)
+        .await
+        .map_err(|error| storage_failure(&error))?;
+    if conditional != Conditional::FULL {
+        let text = "the store ignores If-None-Match: two backups of one name at the same instant could mix";
+        context.log.warn(text);
+        report.warn(About::Operation, text);
+    }
+    Ok(())
+}
+
+/// Names the groups that could not be asked what they serve: their objects are missing from the backup.
+fn report_missing(context: &Context, discovery: &Discovery, report: &mut Report) {
+    for missing in &discovery.missing {
+        let text = format!(
+            "{} cannot be discovered, so its objects are missing: {}",
+            missing.group_version,
+            missing.error.full_text()
+        );
+        context.log.error(&text);
+        report.error(About::Cluster, text);
+    }
+    for group in &discovery.ignored {
+        context.log.info(&format!(
+            "{group} cannot be discovered; it holds nothing to back up"
+        ));
+    }
+}
+
+/// What the footer says, but for the members.
+fn head(
+    context: &Context,
+    options: &Options,
+    started: Timestamp,
+    gathered: &gather::Gathered,
+    report: &Report,
+) -> Head {
+    let ttl = SignedDuration::try_from(options.ttl).unwrap_or(SignedDuration::ZERO);
+    let expiration =
+        (!ttl.is_zero()).then(|| started.saturating_add(ttl).unwrap_or(Timestamp::MAX));
+    let items: u64 = gathered.types.iter().map(|entry| entry.items).sum();
+    let bytes: u64 = gathered.types.iter().map(|entry| entry.bytes).sum();
+    let status = BackupStatus {
+        phase: Some(if report.errors == 0 {
+            BackupPhase::Completed
+        } else {
+            BackupPhase::PartiallyFailed
+        }),
+        start_timestamp: Some(Time(started)),
+        completion_timestamp: Some(Time(Timestamp::now())),
+        expiration: expiration.map(Time),
+        progress: Some(BackupProgress {
+            total_items: Some(items),
+            items_backed_up: items,
+            bytes_read: bytes,
+        }),
+        warnings: report.warnings,
+        errors: report.errors,
+        messages: report.messages(),
+        resource_version: Some(gathered.resource_version.clone()),
+        cluster_uid: Some(context.run.cluster_uid.clone()),
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        format_version: Some(FORMAT_VERSION.to_owned()),
+        ..BackupStatus::default()
+    };
+    Head {
+        format_version: FORMAT_VERSION.to_owned(),
+        encryption: "none".to_owned(),
+        backup: options.name.clone(),
+        run_id: context.run.id.to_string(),
+        attempt: context.run.attempt.clone(),
+        cluster_uid: context.run.cluster_uid.clone(),
+        namespace: context.namespace.clone(),
+        schedule: None,
+        labels: options.labels.clone(),
+        spec: options.spec.clone(),
+        status,
+        types: gathered.types.clone(),
+        volumes: Vec::new(),
+        results: report.results.clone(),
+    }
+}
+
+/// Writes the final status, and says how it went.
+async fn report(
+    context: &Context,
+    options: &Options,
+    mut status: BackupStatus,
+    etag: Option<String>,
+) -> Outcome {
+    status.marker_etag = etag;
+    if let Err(error) = context
+        .records
+        .set_status::<Backup>(&options.name, &status)
+        .await
+    {
+        // The backup is in storage, which is the truth; a sync repairs the resource.
+        context.log.warn(&format!(
+            "the backup is complete, but its resource could not be updated: {}",
+            error.full_text()
+        ));
+    }
+    let name = &options.name;
+    let items = status
+        .progress
+        .map(|progress| progress.items_backed_up)
+        .unwrap_or_default();
+    let revision = status.resource_version.as_deref().unwrap_or("unknown");
+    let size = human_size(status.size.unwrap_or_default());
+    let what = format!("{items} objects of revision {revision}, {size}");
+    if status.phase == Some(BackupPhase::PartiallyFailed) {
+        return Outcome {
+            exit: Exit::PartiallyFailed,
+            message: format!(
+                "backup {name} is stored ({what}), but something is missing: {}",
+                status.messages.join("; ")
+            ),
+            hint: Some(format!(
+                "`kubectl ark backup describe {name}` lists what is missing"
+            )),
+        };
+    }
+    Outcome {
+        exit: Exit::Done,
+        message: format!("backup {name} is complete: {what}"),
+        hint: None,
+    }
+}
+
+/// Says in the record that there is no backup, and why.
+async fn fail(context: &Context, options: &Options, started: Timestamp, reason: &str) {
+    context.log.error(reason);
+    let status = BackupStatus {
+        phase: Some(BackupPhase::Failed),
+        failure_reason: Some(reason.to_owned()),
+        completion_timestamp: Some(Time(Timestamp::now())),
+        heartbeat: None,
+        errors: 1,
+        ..status_in_progress(context, started, &Progress::default())
+    };
+    if let Err(error) = context
+        .records
+        .set_status::<Backup>(&options.name, &status)
+        .await
+    {
+        context.log.warn(&format!(
+            "the failure could not be recorded: {}",
+            error.full_text()
+        ));
+    }
+}
+
+/// A duration as Go writes it: `720h0m0s`.
+fn go_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{rest}s"),
+        (0, _) => format!("{minutes}m{rest}s"),
+        _ => format!("{hours}h{minutes}m{rest}s"),
+    }
+}
+
+/// A size in bytes with a binary unit.
+fn human_size(bytes: i64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 {
+        format!("{bytes} B")
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_sizes_read_as_people_write_them() {
+        assert_eq!(go_duration(DEFAULT_TTL), "720h0m0s");
+        assert_eq!(go_duration(Duration::ZERO), "0s");
+        assert_eq!(go_duration(Duration::from_secs(90)), "1m30s");
+        assert_eq!(human_size(512), "512 B");
+        assert_eq!(human_size(5 << 20), "5.0 MiB");
+    }
+}

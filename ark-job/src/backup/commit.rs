@@ -1,0 +1,568 @@
+//! The commit: how a backup comes to exist completely or not at all, whoever else is writing.
+//!
+//! Every object is created on the condition that nothing has its key, the archive first and the marker last. So at most
+//! one archive of a name ever exists, every later file follows from it, and twins and retries of one run end with the
+//! same marker, whoever of them writes it. Nothing here overwrites or deletes, but a marker of our own whose backup is
+//! being deleted. The protocol is defined in docs/format.md.
+
+use super::gather::Names;
+use super::names::NameLists;
+use crate::api::{BackupStatus, FORMAT_VERSION, RUN_ANNOTATION};
+use crate::archive::footer::Footer;
+use crate::archive::read::{self, ReadError};
+use crate::archive::write::{END_LENGTH, FooterPlace};
+use crate::archive::{METADATA, VELERO_FORMAT_VERSION};
+use crate::error::Failure;
+use crate::exit::Exit;
+use crate::identity::RunId;
+use crate::layout::BackupKeys;
+use crate::marker::{ArchiveDigest, Commit, FileDigest, Marker, Metadata};
+use crate::run::{Context, storage_failure};
+use crate::store::{Created, Spool, SpoolReader, Store, StoreError};
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// No marker is longer.
+const MARKER_MAX: u64 = 4 << 20;
+/// Files up to this size are written from memory, larger ones from a temporary file.
+const SMALL: usize = 1 << 20;
+
+/// What is stored under a backup's name.
+pub enum Look {
+    /// Nothing.
+    Free,
+    /// The backup of this run.
+    Ours(Box<Marker>),
+    /// An archive of this run without a marker: an attempt that was cut off.
+    Unfinished(Box<Archive>),
+    /// Something of somebody else: who, and what.
+    Taken(String),
+}
+
+/// An archive in storage.
+pub struct Archive {
+    /// Its footer.
+    pub footer: Footer,
+    /// Where the footer is.
+    pub place: FooterPlace,
+    /// Length, bytes.
+    pub length: u64,
+}
+
+/// Looks at what is stored under a backup's name.
+///
+/// # Errors
+/// When storage cannot be read, or what is there is damaged.
+pub async fn look(store: &Store, keys: &BackupKeys, run: &RunId) -> Result<Look, Failure> {
+    let listed = store
+        .list(&keys.directory())
+        .collect()
+        .await
+        .map_err(|error| storage_failure(&error))?;
+    let has = |key: &str| listed.iter().any(|object| object.key == key);
+    if has(&keys.tombstone()) {
+        return Ok(Look::Taken("a backup of that name is being deleted".into()));
+    }
+    if has(&keys.marker()) {
+        return look_at_marker(store, keys, run).await;
+    }
+    if has(&keys.archive()) {
+        return look_at_archive(store, keys, run).await;
+    }
+    if has(&keys.velero_backup()) {
+        return Ok(Look::Taken(
+            "Velero, or a run that was cut off, has a backup of that name".into(),
+        ));
+    }
+    Ok(Look::Free)
+}
+
+async fn look_at_marker(store: &Store, keys: &BackupKeys, run: &RunId) -> Result<Look, Failure> {
+    let key = keys.marker();
+    let Some(json) = store
+        .get(&key, MARKER_MAX)
+        .await
+        .map_err(|error| storage_failure(&error))?
+    else {
+        return Ok(Look::Free);
+    };
+    Ok(match Marker::from_json(&json) {
+        Ok(marker) if marker.commit.run_id == run.as_str() => Look::Ours(Box::new(marker)),
+        Ok(marker) => Look::Taken(format!(
+            "run {} of cluster {} has made a backup of that name",
+            marker.commit.run_id, marker.commit.cluster_uid
+        )),
+        Err(error) => Look::Taken(format!(
+            "{key} is there, but {}",
+            crate::error::chain(&error)
+        )),
+    })
+}
+
+async fn look_at_archive(store: &Store, keys: &BackupKeys, run: &RunId) -> Result<Look, Failure> {
+    let Some(archive) = open_archive(store, keys).await? else {
+        return Ok(Look::Free);
+    };
+    let head = &archive.footer.head;
+    Ok(if head.run_id == run.as_str() {
+        Look::Unfinished(Box::new(archive))
+    } else {
+        Look::Taken(format!(
+            "run {} of cluster {} has written an archive of that name and not committed it (yet)",
+            head.run_id, head.cluster_uid
+        ))
+    })
+}
+
+/// Reads the footer of the archive in storage, if there is an archive.
+async fn open_archive(store: &Store, keys: &BackupKeys) -> Result<Option<Archive>, Failure> {
+    let key = keys.archive();
+    let failed = |error: StoreError| storage_failure(&error);
+    let Some(meta) = store.head(&key).await.map_err(failed)? else {
+        return Ok(None);
+    };
+    let damaged = |error: ReadError| {
+        Failure::new(
+            Exit::Integrity,
+            format!("{key}: {}", crate::error::chain(&error)),
+        )
+    };
+    let tail_start = meta.length.saturating_sub(END_LENGTH as u64);
+    let tail = store
+        .get_range(&key, tail_start..meta.length)
+        .await
+        .map_err(failed)?;
+    let place = read::locate(&tail, meta.length).map_err(damaged)?;
+    let bytes = store
+        .get_range(&key, place.offset..place.offset + place.length)
+        .await
+        .map_err(failed)?;
+    let footer = read::footer(&bytes, &place).map_err(damaged)?;
+    Ok(Some(Archive {
+        footer,
+        place,
+        length: meta.length,
+    }))
+}
+
+/// After the upload: whose archive is in storage? Our own, or that of a twin, whose place we then take.
+///
+/// # Errors
+/// [`Exit::Conflict`] when it is a stranger's.
+pub async fn settle(
+    context: &Context,
+    keys: &BackupKeys,
+    own: Archive,
+    created: Created,
+) -> Result<Archive, Failure> {
+    if let Created::New { .. } = created {
+        return Ok(own);
+    }
+    // A lost answer makes our own completion look like somebody else's.
+    let stored = open_archive(&context.store, keys).await?;
+    let Some(stored) = stored else {
+        return Err(Failure::new(
+            Exit::Failed,
+            format!(
+                "{} was there and is gone: a deletion is under way",
+                keys.archive()
+            ),
+        ));
+    };
+    let head = &stored.footer.head;
+    if head.run_id != context.run.id.as_str() {
+        return Err(taken(
+            keys,
+            &format!(
+                "run {} of cluster {} has written an archive of that name meanwhile",
+                head.run_id, head.cluster_uid
+            ),
+        ));
+    }
+    if head.attempt != context.run.attempt {
+        context.log.info(&format!(
+            "attempt {} of this run was first; its archive is the backup",
+            head.attempt
+        ));
+    }
+    Ok(stored)
+}
+
+/// The failure of finding a name taken.
+pub fn taken(keys: &BackupKeys, by: &str) -> Failure {
+    let directory = keys.directory();
+    Failure::new(Exit::Conflict, format!("{directory} is taken: {by}"))
+        .hint("choose another name, or delete that backup; `--if-exists keep` makes this a success")
+}
+
+/// Writes everything after the archive: the other files, then the marker; and looks whether it holds.
+///
+/// `names` are those of the archive's objects, or `None` when they must be read back from it.
+///
+/// # Errors
+/// When storage fails (the next attempt goes on from here), or the backup is being deleted.
+pub async fn commit(
+    context: &Context,
+    keys: &BackupKeys,
+    archive: &Archive,
+    names: Option<NameLists>,
+) -> Result<(Marker, String), Failure> {
+    let store = &context.store;
+    let local = |error: io::Error| {
+        Failure::new(
+            Exit::Failed,
+            format!("preparing the files of {}: {error}", keys.directory()),
+        )
+    };
+    let failed = |error: StoreError| storage_failure(&error);
+    let mut names = match names {
+        Some(names) => names,
+        None => read_names(context, keys, archive).await?,
+    };
+    let head = &archive.footer.head;
+    let mut files = BTreeMap::new();
+    let list = names
+        .write_gzip(&head.types, File::new(&context.temporary))
+        .map_err(local)?;
+    let results = gzip_json(&head.results).map_err(local)?;
+    let velero = velero_backup(&archive.footer);
+    let contents = [
+        (keys.resource_list(), list.finish().await.map_err(local)?),
+        (keys.results(), File::small(results)),
+        (keys.velero_backup(), File::small(velero)),
+    ];
+    let log = context.log.to_gzip().map_err(local)?;
+    store.put_new(&keys.logs(), log).await.map_err(failed)?;
+    for (key, file) in contents {
+        let digest = put_file(store, &key, file).await.map_err(failed)?;
+        files.insert(
+            key.strip_prefix(&keys.directory())
+                .unwrap_or(&key)
+                .to_owned(),
+            digest,
+        );
+    }
+    let marker = marker(archive, files);
+    let etag = put_marker(context, keys, &marker).await?;
+    hold(context, keys).await?;
+    Ok((marker, etag))
+}
+
+/// The names of the objects in an archive that another attempt wrote.
+async fn read_names(
+    context: &Context,
+    keys: &BackupKeys,
+    archive: &Archive,
+) -> Result<NameLists, Failure> {
+    let key = keys.archive();
+    let local = |error: io::Error| {
+        Failure::new(
+            Exit::Failed,
+            format!("keeping the names of what is in {key}: {error}"),
+        )
+    };
+    let mut names = NameLists::new(&context.temporary).map_err(local)?;
+    for member in archive
+        .footer
+        .members
+        .iter()
+        .filter(|member| member.resource != METADATA)
+    {
+        let range = member.offset..member.offset + member.length;
+        let bytes = context
+            .store
+            .get_range(&key, range)
+            .await
+            .map_err(|error| storage_failure(&error))?;
+        let opened = read::open_member(&bytes, member, &archive.footer).map_err(|error| {
+            Failure::new(
+                Exit::Integrity,
+                format!("{key}: {}", crate::error::chain(&error)),
+            )
+        })?;
+        for entry in opened.entries() {
+            names
+                .add(
+                    &member.resource,
+                    &crate::archive::key(entry.namespace, entry.name),
+                )
+                .map_err(local)?;
+        }
+    }
+    Ok(names)
+}
+
+/// The marker follows from the archive and the files alone, so every attempt writes the same one.
+fn marker(archive: &Archive, files: BTreeMap<String, FileDigest>) -> Marker {
+    let head = &archive.footer.head;
+    Marker {
+        api_version: Marker::api_version(),
+        kind: "Backup".into(),
+        metadata: Metadata {
+            name: head.backup.clone(),
+            labels: head.labels.clone(),
+            annotations: BTreeMap::from([(RUN_ANNOTATION.to_owned(), head.run_id.clone())]),
+        },
+        spec: head.spec.clone(),
+        status: BackupStatus {
+            size: i64::try_from(archive.length).ok(),
+            ..head.status.clone()
+        },
+        commit: Commit {
+            format_version: FORMAT_VERSION.into(),
+            encryption: "none".into(),
+            run_id: head.run_id.clone(),
+            attempt: head.attempt.clone(),
+            cluster_uid: head.cluster_uid.clone(),
+            namespace: head.namespace.clone(),
+            schedule: head.schedule.clone(),
+            keep_last: None,
+            archive: ArchiveDigest {
+                length: archive.length,
+                footer_offset: archive.place.offset,
+                footer_length: archive.place.length,
+                footer_sha256: hex::encode(archive.place.sha256),
+            },
+            files,
+        },
+    }
+}
+
+/// Writes the marker, or finds that a twin has; returns its ETag.
+async fn put_marker(
+    context: &Context,
+    keys: &BackupKeys,
+    marker: &Marker,
+) -> Result<String, Failure> {
+    let key = keys.marker();
+    let failed = |error: StoreError| storage_failure(&error);
+    match context
+        .store
+        .put_new(&key, marker.to_json().into())
+        .await
+        .map_err(failed)?
+    {
+        Created::New { etag } => Ok(etag),
+        Created::Exists => match look_at_marker(&context.store, keys, &context.run.id).await? {
+            Look::Ours(_) => {
+                let meta = context.store.head(&key).await.map_err(failed)?;
+                Ok(meta.map(|meta| meta.etag).unwrap_or_default())
+            }
+            Look::Taken(by) => Err(taken(keys, &by)),
+            _ => Err(Failure::new(
+                Exit::Failed,
+                format!("{key} was there and is gone: a deletion is under way"),
+            )),
+        },
+    }
+}
+
+/// Looks again after the marker: a deletion that began before it must not leave a marker without a backup.
+async fn hold(context: &Context, keys: &BackupKeys) -> Result<(), Failure> {
+    let store = &context.store;
+    let failed = |error: StoreError| storage_failure(&error);
+    let tombstone = store.head(&keys.tombstone()).await.map_err(failed)?;
+    let archive = store.head(&keys.archive()).await.map_err(failed)?;
+    if tombstone.is_none() && archive.is_some() {
+        return Ok(());
+    }
+    store.delete(&keys.marker(), None).await.map_err(failed)?;
+    Err(Failure::new(
+        Exit::Failed,
+        format!(
+            "{} was deleted while this backup was being committed",
+            keys.directory()
+        ),
+    ))
+}
+
+/// A file on its way to storage: in memory when small, else in a temporary file; with its digest.
+struct File {
+    directory: std::path::PathBuf,
+    sha256: Sha256,
+    length: u64,
+    start: Vec<u8>,
+    rest: Vec<Bytes>,
+}
+
+/// A whole file, ready to be stored.
+struct ReadyFile {
+    digest: FileDigest,
+    content: Content,
+}
+
+enum Content {
+    Small(Bytes),
+    Large(SpoolReader),
+}
+
+impl File {
+    fn new(directory: &Path) -> File {
+        File {
+            directory: directory.to_owned(),
+            sha256: Sha256::new(),
+            length: 0,
+            start: Vec::new(),
+            rest: Vec::new(),
+        }
+    }
+
+    fn small(bytes: Vec<u8>) -> ReadyFile {
+        let digest = FileDigest {
+            length: bytes.len() as u64,
+            sha256: hex::encode(Sha256::digest(&bytes)),
+        };
+        ReadyFile {
+            digest,
+            content: Content::Small(bytes.into()),
+        }
+    }
+
+    async fn finish(mut self) -> io::Result<ReadyFile> {
+        let digest = FileDigest {
+            length: self.length,
+            sha256: hex::encode(self.sha256.finalize()),
+        };
+        if self.rest.is_empty() {
+            return Ok(ReadyFile {
+                digest,
+                content: Content::Small(self.start.into()),
+            });
+        }
+        let (mut writer, reader) = Spool::create(&self.directory)?;
+        self.rest.push(self.start.into());
+        for bytes in self.rest {
+            writer.append(bytes).await?;
+        }
+        writer.finish();
+        Ok(ReadyFile {
+            digest,
+            content: Content::Large(reader),
+        })
+    }
+}
+
+impl Write for File {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.sha256.update(bytes);
+        self.length += bytes.len() as u64;
+        self.start.extend_from_slice(bytes);
+        if self.start.len() > SMALL {
+            self.rest.push(std::mem::take(&mut self.start).into());
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes a file, or finds that another attempt has and takes what is there.
+async fn put_file(store: &Store, key: &str, file: ReadyFile) -> Result<FileDigest, StoreError> {
+    let created = match file.content {
+        Content::Small(bytes) => store.put_new(key, bytes).await?,
+        Content::Large(mut reader) => store.upload_new(key, &mut reader).await?,
+    };
+    if let Created::New { .. } = created {
+        return Ok(file.digest);
+    }
+    let Some(mut reader) = store.read(key).await? else {
+        return Ok(file.digest);
+    };
+    let (mut sha256, mut length) = (Sha256::new(), 0);
+    while let Some(piece) = reader.next().await? {
+        sha256.update(&piece);
+        length += piece.len() as u64;
+    }
+    Ok(FileDigest {
+        length,
+        sha256: hex::encode(sha256.finalize()),
+    })
+}
+
+fn gzip_json(value: &impl serde::Serialize) -> io::Result<Vec<u8>> {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::new(6));
+    serde_json::to_writer(&mut gzip, value)?;
+    gzip.write_all(b"\n")?;
+    gzip.finish()
+}
+
+/// The Backup resource that Velero reads and syncs into clusters.
+///
+/// Without `status.expiration`: Velero's garbage collection would delete it by that, whatever our keep rules say, and
+/// leave our snapshots behind.
+fn velero_backup(footer: &Footer) -> Vec<u8> {
+    let head = &footer.head;
+    let (spec, status) = (&head.spec, &head.status);
+    let all = |names: &[String]| {
+        if names.is_empty() {
+            vec!["*".to_owned()]
+        } else {
+            names.to_vec()
+        }
+    };
+    let location = spec.storage_location.as_deref().unwrap_or("default");
+    let mut labels = head.labels.clone();
+    labels.insert(
+        "velero.io/storage-location".into(),
+        crate::identity::label_value(location),
+    );
+    let items: u64 = head.types.iter().map(|entry| entry.items).sum();
+    let mut backup = json!({
+        "kind": "Backup",
+        "apiVersion": "velero.io/v1",
+        "metadata": {
+            "name": head.backup,
+            "namespace": "velero",
+            "creationTimestamp": status.start_timestamp,
+            "labels": labels,
+            "annotations": { RUN_ANNOTATION: head.run_id },
+        },
+        "spec": {
+            "metadata": {},
+            "includedNamespaces": all(&spec.included_namespaces),
+            "excludedNamespaces": spec.excluded_namespaces,
+            "includedResources": all(&spec.included_resources),
+            "excludedResources": spec.excluded_resources,
+            "ttl": spec.ttl.as_deref().unwrap_or("0s"),
+            "storageLocation": location,
+            "hooks": {},
+            "csiSnapshotTimeout": "10m0s",
+            "itemOperationTimeout": "4h0m0s",
+            "snapshotMoveData": false,
+            "defaultVolumesToFsBackup": false,
+        },
+        "status": {
+            "version": 1,
+            "formatVersion": VELERO_FORMAT_VERSION,
+            "phase": status.phase,
+            "startTimestamp": status.start_timestamp,
+            "completionTimestamp": status.completion_timestamp,
+            "progress": { "totalItems": items, "itemsBackedUp": items },
+            "warnings": status.warnings,
+            "errors": status.errors,
+        },
+    });
+    let mut set = |key: &str, value: Option<serde_json::Value>| {
+        if let Some(value) = value {
+            backup["spec"][key] = value;
+        }
+    };
+    set(
+        "labelSelector",
+        spec.label_selector.as_ref().map(|selector| json!(selector)),
+    );
+    set(
+        "includeClusterResources",
+        spec.include_cluster_resources.map(|on| json!(on)),
+    );
+    set("snapshotVolumes", spec.snapshot_volumes.map(|on| json!(on)));
+    serde_json::to_vec_pretty(&backup).expect("a backup's description holds only what JSON can say")
+}

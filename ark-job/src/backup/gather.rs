@@ -1,0 +1,701 @@
+//! Gathering: which objects go into a backup, read at one instant, written to the archive as they arrive.
+//!
+//! Namespaced types come first. When only some namespaces are wanted, what they need of the cluster-scoped types is noted
+//! on the way (claims name volumes, service accounts are bound to roles, custom resources have definitions), and the
+//! cluster-scoped types are then filtered by it.
+
+use super::writer::ArchiveWriter;
+use crate::archive::footer::TypeEntry;
+use crate::archive::write::Block;
+use crate::cluster::discover::ResourceType;
+use crate::cluster::list::{At, List, Summary, current_version};
+use crate::cluster::{Cluster, ClusterError};
+use crate::filter::{Filter, Named};
+use crate::item::{Item, Metadata, type_prefix};
+use crate::log::Log;
+use crate::report::{About, Report};
+use futures::stream::{self, StreamExt};
+use kube::core::{Selector, SelectorExt};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Types listed at once; more gain nothing (docs/benchmarks.md).
+const TYPES_AT_ONCE: usize = 4;
+/// Types asked at once where they stand, before the instant is fixed.
+const PROBES_AT_ONCE: usize = 8;
+
+const NAMESPACES: &str = "namespaces";
+const VOLUMES: &str = "persistentvolumes";
+const CLAIMS: &str = "persistentvolumeclaims";
+const SERVICE_ACCOUNTS: &str = "serviceaccounts";
+const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
+const BINDINGS: &str = "clusterrolebindings.rbac.authorization.k8s.io";
+const ROLES: &str = "clusterroles.rbac.authorization.k8s.io";
+
+/// What is wanted.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    /// Of these namespaces.
+    pub namespaces: Filter,
+    /// Of these types, as `resource.group`.
+    pub resources: Filter,
+    /// With these labels; all when it selects all.
+    pub selector: Selector,
+    /// Cluster-scoped objects: all, none, or those that the rest needs.
+    pub cluster_resources: Option<bool>,
+}
+
+/// How far gathering is; read by whoever shows progress.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Objects in the archive.
+    pub items: AtomicU64,
+    /// Bytes of JSON read.
+    pub bytes: AtomicU64,
+}
+
+/// What has been gathered.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    /// The types that have objects in the archive.
+    pub types: Vec<TypeEntry>,
+    /// The instant: every type without a revision of its own was read at this one.
+    pub resource_version: String,
+}
+
+/// Where the names of what is in the archive go, type by type.
+pub trait Names {
+    /// Notes an object.
+    ///
+    /// # Errors
+    /// When it cannot be kept.
+    fn add(&mut self, resource: &str, key: &str) -> io::Result<()>;
+}
+
+/// Why gathering stopped altogether. What concerns one type or object is in the report instead.
+#[derive(Debug, thiserror::Error)]
+pub enum GatherError {
+    /// Without namespaces there is no instant.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The archive could not be written.
+    #[error("writing the archive to temporary storage")]
+    Archive(#[source] io::Error),
+}
+
+/// The instant of a backup.
+#[derive(Debug)]
+struct Instant {
+    /// The revision.
+    version: String,
+    /// Types that could not be listed at all, or have a revision of their own.
+    apart: BTreeMap<String, Apart>,
+}
+
+#[derive(Debug)]
+enum Apart {
+    /// Kept in another etcd, or by another server: its revisions mean something else.
+    Elsewhere,
+    /// Could not be listed.
+    Failed(ClusterError),
+}
+
+/// What selected namespaces need of the cluster.
+#[derive(Debug, Default)]
+struct Needs {
+    /// Namespaces with objects in the archive.
+    namespaces: BTreeSet<String>,
+    /// Names of volumes.
+    volumes: BTreeSet<String>,
+    /// Namespace and name of service accounts.
+    service_accounts: BTreeSet<(String, String)>,
+    /// `resource.group` of types with objects in the archive.
+    resources: BTreeSet<String>,
+    /// Names of roles.
+    roles: BTreeSet<String>,
+}
+
+struct Gatherer<'a, N> {
+    cluster: &'a Cluster,
+    selection: &'a Selection,
+    writer: &'a ArchiveWriter,
+    progress: &'a Progress,
+    log: &'a Log,
+    instant: Instant,
+    needs: Mutex<Needs>,
+    report: Mutex<&'a mut Report>,
+    names: Mutex<&'a mut N>,
+    skipped: AtomicU64,
+}
+
+/// Reads what is wanted of `types` at one instant into `writer`.
+///
+/// # Errors
+/// [`GatherError`]; what concerns one type or object is an error in `report`.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is used, and they belong to different owners"
+)]
+pub async fn gather<N: Names>(
+    cluster: &Cluster,
+    types: &[&ResourceType],
+    selection: &Selection,
+    writer: &ArchiveWriter,
+    progress: &Progress,
+    log: &Log,
+    report: &mut Report,
+    names: &mut N,
+) -> Result<Gathered, GatherError> {
+    let wanted: Vec<&ResourceType> = types
+        .iter()
+        .copied()
+        .filter(|candidate| selection.may_include(candidate))
+        .collect();
+    let instant = fix_instant(cluster, &wanted).await?;
+    log.info(&format!(
+        "{} resource types are read at revision {}",
+        wanted.len(),
+        instant.version
+    ));
+    let gatherer = Gatherer {
+        cluster,
+        selection,
+        writer,
+        progress,
+        log,
+        instant,
+        needs: Mutex::default(),
+        report: Mutex::new(report),
+        names: Mutex::new(names),
+        skipped: AtomicU64::new(0),
+    };
+    let known = gatherer.check_namespaces(&wanted).await?;
+    let mut entries = Vec::new();
+    let of_scope = |namespaced: bool| {
+        wanted
+            .iter()
+            .copied()
+            .filter(move |candidate| candidate.namespaced == namespaced)
+    };
+    gatherer
+        .read_types(of_scope(true).collect(), &known, &mut entries)
+        .await?;
+    // Bindings name the roles that are needed, and custom resources of the cluster need definitions.
+    let (first, last): (Vec<_>, Vec<_>) = of_scope(false).partition(|candidate| {
+        ![ROLES, DEFINITIONS].contains(&candidate.group_resource().as_str())
+    });
+    gatherer.read_types(first, &known, &mut entries).await?;
+    gatherer.read_types(last, &known, &mut entries).await?;
+    let skipped = gatherer.skipped.load(Ordering::Relaxed);
+    if skipped > 0 {
+        log.info(&format!(
+            "{skipped} objects that are being deleted or carry an exclude label were left out"
+        ));
+    }
+    Ok(Gathered {
+        types: entries,
+        resource_version: gatherer.instant.version,
+    })
+}
+
+impl Selection {
+    /// Whether nothing is left out by namespace or label.
+    fn is_everything(&self) -> bool {
+        self.namespaces.is_everything() && self.selector.selects_all()
+    }
+
+    /// Whether objects of a type may be in the backup.
+    fn may_include(&self, candidate: &ResourceType) -> bool {
+        self.resources.includes(&candidate.group_resource())
+            && (candidate.namespaced || self.cluster_resources != Some(false))
+            && (candidate.namespaced
+                || self.cluster_resources == Some(true)
+                || self.namespaces.is_everything()
+                || [NAMESPACES, VOLUMES, DEFINITIONS, BINDINGS, ROLES]
+                    .contains(&candidate.group_resource().as_str()))
+    }
+}
+
+/// Fixes the instant: the revision at which all types are read.
+///
+/// Every type is asked where it stands, between two looks at the namespaces: a type that stands outside of what the two
+/// looks span is not kept in the same etcd, and its revisions cannot be compared.
+async fn fix_instant(cluster: &Cluster, types: &[&ResourceType]) -> Result<Instant, GatherError> {
+    let namespaces = ResourceType {
+        group: String::new(),
+        version: "v1".into(),
+        resource: NAMESPACES.into(),
+        singular: "namespace".into(),
+        kind: "Namespace".into(),
+        namespaced: false,
+        short_names: Vec::new(),
+        verbs: Vec::new(),
+    };
+    let look = async || {
+        let version = current_version(cluster, &namespaces).await?;
+        let number = version
+            .as_deref()
+            .and_then(|version| version.parse::<u64>().ok());
+        number.ok_or_else(|| ClusterError::Malformed {
+            doing: "listing namespaces".into(),
+            source: "the answer has no resourceVersion".into(),
+        })
+    };
+    let first = look().await?;
+    let probes = stream::iter(types.iter().map(|&candidate| async move {
+        (
+            candidate.group_resource(),
+            current_version(cluster, candidate).await,
+        )
+    }));
+    let stands: Vec<_> = probes.buffer_unordered(PROBES_AT_ONCE).collect().await;
+    let last = look().await?;
+    let mut apart = BTreeMap::new();
+    for (resource, stand) in stands {
+        match stand {
+            Err(error) => {
+                apart.insert(resource, Apart::Failed(error));
+            }
+            Ok(version) => {
+                let number = version.and_then(|version| version.parse::<u64>().ok());
+                if !number.is_some_and(|number| (first..=last).contains(&number)) {
+                    apart.insert(resource, Apart::Elsewhere);
+                }
+            }
+        }
+    }
+    Ok(Instant {
+        version: last.to_string(),
+        apart,
+    })
+}
+
+impl<'a, N: Names> Gatherer<'a, N> {
+    fn report(&self) -> MutexGuard<'_, &'a mut Report> {
+        // Every method that takes the lock leaves the report whole.
+        match self.report.lock() {
+            Ok(report) => report,
+            Err(poisoned) => poisoned.into_inner(),
+        }
+    }
+
+    fn needs(&self) -> MutexGuard<'_, Needs> {
+        self.needs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The included namespaces that exist, in the order of keys, when they were named one by one.
+    async fn check_namespaces(
+        &self,
+        wanted: &[&ResourceType],
+    ) -> Result<Option<Vec<String>>, GatherError> {
+        let Some(mut plain) = self.selection.namespaces.plain_names() else {
+            return Ok(None);
+        };
+        // The order of `<namespace>/<name>`, in which `a-b/` comes before `a/`.
+        plain.sort_by_key(|name| format!("{name}/"));
+        plain.dedup();
+        let Some(namespaces) = wanted
+            .iter()
+            .find(|candidate| candidate.group_resource() == NAMESPACES)
+        else {
+            return Ok(Some(plain.into_iter().map(str::to_owned).collect()));
+        };
+        let mut existing = BTreeSet::new();
+        let mut list = List::new(self.cluster, namespaces, None, None, self.at(namespaces));
+        while let Some(batch) = list.next().await? {
+            for item in batch.items() {
+                let metadata = item
+                    .metadata()
+                    .map_err(|source| malformed(namespaces, source))?;
+                if plain.contains(&&*metadata.name) {
+                    existing.insert(metadata.name.into_owned());
+                }
+            }
+        }
+        for name in plain.iter().filter(|name| !existing.contains(**name)) {
+            let text = format!("namespace {name} was asked for but does not exist");
+            self.log.error(&text);
+            self.report().error(About::Operation, text);
+        }
+        Ok(Some(
+            plain
+                .into_iter()
+                .filter(|name| existing.contains(*name))
+                .map(str::to_owned)
+                .collect(),
+        ))
+    }
+
+    fn at(&self, candidate: &ResourceType) -> At {
+        match self.instant.apart.get(&candidate.group_resource()) {
+            Some(Apart::Elsewhere) => At::Now,
+            _ => At::Exact(self.instant.version.clone()),
+        }
+    }
+
+    async fn read_types(
+        &self,
+        types: Vec<&ResourceType>,
+        namespaces: &Option<Vec<String>>,
+        entries: &mut Vec<TypeEntry>,
+    ) -> Result<(), GatherError> {
+        let mut reads = stream::iter(
+            types
+                .into_iter()
+                .map(|candidate| self.read_type(candidate, namespaces)),
+        )
+        .buffer_unordered(TYPES_AT_ONCE);
+        while let Some(read) = reads.next().await {
+            entries.extend(read?);
+        }
+        Ok(())
+    }
+
+    /// Reads one type; an API error is its own, and the others go on.
+    async fn read_type(
+        &self,
+        candidate: &ResourceType,
+        namespaces: &Option<Vec<String>>,
+    ) -> Result<Option<TypeEntry>, GatherError> {
+        let resource = candidate.group_resource();
+        if let Some(Apart::Failed(error)) = self.instant.apart.get(&resource) {
+            self.type_failed(&resource, error);
+            return Ok(None);
+        }
+        let mut reading = Reading {
+            candidate,
+            prefix: type_prefix(&candidate.api_version(), &candidate.kind),
+            block: self.writer.block(&resource),
+            last: String::new(),
+            entry: TypeEntry {
+                api_version: candidate.api_version(),
+                kind: candidate.kind.clone(),
+                namespaced: candidate.namespaced,
+                items: 0,
+                bytes: 0,
+                unsorted: false,
+                resource_version: None,
+                resource,
+            },
+        };
+        match namespaces {
+            Some(names) if candidate.namespaced => {
+                for namespace in names {
+                    self.read_list(&mut reading, Some(namespace)).await?;
+                }
+            }
+            _ => self.read_list(&mut reading, None).await?,
+        }
+        if !reading.block.is_empty() {
+            self.submit(&mut reading).await?;
+        }
+        if reading.entry.items == 0 {
+            return Ok(None);
+        }
+        self.needs()
+            .resources
+            .insert(reading.entry.resource.clone());
+        Ok(Some(reading.entry))
+    }
+
+    async fn read_list(
+        &self,
+        reading: &mut Reading<'_>,
+        namespace: Option<&str>,
+    ) -> Result<(), GatherError> {
+        let candidate = reading.candidate;
+        // What others need is taken whatever its labels are, so those types are filtered here, not by the server.
+        let by_server = candidate.namespaced && !self.selection.selector.selects_all();
+        let selector = by_server.then(|| self.selection.selector.to_string());
+        let at = self.at(candidate);
+        let elsewhere = at == At::Now;
+        let mut list = List::new(self.cluster, candidate, namespace, selector.as_deref(), at);
+        loop {
+            let batch = match list.next().await {
+                Ok(Some(batch)) => batch,
+                Ok(None) => break,
+                Err(error) => {
+                    self.type_failed(&reading.entry.resource, &error);
+                    return Ok(());
+                }
+            };
+            for item in batch.items() {
+                match self.take(reading, &item) {
+                    Ok(()) => {}
+                    Err(GatherError::Cluster(error)) => {
+                        self.type_failed(&reading.entry.resource, &error);
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error),
+                }
+                if reading.block.is_full() {
+                    self.submit(reading).await?;
+                }
+            }
+        }
+        self.note_revision(&mut reading.entry, list.summary(), elsewhere);
+        Ok(())
+    }
+
+    /// Puts one object into the archive, if it is wanted.
+    fn take(&self, reading: &mut Reading<'_>, item: &Item<'_>) -> Result<(), GatherError> {
+        let candidate = reading.candidate;
+        let metadata = item
+            .metadata()
+            .map_err(|source| malformed(candidate, source))?;
+        let namespace = metadata.namespace.as_deref();
+        if namespace.is_some() != candidate.namespaced
+            || [namespace, Some(&*metadata.name)]
+                .iter()
+                .flatten()
+                .any(|name| !is_path_segment(name))
+        {
+            let about = namespace.map_or(About::Cluster, About::Namespace);
+            let text = format!(
+                "{} {:?} cannot be stored: its name or namespace is not valid",
+                candidate.group_resource(),
+                metadata.name
+            );
+            self.report().error(about, text);
+            return Ok(());
+        }
+        self.progress
+            .bytes
+            .fetch_add(item.json.len() as u64, Ordering::Relaxed);
+        if !self.is_wanted(candidate, &metadata, item)? {
+            return Ok(());
+        }
+        if metadata.deletion_timestamp.is_some() || metadata.is_excluded() {
+            self.skipped.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
+        self.note_needs(candidate, &metadata, item)?;
+        let prefix: &[u8] = if item.typed { &[] } else { &reading.prefix };
+        reading
+            .block
+            .push(namespace, &metadata.name, &[prefix, item.rest()]);
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names
+            .add(&reading.entry.resource, reading.block.last())
+            .map_err(GatherError::Archive)?;
+        reading.entry.items += 1;
+        reading.entry.bytes += (prefix.len() + item.rest().len()) as u64;
+        self.progress.items.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether the filters take an object.
+    fn is_wanted(
+        &self,
+        candidate: &ResourceType,
+        metadata: &Metadata<'_>,
+        item: &Item<'_>,
+    ) -> Result<bool, GatherError> {
+        let selection = self.selection;
+        if let Some(namespace) = &metadata.namespace {
+            return Ok(selection.namespaces.includes(namespace));
+        }
+        if selection.is_everything() {
+            return Ok(true);
+        }
+        let labels_match = || -> Result<bool, GatherError> {
+            if selection.selector.selects_all() {
+                return Ok(true);
+            }
+            let labels = item
+                .labels()
+                .map_err(|source| malformed(candidate, source))?;
+            Ok(selection.selector.matches(&labels))
+        };
+        if candidate.group_resource() == NAMESPACES {
+            // A namespace comes with its objects; an empty one if it is selected (Velero's rule).
+            return Ok(selection.namespaces.includes(&metadata.name)
+                && (labels_match()? || self.needs().namespaces.contains(&*metadata.name)));
+        }
+        if self.is_needed(candidate, metadata, item)? {
+            return Ok(true);
+        }
+        let all = selection.cluster_resources == Some(true) || selection.namespaces.is_everything();
+        Ok(all && labels_match()?)
+    }
+
+    /// Whether a cluster-scoped object is needed by what has been taken from namespaces.
+    fn is_needed(
+        &self,
+        candidate: &ResourceType,
+        metadata: &Metadata<'_>,
+        item: &Item<'_>,
+    ) -> Result<bool, GatherError> {
+        let mut needs = self.needs();
+        Ok(match candidate.group_resource().as_str() {
+            VOLUMES => needs.volumes.contains(&*metadata.name),
+            DEFINITIONS => needs.resources.contains(&*metadata.name),
+            ROLES => needs.roles.contains(&*metadata.name),
+            BINDINGS => {
+                let binding: Binding = read(candidate, item)?;
+                let needed = binding.subjects.iter().flatten().any(|subject| {
+                    subject.kind == "ServiceAccount"
+                        && needs
+                            .service_accounts
+                            .contains(&(subject.namespace.clone(), subject.name.clone()))
+                });
+                if needed {
+                    needs.roles.insert(binding.role_ref.name);
+                }
+                needed
+            }
+            _ => false,
+        })
+    }
+
+    /// Notes what an object of a namespace needs of the cluster.
+    fn note_needs(
+        &self,
+        candidate: &ResourceType,
+        metadata: &Metadata<'_>,
+        item: &Item<'_>,
+    ) -> Result<(), GatherError> {
+        let Some(namespace) = &metadata.namespace else {
+            return Ok(());
+        };
+        if self.selection.is_everything() {
+            return Ok(());
+        }
+        let mut needs = self.needs();
+        if !needs.namespaces.contains(&**namespace) {
+            needs.namespaces.insert(namespace.clone().into_owned());
+        }
+        match candidate.group_resource().as_str() {
+            CLAIMS => {
+                let claim: Claim = read(candidate, item)?;
+                needs
+                    .volumes
+                    .extend(claim.spec.volume_name.filter(|name| !name.is_empty()));
+            }
+            SERVICE_ACCOUNTS => {
+                needs.service_accounts.insert((
+                    namespace.clone().into_owned(),
+                    metadata.name.clone().into_owned(),
+                ));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn submit(&self, reading: &mut Reading<'_>) -> Result<(), GatherError> {
+        let block = reading.block.take();
+        reading.entry.unsorted |= !block.is_sorted() || block.first() <= reading.last.as_str();
+        reading.last = block.last().to_owned();
+        self.writer
+            .submit(block)
+            .await
+            .map_err(GatherError::Archive)
+    }
+
+    /// Names a type that was not read at the instant.
+    fn note_revision(&self, entry: &mut TypeEntry, summary: &Summary, elsewhere: bool) {
+        let resource = &entry.resource;
+        let instant = &self.instant.version;
+        if elsewhere {
+            entry.resource_version = summary.resource_version.clone();
+            if entry.items > 0 {
+                self.warn(format!("{resource}: kept in another etcd or by another server, so read on its own and not at revision {instant}"));
+            }
+        } else if summary
+            .resource_version
+            .as_deref()
+            .is_some_and(|version| version != instant)
+        {
+            entry.resource_version = summary.resource_version.clone();
+            let version = summary.resource_version.as_deref().unwrap_or_default();
+            self.warn(format!(
+                "{resource}: revision {instant} had been compacted, so read at revision {version}"
+            ));
+        }
+        if let Some(version) = &summary.resumed_at {
+            entry.resource_version = Some(version.clone());
+            self.warn(format!("{resource}: its revision was compacted on the way, so the rest was read at revision {version}"));
+        }
+    }
+
+    fn warn(&self, text: String) {
+        self.log.warn(&text);
+        self.report().warn(About::Operation, text);
+    }
+
+    fn type_failed(&self, resource: &str, error: &ClusterError) {
+        let text = format!("{resource} is missing or incomplete: {}", error.full_text());
+        self.log.error(&text);
+        self.report().error(About::Cluster, text);
+    }
+}
+
+/// A type being read.
+struct Reading<'a> {
+    candidate: &'a ResourceType,
+    prefix: Vec<u8>,
+    block: Block,
+    /// Key of the last object of the block before.
+    last: String,
+    entry: TypeEntry,
+}
+
+#[derive(Deserialize)]
+struct Claim {
+    #[serde(default)]
+    spec: ClaimSpec,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ClaimSpec {
+    volume_name: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Binding {
+    #[serde(default)]
+    subjects: Option<Vec<Subject>>,
+    role_ref: RoleRef,
+}
+
+#[derive(Deserialize)]
+struct Subject {
+    kind: String,
+    #[serde(default)]
+    namespace: String,
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct RoleRef {
+    name: String,
+}
+
+fn read<'a, T: Deserialize<'a>>(
+    candidate: &ResourceType,
+    item: &Item<'a>,
+) -> Result<T, GatherError> {
+    serde_json::from_slice(item.json).map_err(|source| malformed(candidate, source))
+}
+
+fn malformed(
+    candidate: &ResourceType,
+    source: impl std::error::Error + Send + Sync + 'static,
+) -> GatherError {
+    let doing = format!("listing {}", candidate.group_resource());
+    GatherError::Cluster(ClusterError::Malformed {
+        doing,
+        source: Box::new(source),
+    })
+}
+
+/// Whether a name can be part of a path, as the API server demands of every name; a server of somebody's own might not.
+fn is_path_segment(name: &str) -> bool {
+    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0'])
+}

@@ -1,0 +1,269 @@
+//! Backup and Restore resources: what is happening, for people to read. Storage stays the source of truth.
+//!
+//! They are written only where their CRD is served: `ark-job --storage` works in a cluster that has never seen Ark.
+
+use crate::api::{GROUP, RUN_ANNOTATION};
+use crate::cluster::{Cluster, ClusterError, get};
+use crate::identity::RunId;
+use http::{Method, Request};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+
+/// A record whose run has given no sign of life for this long is nobody's (STORAGE: sync marks it Failed).
+const ALIVE_WITHIN: SignedDuration = SignedDuration::from_mins(10);
+
+/// The records in Ark's namespace.
+#[derive(Clone)]
+pub struct Records {
+    cluster: Cluster,
+    namespace: String,
+    served: Vec<String>,
+}
+
+/// Why a record could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// Another run is at work under that name.
+    #[error("{kind} {name} is in progress: run {run} gave a sign of life at {heartbeat}")]
+    Busy {
+        /// Backup or Restore.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// The other run.
+        run: String,
+        /// Its last sign of life.
+        heartbeat: Timestamp,
+    },
+    /// The API server said no.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+}
+
+impl Records {
+    /// Finds out which records the cluster knows.
+    ///
+    /// # Errors
+    /// When the API server cannot be asked.
+    pub async fn open(cluster: &Cluster, namespace: &str) -> Result<Records, ClusterError> {
+        #[derive(serde::Deserialize)]
+        struct List {
+            resources: Vec<Entry>,
+        }
+        #[derive(serde::Deserialize)]
+        struct Entry {
+            name: String,
+        }
+        let served = match cluster
+            .get::<List>(
+                &format!("/apis/{GROUP}/v1"),
+                "discovering Ark's own resources",
+            )
+            .await
+        {
+            Ok(list) => list.resources.into_iter().map(|entry| entry.name).collect(),
+            Err(error) if error.is_not_found() => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        Ok(Records {
+            cluster: cluster.clone(),
+            namespace: namespace.to_owned(),
+            served,
+        })
+    }
+
+    /// Whether records of this type are kept.
+    pub fn keeps<K: Resource<DynamicType = ()>>(&self) -> bool {
+        self.served
+            .iter()
+            .any(|resource| *resource == K::plural(&()))
+    }
+
+    /// The record called `name`, if there is one.
+    ///
+    /// # Errors
+    /// When the API server cannot be asked.
+    pub async fn find<K: Record>(&self, name: &str) -> Result<Option<K>, ClusterError> {
+        if !self.keeps::<K>() {
+            return Ok(None);
+        }
+        match self
+            .cluster
+            .get(&self.path::<K>(name), &doing::<K>("reading", name))
+            .await
+        {
+            Ok(record) => Ok(Some(record)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Claims `name` for `run`: creates the record, or takes over one whose run has ended or is this one.
+    ///
+    /// # Errors
+    /// [`RecordError::Busy`] when another run that is alive has it.
+    pub async fn claim<K: Record>(
+        &self,
+        mut record: K,
+        run: &RunId,
+        now: Timestamp,
+    ) -> Result<(), RecordError> {
+        if !self.keeps::<K>() {
+            return Ok(());
+        }
+        let name = record.name_any();
+        record
+            .annotations_mut()
+            .insert(RUN_ANNOTATION.to_owned(), run.to_string());
+        let collection = self.path::<K>("");
+        let creating = doing::<K>("creating", &name);
+        loop {
+            let created = self.write(
+                Method::POST,
+                collection.trim_end_matches('/'),
+                &record,
+                &creating,
+            );
+            match created.await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.is_already_exists() => {}
+                Err(error) => return Err(error.into()),
+            }
+            let Some(existing) = self.find::<K>(&name).await? else {
+                continue;
+            };
+            let other = existing
+                .annotations()
+                .get(RUN_ANNOTATION)
+                .cloned()
+                .unwrap_or_default();
+            if other != run.as_str()
+                && let Some(heartbeat) = existing
+                    .alive()
+                    .filter(|at| now.duration_since(*at) < ALIVE_WITHIN)
+            {
+                return Err(RecordError::Busy {
+                    kind: K::kind(&()).into_owned(),
+                    name,
+                    run: other,
+                    heartbeat,
+                });
+            }
+            record.meta_mut().resource_version = existing.resource_version();
+            let replaced = self
+                .write(
+                    Method::PUT,
+                    &self.path::<K>(&name),
+                    &record,
+                    &doing::<K>("updating", &name),
+                )
+                .await;
+            match replaced {
+                Ok(()) => return Ok(()),
+                // Changed or deleted meanwhile: look again.
+                Err(error) if error.is_conflict() || error.is_not_found() => {
+                    record.meta_mut().resource_version = None
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Replaces the status of the record called `name`.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn set_status<K: Record>(
+        &self,
+        name: &str,
+        status: &impl Serialize,
+    ) -> Result<(), ClusterError> {
+        if !self.keeps::<K>() {
+            return Ok(());
+        }
+        // A merge would keep what an earlier attempt wrote.
+        let patch = serde_json::json!([{"op": "add", "path": "/status", "value": status}]);
+        let path = format!("{}/status", self.path::<K>(name));
+        let request = request(Method::PATCH, &path, "application/json-patch+json", &patch);
+        self.cluster
+            .request(&request, &doing::<K>("updating", name))
+            .await
+            .map(drop)
+    }
+
+    async fn write(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+        doing: &str,
+    ) -> Result<(), ClusterError> {
+        self.cluster
+            .request(&request(method, path, "application/json", body), doing)
+            .await
+            .map(drop)
+    }
+
+    fn path<K: Resource<DynamicType = ()>>(&self, name: &str) -> String {
+        format!(
+            "/apis/{GROUP}/v1/namespaces/{}/{}/{name}",
+            self.namespace,
+            K::plural(&())
+        )
+    }
+}
+
+/// A resource that records an operation.
+pub trait Record: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned {
+    /// The last sign of life of the run, if the operation is in progress.
+    fn alive(&self) -> Option<Timestamp>;
+}
+
+impl Record for crate::api::Backup {
+    fn alive(&self) -> Option<Timestamp> {
+        let status = self
+            .status
+            .as_ref()
+            .filter(|status| status.phase == Some(crate::api::BackupPhase::InProgress))?;
+        status.heartbeat.as_ref().map(|Time(at)| *at)
+    }
+}
+
+impl Record for crate::api::Restore {
+    fn alive(&self) -> Option<Timestamp> {
+        let status = self
+            .status
+            .as_ref()
+            .filter(|status| status.phase == Some(crate::api::RestorePhase::InProgress))?;
+        status.heartbeat.as_ref().map(|Time(at)| *at)
+    }
+}
+
+/// Labels of a record as metadata has them.
+pub fn labels(pairs: &BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
+    (!pairs.is_empty()).then(|| pairs.clone())
+}
+
+fn doing<K: Resource<DynamicType = ()>>(verb: &str, name: &str) -> String {
+    format!("{verb} {} {name}", K::kind(&()))
+}
+
+fn request(
+    method: Method,
+    path: &str,
+    content_type: &'static str,
+    body: &impl Serialize,
+) -> Request<Vec<u8>> {
+    let mut request = get(path, "application/json");
+    *request.method_mut() = method;
+    request.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static(content_type),
+    );
+    *request.body_mut() = serde_json::to_vec(body).expect("a record holds only what JSON can say");
+    request
+}

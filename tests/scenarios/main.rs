@@ -1,0 +1,17 @@
+//! All scenarios in one binary: they share servers, and one binary links the SDKs once.
+//!
+//! Each module gives its scenarios as `trials()`. To add a file: `mod`, and a line in `main`.
+
+// Scenarios are tests, though this target is built without the test harness that lints go by.
+#![allow(clippy::unwrap_used)]
+
+mod harness;
+mod world;
+
+fn main() {
+    let arguments = libtest_mimic::Arguments::from_args();
+    let trials = [harness::trials()].into_iter().flatten().collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    world::end();
+    conclusion.exit();
+}

@@ -1,0 +1,153 @@
+//! What scenarios share in one run: a control plane, an S3 server, a cluster with a node; each started when first used.
+//!
+//! Sharing works because every scenario has names of its own: [`World::namespace`] and [`World::prefix`]. A scenario
+//! that backs up everything, installs, or breaks a server starts its own instead.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Result, anyhow};
+use ark_tests::{Bucket, ControlPlane, Options, S3Server, process};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{DeleteParams, ObjectMeta, PostParams};
+use kube::{Api, Client};
+use libtest_mimic::Trial;
+use tokio::sync::OnceCell;
+
+/// A server that started, or why it did not: said by each scenario that needs it, and tried once.
+type Shared<T> = OnceCell<Result<T, String>>;
+
+static CONTROL_PLANE: Shared<ControlPlane> = OnceCell::const_new();
+static S3: Shared<S3Server> = OnceCell::const_new();
+static NAMESPACES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+async fn shared<T>(
+    cell: &'static Shared<T>,
+    start: impl Future<Output = Result<T>>,
+) -> Result<&'static T> {
+    let server = cell
+        .get_or_init(|| async { start.await.map_err(|error| format!("{error:#}")) })
+        .await;
+    server.as_ref().map_err(|error| anyhow!("{error}"))
+}
+
+/// The control plane of this run (with controller manager), or the cluster that ARK_TEST_KUBECONFIG names.
+pub async fn control_plane() -> Result<&'static ControlPlane> {
+    shared(&CONTROL_PLANE, async {
+        match std::env::var_os("ARK_TEST_KUBECONFIG") {
+            Some(kubeconfig) => ControlPlane::from_kubeconfig(kubeconfig),
+            None => {
+                ControlPlane::start(Options {
+                    controller_manager: true,
+                    ..Options::default()
+                })
+                .await
+            }
+        }
+    })
+    .await
+}
+
+/// The S3 server of this run.
+pub async fn s3() -> Result<&'static S3Server> {
+    shared(&S3, S3Server::start()).await
+}
+
+/// One scenario's part of what is shared.
+pub struct World {
+    /// The shared control plane.
+    pub cluster: &'static ControlPlane,
+    /// A client of this scenario's own.
+    pub client: Client,
+    /// The shared S3 server.
+    pub s3: &'static S3Server,
+    /// The bucket that all scenarios share; keep to [`World::prefix`].
+    pub bucket: Bucket,
+    name: String,
+}
+
+impl World {
+    /// A part with names of its own, which start with the hint.
+    pub async fn new(hint: &str) -> Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let (cluster, s3) = (control_plane().await?, s3().await?);
+        let name = format!(
+            "{hint}-{}-{}",
+            std::process::id(),
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        );
+        Ok(World {
+            cluster,
+            client: cluster.client().await?,
+            s3,
+            bucket: s3.bucket("scenarios").await?,
+            name,
+        })
+    }
+
+    /// What this scenario's keys in the bucket start with (no slash at the end).
+    pub fn prefix(&self) -> &str {
+        &self.name
+    }
+
+    /// Makes a namespace for this scenario and gives its name.
+    pub async fn namespace(&self, name: &str) -> Result<String> {
+        let name = format!("{}-{name}", self.name);
+        let metadata = ObjectMeta {
+            name: Some(name.clone()),
+            ..ObjectMeta::default()
+        };
+        let namespace = Namespace {
+            metadata,
+            ..Namespace::default()
+        };
+        Api::all(self.client.clone())
+            .create(&PostParams::default(), &namespace)
+            .await?;
+        NAMESPACES
+            .lock()
+            .expect("nobody panics with this lock")
+            .push(name.clone());
+        Ok(name)
+    }
+}
+
+/// A scenario: an async function on a runtime of its own, failing with the error it returns.
+pub fn scenario<F>(name: &str, test: impl FnOnce() -> F + Send + 'static) -> Trial
+where
+    F: Future<Output = Result<()>>,
+{
+    Trial::test(name, move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime
+            .block_on(test())
+            .map_err(|error| format!("{error:#}").into())
+    })
+}
+
+/// Stops everything that was started; a cluster that the user brought gets rid of our namespaces.
+pub fn end() {
+    if std::env::var_os("ARK_TEST_KUBECONFIG").is_some()
+        && let Some(Ok(cluster)) = CONTROL_PLANE.get()
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let namespaces =
+            std::mem::take(&mut *NAMESPACES.lock().expect("nobody panics with this lock"));
+        let deleted: Result<()> = runtime.block_on(async {
+            let api: Api<Namespace> = Api::all(cluster.client().await?);
+            for namespace in namespaces {
+                api.delete(&namespace, &DeleteParams::background()).await?;
+            }
+            Ok(())
+        });
+        if let Err(error) = deleted {
+            eprintln!("warning: deleting the namespaces of this run: {error:#}");
+        }
+    }
+    process::end_all();
+}

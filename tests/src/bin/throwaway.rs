@@ -1,0 +1,2 @@
+//! Starts and removes throw-away clusters for people.
+fn main() {}

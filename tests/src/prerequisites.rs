@@ -1,0 +1,225 @@
+//! What the tests need on the machine: made, installed, or named in one message.
+//!
+//! Made: the Kubernetes binary (with Go) and the Python virtual environment, both in the cache. Installed, when root on
+//! Debian: packages. Everything that is missing and cannot be had this way is named together, with how to get it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cache;
+use crate::process::output;
+
+/// The names by which the one Kubernetes binary is started.
+const COMPONENTS: [&str; 6] = [
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kubelet",
+    "kubectl",
+];
+
+const VERSION: &str = "v1.34.4";
+
+/// Where this crate's sources are.
+const CRATE: &str = env!("CARGO_MANIFEST_DIR");
+
+/// The directory with etcd, the Kubernetes components and kubectl, built on first use (about five minutes).
+pub fn kubernetes() -> Result<PathBuf> {
+    require(&[GO])?;
+    let sources = Path::new(CRATE).join("cluster");
+    let read = |name: &str| {
+        fs::read(sources.join(name)).with_context(|| format!("reading tests/cluster/{name}"))
+    };
+    let go_version = output(Command::new("go").arg("version").current_dir(&sources))?;
+    let hash = cache::hash(&[
+        &read("main.go")?,
+        &read("go.mod")?,
+        &read("go.sum")?,
+        go_version.as_bytes(),
+    ]);
+    cache::entry("kubernetes", &hash, |directory| {
+        eprintln!("building Kubernetes {VERSION} (once, about five minutes) …");
+        let package = "k8s.io/component-base/version";
+        let flags = format!(
+            "-s -w -X {package}.gitVersion={VERSION} -X {package}.gitMajor=1 -X {package}.gitMinor=34 -X {package}.gitTreeState=clean"
+        );
+        let mut build = Command::new("go");
+        build
+            .args(["build", "-trimpath", "-ldflags", &flags, "-o"])
+            .arg(directory.join("kubernetes"))
+            .arg(".");
+        output(build.current_dir(&sources).env("CGO_ENABLED", "0"))?;
+        for component in COMPONENTS {
+            symlink("kubernetes", directory.join(component))?;
+        }
+        Ok(())
+    })
+}
+
+/// The virtual environment with SeaweedFS and moto, made on first use.
+pub fn python() -> Result<PathBuf> {
+    require(&[PYTHON])?;
+    let requirements = Path::new(CRATE).join("requirements.txt");
+    let pins = fs::read(&requirements).context("reading tests/requirements.txt")?;
+    let version = output(Command::new("python3").arg("--version"))?;
+    cache::entry(
+        "python",
+        &cache::hash(&[&pins, version.as_bytes()]),
+        |directory| {
+            eprintln!("making the Python environment (once) …");
+            output(Command::new("python3").args(["-m", "venv"]).arg(directory))?;
+            let mut install = Command::new(directory.join("bin/pip"));
+            install
+                .args([
+                    "install",
+                    "--quiet",
+                    "--disable-pip-version-check",
+                    "--requirement",
+                ])
+                .arg(&requirements);
+            output(&mut install)?;
+            Ok(())
+        },
+    )
+}
+
+/// Installs or names what a cluster with a node needs beyond the control plane.
+#[cfg(target_os = "linux")]
+pub fn node() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("a cluster with a node needs root: containers, cgroups and a network namespace");
+    }
+    require(&NODE)
+}
+
+/// A program or file, and where it comes from.
+struct Prerequisite {
+    name: &'static str,
+    present: fn() -> bool,
+    /// The Debian package that brings it, if one does.
+    package: Option<&'static str>,
+    hint: &'static str,
+}
+
+const GO: Prerequisite = Prerequisite {
+    name: "Go 1.24 or newer",
+    present: || on_path("go"),
+    package: None,
+    hint: "https://go.dev/doc/install",
+};
+
+const PYTHON: Prerequisite = Prerequisite {
+    name: "Python 3 with venv",
+    present: || {
+        Command::new("python3")
+            .args(["-c", "import venv, ensurepip"])
+            .output()
+            .is_ok_and(|output| output.status.success())
+    },
+    package: Some("python3-venv"),
+    hint: "https://www.python.org, or the package python3-venv",
+};
+
+#[cfg(target_os = "linux")]
+const NODE: [Prerequisite; 6] = [
+    Prerequisite {
+        name: "containerd",
+        present: || on_path("containerd"),
+        package: Some("containerd"),
+        hint: "the package containerd",
+    },
+    Prerequisite {
+        name: "runc",
+        present: || on_path("runc"),
+        package: Some("runc"),
+        hint: "the package runc",
+    },
+    Prerequisite {
+        name: "the CNI plugins (/usr/lib/cni)",
+        present: || Path::new("/usr/lib/cni/bridge").exists(),
+        package: Some("containernetworking-plugins"),
+        hint: "the package containernetworking-plugins",
+    },
+    Prerequisite {
+        name: "buildah",
+        present: || on_path("buildah"),
+        package: Some("buildah"),
+        hint: "the package buildah",
+    },
+    Prerequisite {
+        name: "ip",
+        present: || on_path("ip"),
+        package: Some("iproute2"),
+        hint: "the package iproute2",
+    },
+    Prerequisite {
+        name: "busybox-static",
+        present: busybox,
+        package: Some("busybox-static"),
+        hint: "the package busybox-static",
+    },
+];
+
+/// A dynamically linked busybox would find no libc in an image that holds nothing else.
+#[cfg(target_os = "linux")]
+fn busybox() -> bool {
+    Path::new("/usr/share/doc/busybox-static").exists() && Path::new("/bin/busybox").exists()
+}
+
+fn on_path(program: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|directory| directory.join(program).exists())
+    })
+}
+
+fn require(prerequisites: &[Prerequisite]) -> Result<()> {
+    // One at a time: two threads would run apt-get into its lock.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock();
+    let missing = || {
+        prerequisites
+            .iter()
+            .filter(|prerequisite| !(prerequisite.present)())
+            .collect::<Vec<_>>()
+    };
+    let packages: Vec<&str> = missing()
+        .iter()
+        .filter_map(|prerequisite| prerequisite.package)
+        .collect();
+    let mut installed = Ok(());
+    if !packages.is_empty() && rustix::process::geteuid().is_root() && on_path("apt-get") {
+        let _lock = cache::lock("apt-get")?;
+        eprintln!("installing {} …", packages.join(" "));
+        installed = install(&packages);
+    }
+    let missing = missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<String> = missing
+        .iter()
+        .map(|prerequisite| format!("  {}: {}", prerequisite.name, prerequisite.hint))
+        .collect();
+    let list = list.join("\n");
+    match installed {
+        Ok(()) => bail!("missing on this machine:\n{list}"),
+        Err(error) => Err(error)
+            .with_context(|| format!("missing on this machine, and apt-get failed:\n{list}")),
+    }
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    output(Command::new("apt-get").args(["update", "-qq"]))?;
+    let mut install = Command::new("apt-get");
+    install
+        .args(["install", "--yes", "-qq", "--no-install-recommends"])
+        .args(packages);
+    output(install.env("DEBIAN_FRONTEND", "noninteractive"))?;
+    Ok(())
+}
