@@ -325,16 +325,10 @@ async fn write_archive(
         }
     };
     let finished = finished?;
-    let created = created.map_err(|error| storage_failure(&error))?;
-    let own = Archive {
-        footer: finished.footer,
-        place: finished.place,
-        length: finished.length,
-    };
-    let attempt = own.footer.head.attempt.clone();
-    let archive = commit::settle(context, keys, own, created).await?;
+    created.map_err(|error| storage_failure(&error))?;
+    let archive = commit::settle(context, keys).await?;
     // The names are those of our own archive, not of a twin's.
-    let names = (archive.footer.head.attempt == attempt).then_some(names);
+    let names = (archive.footer == finished).then_some(names);
     Ok((archive, names))
 }
 

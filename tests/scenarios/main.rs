@@ -5,12 +5,23 @@
 // Scenarios are tests, though this target is built without the test harness that lints go by.
 #![allow(clippy::unwrap_used)]
 
+mod backup;
 mod harness;
+#[cfg(target_os = "linux")]
+mod node;
+mod proxy;
+mod store;
 mod world;
 
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
-    let trials = [harness::trials()].into_iter().flatten().collect();
+    let mut trials = Vec::new();
+    trials.extend(harness::trials());
+    trials.extend(proxy::trials());
+    trials.extend(store::trials());
+    trials.extend(backup::trials());
+    #[cfg(target_os = "linux")]
+    trials.extend(node::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     world::end();
     conclusion.exit();

@@ -19,6 +19,8 @@ type Shared<T> = OnceCell<Result<T, String>>;
 
 static CONTROL_PLANE: Shared<ControlPlane> = OnceCell::const_new();
 static S3: Shared<S3Server> = OnceCell::const_new();
+#[cfg(target_os = "linux")]
+static NODE: Shared<ark_tests::NodeCluster> = OnceCell::const_new();
 static NAMESPACES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 async fn shared<T>(
@@ -51,6 +53,12 @@ pub async fn control_plane() -> Result<&'static ControlPlane> {
 /// The S3 server of this run.
 pub async fn s3() -> Result<&'static S3Server> {
     shared(&S3, S3Server::start()).await
+}
+
+/// The cluster with a node of this run, for scenarios that need real pods. It is not the one of [`World`].
+#[cfg(target_os = "linux")]
+pub async fn node() -> Result<&'static ark_tests::NodeCluster> {
+    shared(&NODE, ark_tests::NodeCluster::start(Options::default())).await
 }
 
 /// One scenario's part of what is shared.
@@ -90,6 +98,22 @@ impl World {
         &self.name
     }
 
+    /// The storage URL of this scenario's backups.
+    pub fn storage(&self) -> String {
+        self.storage_at(self.s3.url())
+    }
+
+    /// The same storage behind another endpoint: a fault proxy.
+    pub fn storage_at(&self, endpoint: &str) -> String {
+        let (bucket, prefix) = (self.bucket.name(), self.prefix());
+        format!("s3://{bucket}/{prefix}?endpoint={endpoint}&path-style=true&region=us-east-1")
+    }
+
+    /// What the keys of a backup of this scenario start with.
+    pub fn key(&self, backup: &str) -> String {
+        format!("{}/backups/{backup}/", self.prefix())
+    }
+
     /// Makes a namespace for this scenario and gives its name.
     pub async fn namespace(&self, name: &str) -> Result<String> {
         let name = format!("{}-{name}", self.name);
@@ -125,6 +149,17 @@ where
             .block_on(test())
             .map_err(|error| format!("{error:#}").into())
     })
+}
+
+/// A [`scenario`] that needs real pods: skipped, and said to be, without root.
+#[cfg(target_os = "linux")]
+pub fn node_scenario<F>(name: &str, test: impl FnOnce() -> F + Send + 'static) -> Trial
+where
+    F: Future<Output = Result<()>>,
+{
+    scenario(name, test)
+        .with_kind("node")
+        .with_ignored_flag(!rustix::process::geteuid().is_root())
 }
 
 /// Stops everything that was started; a cluster that the user brought gets rid of our namespaces.

@@ -4,7 +4,6 @@
 //! directory that goes with the [`ControlPlane`].
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -133,18 +132,22 @@ impl ControlPlane {
                 None,
             )?);
         }
-        let etcd_url = format!("http://127.0.0.1:{}", ports.etcd);
+        let etcd_url = match &place {
+            Place::Machine => format!("http://127.0.0.1:{}", ports.etcd),
+            #[cfg(target_os = "linux")]
+            Place::Namespace(namespace) => format!(
+                "http://127.0.0.1:{}",
+                namespace.forward_in(loopback(ports.etcd))?
+            ),
+        };
         let url = match &place {
             Place::Machine => format!("https://127.0.0.1:{}", ports.api_server),
             #[cfg(target_os = "linux")]
             Place::Namespace(namespace) => {
-                let inside = SocketAddr::from((Ipv4Addr::LOCALHOST, ports.api_server));
-                let port = namespace.forward_in(inside)?;
+                let api_server = loopback(ports.api_server);
+                let port = namespace.forward_in(api_server)?;
                 // The same URL holds inside, for what runs there with this kubeconfig.
-                namespace.forward_out(
-                    SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-                    SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-                )?;
+                namespace.forward_within(loopback(port), api_server)?;
                 format!("https://127.0.0.1:{port}")
             }
         };
@@ -154,11 +157,20 @@ impl ControlPlane {
             api_server_command(&directory, &place, &bin)?,
         )?;
         let kubeconfig = directory.join("kubeconfig");
-        write_kubeconfig(&kubeconfig, &url, Some(&directory.join("ca.crt")), &token)?;
+        let authority = directory.join("ca.crt");
+        write_kubeconfig(&kubeconfig, &url, Some(&authority), &token)?;
+        // For the components: without the forwarders in between.
+        let direct = format!("https://127.0.0.1:{}", ports.api_server);
+        write_kubeconfig(
+            &directory.join("kubeconfig-components"),
+            &direct,
+            Some(&authority),
+            &token,
+        )?;
         let controller_manager = if options.controller_manager {
             Some(run.spawn(
                 "kube-controller-manager",
-                controller_manager_command(&directory, &place, &bin, &kubeconfig, &ports),
+                controller_manager_command(&directory, &place, &bin, &ports),
             )?)
         } else {
             None
@@ -222,6 +234,15 @@ impl ControlPlane {
         Ok(self.own()?.run.directory().join("ca.crt"))
     }
 
+    /// The API server's certificate and key, for a proxy in front of it.
+    pub(crate) fn certificate(&self) -> Result<(PathBuf, PathBuf)> {
+        let directory = self.own()?.run.directory();
+        Ok((
+            directory.join("apiserver.crt"),
+            directory.join("apiserver.key"),
+        ))
+    }
+
     /// Runs kubectl against this cluster and gives its standard output.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         output(self.kubectl_command().args(arguments))
@@ -252,6 +273,10 @@ impl ControlPlane {
     pub fn kubectl_command(&self) -> Command {
         let mut command = Command::new(self.bin.join("kubectl"));
         command.env("KUBECONFIG", &self.kubeconfig);
+        if let Some(own) = &self.own {
+            // kubectl remembers what a server serves by its address, and another cluster may get the same port.
+            command.env("KUBECACHEDIR", own.run.directory().join("kubectl-cache"));
+        }
         command
     }
 
@@ -312,13 +337,7 @@ impl ControlPlane {
             let request = http::Request::post(url)
                 .header("content-type", "application/json")
                 .body(body.to_string())?;
-            match &own.place {
-                Place::Machine => crate::proxy::request_json(request).await,
-                #[cfg(target_os = "linux")]
-                Place::Namespace(_) => {
-                    bail!("etcd of a cluster with a node cannot be reached from outside")
-                }
-            }
+            crate::proxy::request_json(request).await
         };
         let status = post("/v3/maintenance/status", serde_json::json!({})).await?;
         let revision = status["header"]["revision"].clone();
@@ -339,6 +358,11 @@ impl ControlPlane {
         let _ = own.api_server.lock().expect(POISON).kill();
         own.etcd[0].stop(Duration::from_secs(30))?;
         copy(&own.run.directory().join("etcd"), to)
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(crate) fn run(&self) -> Result<&Run> {
+        Ok(&self.own()?.run)
     }
 
     fn own(&self) -> Result<&Own> {
@@ -385,6 +409,11 @@ pub async fn client_of(kubeconfig: &Path) -> Result<Client> {
     let config = Kubeconfig::read_from(kubeconfig)?;
     let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
     Ok(Client::try_from(config)?)
+}
+
+#[cfg(target_os = "linux")]
+fn loopback(port: u16) -> std::net::SocketAddr {
+    (std::net::Ipv4Addr::LOCALHOST, port).into()
 }
 
 struct Ports {
@@ -559,11 +588,12 @@ fn controller_manager_command(
     directory: &Path,
     place: &Place,
     bin: &Path,
-    kubeconfig: &Path,
     ports: &Ports,
 ) -> Command {
     let mut command = place.bound(&bin.join("kube-controller-manager"));
-    command.arg("--kubeconfig").arg(kubeconfig);
+    command
+        .arg("--kubeconfig")
+        .arg(directory.join("kubeconfig-components"));
     command
         .arg("--service-account-private-key-file")
         .arg(directory.join("tokens.key"));

@@ -119,35 +119,41 @@ mod namespace {
             let listener =
                 TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening on 127.0.0.1")?;
             let port = listener.local_addr()?.port();
-            let sockets = self.sockets.clone();
-            forward(listener, move || {
-                let sockets = sockets.clone();
-                async move {
-                    let (reply, answer) = tokio::sync::oneshot::channel();
-                    sockets
-                        .send(Request::Connect(inside, reply))
-                        .map_err(|_| anyhow!("the namespace thread is gone"))?;
-                    let stream = answer.await.context("the namespace thread is gone")??;
-                    stream.set_nonblocking(true)?;
-                    Ok(AsyncStream::from_std(stream)?)
-                }
-            })?;
+            let namespace = self.clone();
+            forward(listener, move || namespace.clone().connect(inside))?;
             Ok(port)
+        }
+
+        /// Makes an address inside reachable at another address inside.
+        pub fn forward_within(&self, at: SocketAddr, to: SocketAddr) -> Result<()> {
+            let namespace = self.clone();
+            forward(self.listen(at)?, move || namespace.clone().connect(to))
         }
 
         /// Makes an address of the machine reachable from inside, at another address there.
         pub fn forward_out(&self, inside: SocketAddr, outside: SocketAddr) -> Result<()> {
-            let (reply, answer) = mpsc::channel();
-            self.sockets
-                .send(Request::Listen(inside, reply))
-                .map_err(|_| anyhow!("the namespace thread is gone"))?;
-            let listener = answer
-                .recv()
-                .context("the namespace thread is gone")?
-                .with_context(|| format!("listening on {inside} in the cluster"))?;
-            forward(listener, move || async move {
+            forward(self.listen(inside)?, move || async move {
                 Ok(AsyncStream::connect(outside).await?)
             })
+        }
+
+        async fn connect(self, address: SocketAddr) -> Result<AsyncStream> {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            self.sockets
+                .send(Request::Connect(address, reply))
+                .map_err(|_| anyhow!("the namespace thread is gone"))?;
+            let stream = answer.await.context("the namespace thread is gone")??;
+            stream.set_nonblocking(true)?;
+            Ok(AsyncStream::from_std(stream)?)
+        }
+
+        fn listen(&self, address: SocketAddr) -> Result<TcpListener> {
+            let (reply, answer) = mpsc::channel();
+            self.sockets
+                .send(Request::Listen(address, reply))
+                .map_err(|_| anyhow!("the namespace thread is gone"))?;
+            let listener = answer.recv().context("the namespace thread is gone")?;
+            listener.with_context(|| format!("listening on {address} in the cluster"))
         }
     }
 

@@ -89,6 +89,11 @@ pub fn python() -> Result<PathBuf> {
     )
 }
 
+/// Installs or names strace, which kills a job at a system call of our choice.
+pub fn strace() -> Result<()> {
+    require(&[STRACE])
+}
+
 /// Installs or names what a cluster with a node needs beyond the control plane.
 #[cfg(target_os = "linux")]
 pub fn node() -> Result<()> {
@@ -124,6 +129,13 @@ const PYTHON: Prerequisite = Prerequisite {
     },
     package: Some("python3-venv"),
     hint: "https://www.python.org, or the package python3-venv",
+};
+
+const STRACE: Prerequisite = Prerequisite {
+    name: "strace",
+    present: || on_path("strace"),
+    package: Some("strace"),
+    hint: "the package strace (Linux only)",
 };
 
 #[cfg(target_os = "linux")]

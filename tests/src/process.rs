@@ -29,9 +29,30 @@ const MARKER: &str = "ARK_TEST_RUN";
 
 /// A process id and when the process started: the pair is never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Identity {
+pub struct Identity {
     pid: u32,
     started: u64,
+}
+
+impl Identity {
+    /// The living process of that id.
+    pub fn of(process_id: u32) -> Option<Self> {
+        let started = start_time(process_id)?;
+        Some(Identity {
+            pid: process_id,
+            started,
+        })
+    }
+
+    /// Its process id.
+    pub fn id(self) -> u32 {
+        self.pid
+    }
+
+    /// Whether it still lives; a zombie does not.
+    pub fn lives(self) -> bool {
+        start_time(self.pid) == Some(self.started)
+    }
 }
 
 /// What a run has on this machine, as written to `record.json` in its directory.
@@ -158,6 +179,14 @@ impl Run {
                 .with_context(|| format!("creating control group {}", group.display()))?;
         }
         Ok(())
+    }
+}
+
+impl Run {
+    /// The control groups of this run, one in each hierarchy.
+    #[cfg(target_os = "linux")]
+    pub fn control_groups(&self) -> Vec<PathBuf> {
+        self.record.lock().expect(POISON).control_groups.clone()
     }
 }
 
@@ -336,6 +365,19 @@ pub fn signal(process_id: u32, signal: Signal) -> Result<()> {
     }
 }
 
+/// SIGKILL to any process, and waits until it is dead (it may stay as a zombie: its parent reaps it).
+pub fn kill_and_wait(process_id: u32) -> Result<()> {
+    signal(process_id, Signal::KILL)?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while start_time(process_id).is_some() {
+        if Instant::now() > deadline {
+            bail!("process {process_id} does not die");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
 /// Ends every run of this process: for the end of `main`, as statics are never dropped.
 pub fn end_all() {
     // Taken out first, and ended without the lock, so that a Drop at the same time does not wait for ever.
@@ -351,7 +393,7 @@ pub fn end_all() {
 pub fn runs() -> Result<Vec<(String, bool)>> {
     let mut runs = Vec::new();
     for (_, record) in read_records()? {
-        runs.push((record.id.clone(), lives(record.owner)));
+        runs.push((record.id.clone(), record.owner.lives()));
     }
     Ok(runs)
 }
@@ -424,7 +466,7 @@ fn read_records() -> Result<Vec<(PathBuf, Record)>> {
 
 fn sweep_dead_runs() -> Result<()> {
     for (directory, record) in read_records()? {
-        if !lives(record.owner) {
+        if !record.owner.lives() {
             end(&directory, &record)
                 .with_context(|| format!("sweeping what run {} left", record.id))?;
         }
@@ -473,7 +515,7 @@ fn processes_of(record: &Record) -> Vec<u32> {
     let mut found: Vec<u32> = record
         .processes
         .iter()
-        .filter(|identity| lives(**identity))
+        .filter(|identity| identity.lives())
         .map(|identity| identity.pid)
         .collect();
     #[cfg(target_os = "linux")]
@@ -545,10 +587,6 @@ fn remove_control_group(group: &Path, deadline: Instant) -> Result<()> {
             }
         }
     }
-}
-
-fn lives(identity: Identity) -> bool {
-    start_time(identity.pid) == Some(identity.started)
 }
 
 /// When the process started (clock ticks since boot); none when there is no such process, or only its zombie.

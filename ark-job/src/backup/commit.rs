@@ -53,6 +53,8 @@ pub struct Archive {
     pub place: FooterPlace,
     /// Length, bytes.
     pub length: u64,
+    /// Its ETag, by which a store shows that it is still this one.
+    pub etag: String,
 }
 
 /// Looks at what is stored under a backup's name.
@@ -148,42 +150,32 @@ async fn open_archive(store: &Store, keys: &BackupKeys) -> Result<Option<Archive
         footer,
         place,
         length: meta.length,
+        etag: meta.etag,
     }))
 }
 
 /// After the upload: whose archive is in storage? Our own, or that of a twin, whose place we then take.
 ///
+/// Storage is asked even when it says that ours was created: a lost answer makes our own completion look like somebody
+/// else's, and there are stores (SeaweedFS) that let two completions at the same instant both succeed.
+///
 /// # Errors
 /// [`Exit::Conflict`] when it is a stranger's.
-pub async fn settle(
-    context: &Context,
-    keys: &BackupKeys,
-    own: Archive,
-    created: Created,
-) -> Result<Archive, Failure> {
-    if let Created::New { .. } = created {
-        return Ok(own);
-    }
-    // A lost answer makes our own completion look like somebody else's.
-    let stored = open_archive(&context.store, keys).await?;
-    let Some(stored) = stored else {
-        return Err(Failure::new(
-            Exit::Failed,
-            format!(
-                "{} was there and is gone: a deletion is under way",
-                keys.archive()
-            ),
-        ));
+pub async fn settle(context: &Context, keys: &BackupKeys) -> Result<Archive, Failure> {
+    let Some(stored) = open_archive(&context.store, keys).await? else {
+        let gone = format!(
+            "{} was there and is gone: a deletion is under way",
+            keys.archive()
+        );
+        return Err(Failure::new(Exit::Failed, gone));
     };
     let head = &stored.footer.head;
     if head.run_id != context.run.id.as_str() {
-        return Err(taken(
-            keys,
-            &format!(
-                "run {} of cluster {} has written an archive of that name meanwhile",
-                head.run_id, head.cluster_uid
-            ),
-        ));
+        let by = format!(
+            "run {} of cluster {} has written an archive of that name meanwhile",
+            head.run_id, head.cluster_uid
+        );
+        return Err(taken(keys, &by));
     }
     if head.attempt != context.run.attempt {
         context.log.info(&format!(
@@ -250,7 +242,7 @@ pub async fn commit(
     }
     let marker = marker(archive, files);
     let etag = put_marker(context, keys, &marker).await?;
-    hold(context, keys).await?;
+    hold(context, keys, archive).await?;
     Ok((marker, etag))
 }
 
@@ -363,22 +355,21 @@ async fn put_marker(
     }
 }
 
-/// Looks again after the marker: a deletion that began before it must not leave a marker without a backup.
-async fn hold(context: &Context, keys: &BackupKeys) -> Result<(), Failure> {
+/// Looks again after the marker: a deletion that began before it must not leave a marker without a backup, nor a store
+/// that let two archives succeed a marker of the wrong one.
+async fn hold(context: &Context, keys: &BackupKeys, archive: &Archive) -> Result<(), Failure> {
     let store = &context.store;
     let failed = |error: StoreError| storage_failure(&error);
     let tombstone = store.head(&keys.tombstone()).await.map_err(failed)?;
-    let archive = store.head(&keys.archive()).await.map_err(failed)?;
-    if tombstone.is_none() && archive.is_some() {
+    let stored = store.head(&keys.archive()).await.map_err(failed)?;
+    if tombstone.is_none() && stored.is_some_and(|stored| stored.etag == archive.etag) {
         return Ok(());
     }
     store.delete(&keys.marker(), None).await.map_err(failed)?;
+    let directory = keys.directory();
     Err(Failure::new(
         Exit::Failed,
-        format!(
-            "{} was deleted while this backup was being committed",
-            keys.directory()
-        ),
+        format!("{directory} was deleted or replaced while this backup was being committed"),
     ))
 }
 

@@ -2,7 +2,7 @@
 
 use crate::archive::footer::Footer;
 use crate::archive::footer::Head;
-use crate::archive::write::{Block, Compressed, Compressor, FooterPlace, Index};
+use crate::archive::write::{Block, Compressed, Compressor, Index};
 use crate::store::SpoolWriter;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,16 +18,6 @@ pub struct ArchiveWriter {
     appender: JoinHandle<io::Result<(SpoolWriter, Index)>>,
     compressors: Arc<Compressors>,
     mtime: u64,
-}
-
-/// A finished archive.
-pub struct Finished {
-    /// Its footer.
-    pub footer: Footer,
-    /// Where the footer is.
-    pub place: FooterPlace,
-    /// Length of the archive, bytes.
-    pub length: u64,
 }
 
 /// Compressors that no block is using.
@@ -90,11 +80,11 @@ impl ArchiveWriter {
         self.queue.send(compressed).await.map_err(closed)
     }
 
-    /// Appends footer and end, and declares the spool complete.
+    /// Appends footer and end, declares the spool complete, and returns the footer.
     ///
     /// # Errors
     /// When the spool could not be written.
-    pub async fn finish(self, head: impl FnOnce() -> Head) -> io::Result<Finished> {
+    pub async fn finish(self, head: impl FnOnce() -> Head) -> io::Result<Footer> {
         let ArchiveWriter {
             queue,
             appender,
@@ -107,11 +97,7 @@ impl ArchiveWriter {
         spool.append(tail.footer.into()).await?;
         spool.append(tail.end.into()).await?;
         spool.finish();
-        Ok(Finished {
-            footer,
-            place: tail.place,
-            length: tail.length,
-        })
+        Ok(footer)
     }
 
     /// The error that stopped the writer.

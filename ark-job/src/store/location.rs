@@ -14,10 +14,6 @@ use url::Url;
 ///
 /// Parsed from `--storage URL` or made from a BackupStorageLocation. [`Display`](fmt::Display) is the same URL again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one of them in a process"
-)]
 pub enum Location {
     /// A bucket of an S3 store.
     S3(S3Location),

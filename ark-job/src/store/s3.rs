@@ -1,58 +1,30 @@
 //! Objects in a bucket of S3 or of a store that speaks its language.
 //!
-//! Retries are the SDK's, configured here once: attempts with exponential backoff and jitter for server errors, 503
-//! SlowDown, time-outs and broken connections. A store that has never answered gets fewer of them, since then a wrong
-//! URL is likelier than a hiccup. What the SDK does not retry is done in this file too: the body of an answer that
-//! breaks off is fetched again from where it broke ([`Reader`]).
+//! Here are the requests. How connections, credentials and retries are made is in [`client`], what errors mean in
+//! [`meaning`], and how a read goes on after its connection broke in [`read`].
 
-use std::error::Error as StdError;
 use std::fmt;
-use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use aws_config::BehaviorVersion;
-use aws_config::profile::ProfileFileCredentialsProvider;
-use aws_config::provider_config::ProviderConfig;
-use aws_config::retry::RetryConfig;
-use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
-use aws_config::sts::AssumeRoleProvider;
-use aws_config::timeout::TimeoutConfig;
-use aws_credential_types::provider::SharedCredentialsProvider;
-use aws_credential_types::provider::error::CredentialsError;
-use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
-use aws_sdk_s3::config::{
-    ConfigBag, Intercept, Region, RequestChecksumCalculation, ResponseChecksumValidation,
-    RuntimeComponents, SharedHttpClient,
-};
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{
     ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, ObjectLockLegalHoldStatus,
     ServerSideEncryption,
 };
-use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
-use aws_smithy_http_client::{Builder as HttpClientBuilder, Connector};
-use aws_smithy_runtime_api::box_error::BoxError;
-use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::body::SdkBody;
-use aws_types::SdkConfig;
-use aws_types::service_config::ServiceConfigKey;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use jiff::Timestamp;
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 
+use self::client::{ATTEMPTS, Clients, backoff, timeouts, upload_timeouts};
+use self::meaning::cause;
+pub use self::read::Reader;
 use super::location::{Checksum, Encryption, S3Location};
 use super::spool::{SpoolReader, SpoolSlice};
 use super::{
@@ -60,36 +32,14 @@ use super::{
     checked_prefix,
 };
 
-/// Attempts in all, with 0.5, 1, 2, 4 and 8 seconds at most between them (half of that on average): a restart of the
-/// store is survived.
-const ATTEMPTS: u32 = 6;
-
-/// Attempts for a store that has not answered anything yet.
-const FIRST_ATTEMPTS: u32 = 3;
-
-const INITIAL_BACKOFF: Duration = Duration::from_millis(500);
-const MAX_BACKOFF: Duration = Duration::from_secs(10);
-
-/// For the TCP and TLS connection; across an ocean it takes a second.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// For one attempt at a request without much of a body, until its answer begins.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+mod client;
+mod meaning;
+mod read;
+#[cfg(test)]
+mod tests;
 
 /// For one attempt to complete an upload: S3 may take minutes to put thousands of parts together.
 const COMPLETE_TIMEOUT: Duration = Duration::from_secs(300);
-
-/// A slower store (in bytes a second) is taken for one that hangs.
-const SLOWEST_UPLOAD: u64 = 64 * 1024;
-
-/// How long a body may bring or take no byte at all.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How often an answer that breaks off is asked for again without much progress.
-const READ_ATTEMPTS: u32 = 5;
-
-/// Progress (bytes) after which failures of a read are forgiven.
-const READ_PROGRESS: u64 = 64 * 1024;
 
 /// The size of the first parts. Smaller ones cost requests, larger ones time at the end, when the last part is still to
 /// be sent; S3 takes none below 5 MiB except the last.
@@ -115,17 +65,14 @@ pub struct S3Store {
 }
 
 struct Inner {
-    patient: Client,
-    first: Client,
+    clients: Clients,
     bucket: String,
     /// Empty, or ending in a slash.
     prefix: String,
     url: String,
     canonical: String,
-    checksum: Checksum,
     encryption: Option<ServerSideEncryption>,
     kms_key_id: Option<String>,
-    answers: Answers,
     ignores_put_condition: AtomicBool,
     ignores_complete_condition: AtomicBool,
 }
@@ -141,78 +88,28 @@ impl S3Store {
         location: &S3Location,
         credentials: &Credentials,
     ) -> Result<Self, StoreError> {
-        let url = format!("s3://{}/{}", location.bucket, location.prefix);
-        let url = url.trim_end_matches('/').to_owned();
-        let wrong = |text: String| StoreError::Open {
-            url: url.clone(),
-            cause: Cause::new(Meaning::Other, text),
-        };
-        location
-            .validate()
-            .map_err(|error| wrong(error.to_string()))?;
-        let http_client = http_client(location.ca_bundle.as_deref()).map_err(wrong)?;
-        let config = load_config(location, credentials, http_client).await;
-        let endpoint = location
+        // A store that is not AWS is named, too: a wrong endpoint is the likeliest mistake.
+        let service = location
             .endpoint
-            .clone()
-            .or_else(|| endpoint_of_environment(&config));
-        let region = match (config.region(), &endpoint) {
-            (Some(region), _) => region.clone(),
-            // Other stores mostly do not care, but a signature needs one.
-            (None, Some(_)) => Region::from_static("us-east-1"),
-            (None, None) => {
-                return Err(StoreError::Open {
-                    url,
-                    cause: Cause::new(Meaning::WrongRegion, "no region is known"),
-                });
-            }
+            .as_deref()
+            .map_or("s3:/", |endpoint| endpoint.trim_end_matches('/'));
+        let url = format!("{service}/{}/{}", location.bucket, location.prefix);
+        let url = url.trim_end_matches('/').to_owned();
+        let clients = match client::connect(location, credentials).await {
+            Ok(clients) => clients,
+            Err(cause) => return Err(StoreError::Open { url, cause }),
         };
-        let checksum = location.checksum.unwrap_or(match endpoint {
-            Some(_) => Checksum::WhenRequired,
-            None => Checksum::Always,
-        });
-        let (request_checksum, response_checksum) = match checksum {
-            Checksum::WhenRequired => (
-                RequestChecksumCalculation::WhenRequired,
-                ResponseChecksumValidation::WhenRequired,
-            ),
-            Checksum::Always => (
-                RequestChecksumCalculation::WhenSupported,
-                ResponseChecksumValidation::WhenSupported,
-            ),
-        };
-        let canonical = location.canonical_at(endpoint.as_deref(), Some(region.as_ref()));
-        let answers = Answers::default();
-        let mut builder = aws_sdk_s3::config::Builder::from(&config)
-            .region(region)
-            .force_path_style(location.path_style)
-            .request_checksum_calculation(request_checksum)
-            .response_checksum_validation(response_checksum)
-            .retry_config(retries(ATTEMPTS))
-            .timeout_config(timeouts(ANSWER_TIMEOUT, ATTEMPTS))
-            // Downloads are watched by `Reader`, which also resumes them.
-            .stalled_stream_protection(
-                StalledStreamProtectionConfig::enabled()
-                    .download_enabled(false)
-                    .grace_period(STALL_TIMEOUT)
-                    .build(),
-            )
-            .interceptor(answers.clone());
-        if let Some(endpoint) = endpoint {
-            builder = builder.endpoint_url(endpoint);
-        }
-        let config = builder.build();
-        let first = config.to_builder().retry_config(retries(FIRST_ATTEMPTS));
         let encryption = match (location.server_side_encryption, &location.kms_key_id) {
             (Some(Encryption::Aes256), _) => Some(ServerSideEncryption::Aes256),
             (Some(Encryption::KmsDouble), _) => Some(ServerSideEncryption::AwsKmsDsse),
             (Some(Encryption::Kms), _) | (None, Some(_)) => Some(ServerSideEncryption::AwsKms),
             (None, None) => None,
         };
+        let canonical =
+            location.canonical_at(clients.endpoint.as_deref(), Some(clients.region.as_ref()));
         Ok(Self {
             inner: Arc::new(Inner {
-                patient: Client::from_conf(config),
-                first: Client::from_conf(first.build()),
+                clients,
                 bucket: location.bucket.clone(),
                 prefix: match location.prefix.as_str() {
                     "" => String::new(),
@@ -220,10 +117,8 @@ impl S3Store {
                 },
                 url,
                 canonical,
-                checksum,
                 encryption,
                 kms_key_id: location.kms_key_id.clone(),
-                answers,
                 ignores_put_condition: AtomicBool::new(false),
                 ignores_complete_condition: AtomicBool::new(false),
             }),
@@ -239,15 +134,16 @@ impl S3Store {
     }
 
     pub(super) fn clock(&self) -> Option<Timestamp> {
-        self.inner.answers.clock()
+        self.inner.clients.clock()
     }
 
     fn client(&self) -> &Client {
-        if self.inner.answers.any() {
-            &self.inner.patient
-        } else {
-            &self.inner.first
-        }
+        self.inner.clients.get()
+    }
+
+    /// The algorithm to name in the requests of an upload, if they are to carry checksums.
+    fn checksum_algorithm(&self) -> Option<ChecksumAlgorithm> {
+        (self.inner.clients.checksum == Checksum::Always).then_some(ChecksumAlgorithm::Crc32)
     }
 
     fn full_key(&self, key: &str) -> Result<String, StoreError> {
@@ -294,8 +190,7 @@ impl S3Store {
         prefix: &str,
         delimiter: Option<&str>,
         next: &mut Next,
-    ) -> Result<Option<aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output>, StoreError>
-    {
+    ) -> Result<Option<ListObjectsV2Output>, StoreError> {
         checked_prefix(prefix)?;
         let failed = |cause| StoreError::List {
             url: self.url(prefix),
@@ -358,18 +253,7 @@ impl S3Store {
         key: &str,
         range: Option<Range<u64>>,
     ) -> Result<Option<Reader>, StoreError> {
-        let mut reader = Reader {
-            store: self.clone(),
-            key: self.full_key(key)?,
-            url: self.url(key),
-            start: range.as_ref().map_or(0, |range| range.start),
-            offset: range.as_ref().map_or(0, |range| range.start),
-            end: range.map(|range| range.end),
-            etag: None,
-            body: None,
-            failures: 0,
-            forgive_at: 0,
-        };
+        let mut reader = Reader::new(self.clone(), self.full_key(key)?, self.url(key), range);
         match reader.connect().await {
             Ok(()) => Ok(Some(reader)),
             Err(error) if error.is_not_found() => Ok(None),
@@ -469,13 +353,12 @@ impl S3Store {
             url: self.url(key),
             cause,
         };
-        let with_checksums = self.inner.checksum == Checksum::Always;
         let created = self
             .client()
             .create_multipart_upload()
             .bucket(&self.inner.bucket)
             .key(self.full_key(key)?)
-            .set_checksum_algorithm(with_checksums.then_some(ChecksumAlgorithm::Crc32))
+            .set_checksum_algorithm(self.checksum_algorithm())
             .set_server_side_encryption(self.inner.encryption.clone())
             .set_ssekms_key_id(self.inner.kms_key_id.clone())
             .send()
@@ -547,7 +430,6 @@ impl S3Store {
         };
         let number = i32::try_from(number)
             .map_err(|_| failed(Cause::new(Meaning::Other, "it has too many parts")))?;
-        let with_checksums = self.inner.checksum == Checksum::Always;
         let sent = self
             .client()
             .upload_part()
@@ -555,7 +437,7 @@ impl S3Store {
             .key(self.full_key(key)?)
             .upload_id(id)
             .part_number(number)
-            .set_checksum_algorithm(with_checksums.then_some(ChecksumAlgorithm::Crc32))
+            .set_checksum_algorithm(self.checksum_algorithm())
             .body(slice_stream(slice.clone()))
             .customize()
             .config_override(upload_timeouts(slice.length))
@@ -868,175 +750,6 @@ impl Listing {
     }
 }
 
-/// An object being read, from where it broke off if need be, and always the same version of it.
-#[derive(Debug)]
-pub struct Reader {
-    store: S3Store,
-    key: String,
-    url: String,
-    start: u64,
-    offset: u64,
-    end: Option<u64>,
-    etag: Option<String>,
-    body: Option<ByteStream>,
-    failures: u32,
-    forgive_at: u64,
-}
-
-impl Reader {
-    pub(super) fn length(&self) -> u64 {
-        self.end.unwrap_or(self.offset) - self.start
-    }
-
-    pub(super) fn url(&self) -> &str {
-        &self.url
-    }
-
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
-        loop {
-            let at_end = self.end == Some(self.offset);
-            let Some(body) = &mut self.body else {
-                if at_end {
-                    return Ok(None);
-                }
-                self.connect().await?;
-                continue;
-            };
-            // Read on at the end, too: a checksum that does not hold shows only there.
-            match tokio::time::timeout(STALL_TIMEOUT, body.next()).await {
-                Ok(Some(Ok(piece))) if at_end || piece.is_empty() => {}
-                Ok(Some(Ok(mut piece))) => {
-                    let rest = self.end.unwrap_or(u64::MAX) - self.offset;
-                    piece.truncate(usize::try_from(rest).unwrap_or(usize::MAX));
-                    self.offset += piece.len() as u64;
-                    if self.offset >= self.forgive_at {
-                        self.failures = 0;
-                    }
-                    return Ok(Some(piece));
-                }
-                Ok(None) if at_end => self.body = None,
-                Ok(None) => self.failed("the answer ended early".to_owned()).await?,
-                Ok(Some(Err(error))) if at_end => {
-                    return Err(self.error(Cause::new(Meaning::Other, chain_text(&error))));
-                }
-                Ok(Some(Err(error))) => self.failed(chain_text(&error)).await?,
-                Err(_) => {
-                    let seconds = STALL_TIMEOUT.as_secs();
-                    self.failed(format!("no byte came for {seconds} seconds"))
-                        .await?;
-                }
-            }
-        }
-    }
-
-    /// Counts a body that broke off, and waits before the next attempt.
-    async fn failed(&mut self, text: String) -> Result<(), StoreError> {
-        self.body = None;
-        self.failures += 1;
-        self.forgive_at = self.offset + READ_PROGRESS;
-        if self.failures >= READ_ATTEMPTS {
-            let text = format!("{text} (after {READ_ATTEMPTS} attempts)");
-            return Err(self.error(Cause::new(Meaning::Unreachable, text)));
-        }
-        tokio::time::sleep(backoff(self.failures)).await;
-        Ok(())
-    }
-
-    fn error(&self, cause: Cause) -> StoreError {
-        StoreError::Read {
-            url: self.url.clone(),
-            cause,
-        }
-    }
-
-    /// Asks for what is still to come.
-    async fn connect(&mut self) -> Result<(), StoreError> {
-        let range = match (self.offset, self.end) {
-            (0, None) => None,
-            (offset, None) => Some(format!("bytes={offset}-")),
-            (offset, Some(end)) => Some(format!("bytes={offset}-{}", end - 1)),
-        };
-        let is_ranged = range.is_some();
-        let answer = self
-            .store
-            .client()
-            .get_object()
-            .bucket(&self.store.inner.bucket)
-            .key(&self.key)
-            .set_range(range)
-            .set_if_match(self.etag.clone())
-            .send()
-            .await;
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(error) => {
-                let invalid_range = status(&error) == Some(416);
-                return Err(match (invalid_range, self.end) {
-                    (true, Some(wanted)) => self.too_short(wanted).await?,
-                    _ => self.error(cause(&error)),
-                });
-            }
-        };
-        let (start, total) = extent(&answer).map_err(|cause| self.error(cause))?;
-        if start != self.offset {
-            let text = if is_ranged && start == 0 {
-                "the store does not answer ranges"
-            } else {
-                "the store answered another range than the one that was asked"
-            };
-            return Err(self.error(Cause::new(Meaning::Unsupported, text)));
-        }
-        let end = *self.end.get_or_insert(total);
-        if total < end {
-            return Err(StoreError::Short {
-                url: self.url.clone(),
-                length: total,
-                wanted: end,
-            });
-        }
-        self.etag = answer.e_tag;
-        self.body = Some(answer.body);
-        Ok(())
-    }
-
-    /// The error for a range behind the end of the object.
-    async fn too_short(&self, wanted: u64) -> Result<StoreError, StoreError> {
-        let head = self
-            .store
-            .client()
-            .head_object()
-            .bucket(&self.store.inner.bucket)
-            .key(&self.key)
-            .send()
-            .await
-            .map_err(|error| self.error(cause(&error)))?;
-        Ok(StoreError::Short {
-            url: self.url.clone(),
-            length: length(head.content_length()).map_err(|cause| self.error(cause))?,
-            wanted,
-        })
-    }
-}
-
-/// The first byte of an answer's body within the object, and the length of the whole object.
-fn extent(answer: &GetObjectOutput) -> Result<(u64, u64), Cause> {
-    let Some(content_range) = answer.content_range() else {
-        return Ok((0, length(answer.content_length())?));
-    };
-    // RFC 9110 §14.4: `bytes 5-9/10`
-    let parsed = content_range.strip_prefix("bytes ").and_then(|rest| {
-        let (range, total) = rest.split_once('/')?;
-        let (start, _) = range.split_once('-')?;
-        Some((start.parse().ok()?, total.parse().ok()?))
-    });
-    parsed.ok_or_else(|| {
-        Cause::new(
-            Meaning::Unsupported,
-            format!("the store answered with the range {content_range:?}"),
-        )
-    })
-}
-
 fn object_meta(key: &str, found: &HeadObjectOutput) -> Result<ObjectMeta, Cause> {
     let until = match (
         found.object_lock_mode(),
@@ -1086,329 +799,4 @@ fn slice_stream(slice: SpoolSlice) -> ByteStream {
     ByteStream::new(SdkBody::retryable(move || {
         SdkBody::from_body_1_x(slice.body())
     }))
-}
-
-fn retries(attempts: u32) -> RetryConfig {
-    RetryConfig::standard()
-        .with_max_attempts(attempts)
-        .with_initial_backoff(INITIAL_BACKOFF)
-        .with_max_backoff(MAX_BACKOFF)
-}
-
-/// Bounds for a request: an attempt may take `answer`, all of them together what the attempts and waits add up to.
-fn timeouts(answer: Duration, attempts: u32) -> TimeoutConfig {
-    TimeoutConfig::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .operation_attempt_timeout(answer)
-        .operation_timeout((answer + MAX_BACKOFF) * attempts)
-        .build()
-}
-
-fn upload_timeouts(length: u64) -> aws_sdk_s3::config::Builder {
-    let body = Duration::from_secs(length / SLOWEST_UPLOAD);
-    aws_sdk_s3::Config::builder().timeout_config(timeouts(ANSWER_TIMEOUT + body, ATTEMPTS))
-}
-
-/// The wait before attempt `failures + 1`, somewhere between half and all of an exponentially growing time.
-fn backoff(failures: u32) -> Duration {
-    let full = (INITIAL_BACKOFF * 2u32.saturating_pow(failures.saturating_sub(1))).min(MAX_BACKOFF);
-    full.mul_f64(0.5 + fastrand::f64() / 2.0)
-}
-
-/// A client over rustls with ring, with the system's certificate authorities and those of `ca_bundle`, through the
-/// proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name.
-fn http_client(ca_bundle: Option<&[u8]>) -> Result<SharedHttpClient, String> {
-    let mut trust = TrustStore::default();
-    if let Some(pem) = ca_bundle {
-        check_certificates(pem)?;
-        trust = trust.with_pem_certificate(pem);
-    }
-    let tls = TlsContext::builder()
-        .with_trust_store(trust)
-        .build()
-        .map_err(|error| chain_text(&error))?;
-    Ok(
-        HttpClientBuilder::new().build_with_connector_fn(move |settings, components| {
-            let mut connector = Connector::builder()
-                .proxy_config(ProxyConfig::from_env())
-                .tls_provider(Provider::Rustls(CryptoMode::Ring))
-                .tls_context(tls.clone());
-            connector.set_connector_settings(settings.cloned());
-            connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
-            connector.build()
-        }),
-    )
-}
-
-/// The SDK panics at a certificate that it cannot read, so this looks first.
-fn check_certificates(pem: &[u8]) -> Result<(), String> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|error| format!("CA bundle: {error}"))?;
-        roots
-            .add(certificate)
-            .map_err(|error| format!("CA bundle: {error}"))?;
-    }
-    if roots.is_empty() {
-        return Err("CA bundle: there is no certificate in it".to_owned());
-    }
-    Ok(())
-}
-
-async fn load_config(
-    location: &S3Location,
-    credentials: &Credentials,
-    http_client: SharedHttpClient,
-) -> SdkConfig {
-    let files = location.credentials_file.as_ref().map(|path| {
-        EnvConfigFiles::builder()
-            .include_default_config_file(true)
-            .with_file(EnvConfigFileKind::Credentials, path)
-            .build()
-    });
-    let region = location.region.clone().map(Region::new);
-    let mut loader =
-        aws_config::defaults(BehaviorVersion::latest()).http_client(http_client.clone());
-    if let Some(region) = region.clone() {
-        loader = loader.region(region);
-    }
-    if let Some(profile) = &location.profile {
-        loader = loader.profile_name(profile);
-    }
-    if let Some(files) = files.clone() {
-        loader = loader.profile_files(files);
-    }
-    match credentials {
-        Credentials::Keys {
-            access_key_id,
-            secret_access_key,
-            session_token,
-        } => {
-            let keys = aws_credential_types::Credentials::new(
-                access_key_id,
-                secret_access_key,
-                session_token.clone(),
-                None,
-                "ark",
-            );
-            loader = loader.credentials_provider(keys);
-        }
-        // The default chain asks the environment first; what the location names comes before that.
-        Credentials::Chain if files.is_some() || location.profile.is_some() => {
-            let configuration = ProviderConfig::default()
-                .with_http_client(http_client)
-                .with_region(region);
-            let mut provider = ProfileFileCredentialsProvider::builder().configure(&configuration);
-            if let Some(files) = files {
-                provider = provider.profile_files(files);
-            }
-            if let Some(profile) = &location.profile {
-                provider = provider.profile_name(profile);
-            }
-            loader = loader.credentials_provider(provider.build());
-        }
-        Credentials::Chain => {}
-    }
-    let config = loader.load().await;
-    let Some(role) = &location.role_arn else {
-        return config;
-    };
-    let assumed = AssumeRoleProvider::builder(role)
-        .session_name("ark")
-        .configure(&config)
-        .build()
-        .await;
-    config
-        .into_builder()
-        .credentials_provider(SharedCredentialsProvider::new(assumed))
-        .build()
-}
-
-/// The endpoint of `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL` or the profile, which the SDK would use by itself, but then
-/// nobody could say where the backups really are.
-fn endpoint_of_environment(config: &SdkConfig) -> Option<String> {
-    let key = ServiceConfigKey::builder()
-        .service_id("S3")
-        .env("AWS_ENDPOINT_URL")
-        .profile("endpoint_url")
-        .build()
-        .ok()?;
-    config
-        .service_config()
-        .and_then(|service| service.load_config(key))
-        .or_else(|| config.endpoint_url().map(str::to_owned))
-}
-
-/// Watches the answers of the store: whether there was one, and what its clock said.
-#[derive(Clone, Debug, Default)]
-struct Answers {
-    latest: Arc<Mutex<Option<(Timestamp, Instant)>>>,
-    any: Arc<AtomicBool>,
-}
-
-impl Answers {
-    fn any(&self) -> bool {
-        self.any.load(Ordering::Relaxed)
-    }
-
-    fn clock(&self) -> Option<Timestamp> {
-        let (date, seen) = (*self.latest.lock().unwrap_or_else(PoisonError::into_inner))?;
-        date.checked_add(seen.elapsed()).ok()
-    }
-}
-
-#[aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint]
-impl Intercept for Answers {
-    fn name(&self) -> &'static str {
-        "Answers"
-    }
-
-    fn read_before_deserialization(
-        &self,
-        context: &BeforeDeserializationInterceptorContextRef<'_>,
-        _runtime_components: &RuntimeComponents,
-        _cfg: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        self.any.store(true, Ordering::Relaxed);
-        let date = context.response().headers().get("date");
-        if let Some(date) = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()) {
-            let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-            *latest = Some((date.timestamp(), Instant::now()));
-        }
-        Ok(())
-    }
-}
-
-fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
-    error
-        .raw_response()
-        .map(|response| response.status().as_u16())
-}
-
-/// The one place where the SDK's errors get their meaning.
-fn cause<E>(error: &SdkError<E, HttpResponse>) -> Cause
-where
-    E: ProvideErrorMetadata + StdError + 'static,
-{
-    match error {
-        SdkError::ServiceError(service) => {
-            let status = service.raw().status().as_u16();
-            let code = service.err().code();
-            let mut text = match (code, service.err().message()) {
-                (Some(code), Some(message)) => format!("{code}: {message}"),
-                (Some(only), None) | (None, Some(only)) => only.to_owned(),
-                (None, None) => "the store refused".to_owned(),
-            };
-            text.push_str(&format!(" (HTTP {status}"));
-            if let Some(id) = service.raw().headers().get("x-amz-request-id") {
-                text.push_str(&format!(", request {id}"));
-            }
-            text.push(')');
-            Cause::new(service_meaning(code, status), text)
-        }
-        SdkError::TimeoutError(_) => Cause::new(Meaning::Unreachable, "no answer in time"),
-        SdkError::ResponseError(response) => {
-            let status = response.raw().status().as_u16();
-            let text = format!("{} (HTTP {status})", chain_text(error));
-            Cause::new(service_meaning(None, status), text)
-        }
-        other => Cause::new(transport_meaning(other), chain_text(other)),
-    }
-}
-
-fn service_meaning(code: Option<&str>, status: u16) -> Meaning {
-    match (code.unwrap_or_default(), status) {
-        ("NoSuchBucket", _) => Meaning::BucketMissing,
-        ("NoSuchUpload", _) => Meaning::UploadGone,
-        ("NoSuchKey" | "NoSuchVersion", _) => Meaning::NotFound,
-        ("PreconditionFailed", _) | (_, 412) => Meaning::Precondition,
-        ("ConditionalRequestConflict" | "OperationAborted", _) => Meaning::Conflict,
-        (
-            "AccessDenied"
-            | "AllAccessDisabled"
-            | "AccountProblem"
-            | "InvalidAccessKeyId"
-            | "SignatureDoesNotMatch"
-            | "ExpiredToken"
-            | "InvalidToken"
-            | "TokenRefreshRequired"
-            | "RequestTimeTooSkewed",
-            _,
-        ) => Meaning::Credentials,
-        (
-            "PermanentRedirect"
-            | "AuthorizationHeaderMalformed"
-            | "IllegalLocationConstraintException",
-            _,
-        ) => Meaning::WrongRegion,
-        // The second and third are MinIO's.
-        ("QuotaExceeded" | "XMinioStorageFull" | "XMinioAdminBucketQuotaExceeded", _)
-        | (_, 507) => Meaning::Full,
-        ("NotImplemented", _) | (_, 501) => Meaning::Unsupported,
-        (_, 404) => Meaning::NotFound,
-        (_, 401 | 403) => Meaning::Credentials,
-        (_, 409) => Meaning::Conflict,
-        (_, 301 | 307) => Meaning::WrongRegion,
-        (_, 408 | 429 | 500..) => Meaning::Unreachable,
-        _ => Meaning::Other,
-    }
-}
-
-fn transport_meaning<E>(error: &SdkError<E, HttpResponse>) -> Meaning
-where
-    E: StdError + 'static,
-{
-    if find::<CredentialsError>(error) {
-        return Meaning::Credentials;
-    }
-    if chain(error)
-        .filter_map(|link| link.downcast_ref::<rustls::Error>())
-        .any(|tls| matches!(tls, rustls::Error::InvalidCertificate(_)))
-    {
-        return Meaning::Untrusted;
-    }
-    // The spool under an upload: local, so no network to blame.
-    if chain(error)
-        .filter_map(|link| link.downcast_ref::<io::Error>())
-        .any(super::spool::is_full)
-    {
-        return Meaning::Full;
-    }
-    match error {
-        SdkError::DispatchFailure(failure) if failure.is_user() => Meaning::Other,
-        SdkError::DispatchFailure(_) => Meaning::Unreachable,
-        _ => Meaning::Other,
-    }
-}
-
-/// An error and what is below it. An `io::Error` hides the error that it wraps behind that one's source.
-fn chain<'a>(
-    error: &'a (dyn StdError + 'static),
-) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |&error| {
-        match error.downcast_ref::<io::Error>() {
-            Some(io) => io.get_ref().map(|inner| inner as &(dyn StdError + 'static)),
-            None => error.source(),
-        }
-    })
-}
-
-fn find<T: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
-    chain(error).any(|link| link.is::<T>())
-}
-
-/// The texts of an error and what is below it, each thing said once.
-fn chain_text(error: &(dyn StdError + 'static)) -> String {
-    let mut text = String::new();
-    for link in chain(error) {
-        let more = link.to_string();
-        if more.is_empty() || text.ends_with(&more) {
-            continue;
-        }
-        if !text.is_empty() {
-            text.push_str(": ");
-        }
-        text.push_str(&more);
-    }
-    text
 }
