@@ -553,6 +553,8 @@ fn job(object: &mut Value) {
     if object["spec"]["manualSelector"] == true {
         return;
     }
+    // A Job without labels of its own is given those of its pods.
+    remove_keys(object, "/metadata", "labels", &JOB_UID_LABELS);
     remove_keys(object, "/spec/selector", "matchLabels", &JOB_UID_LABELS);
     remove_keys(object, "/spec/template/metadata", "labels", &JOB_UID_LABELS);
     if let Some(spec) = map_mut(object, "/spec")
