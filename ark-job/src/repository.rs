@@ -16,10 +16,6 @@ use std::sync::Arc;
 
 /// A marker is kilobytes: the spec, digests, at most a hundred messages.
 const MARKER_MAX: u64 = 16 << 20;
-/// Members on their way while one is being worked on. Two hide the latency of the store and keep both checking and
-/// fetching busy; each is about 1 MiB unpacked, and more would be memory without a gain.
-const MEMBERS_AHEAD: usize = 2;
-
 /// Why a backup cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum RepositoryError {
@@ -240,12 +236,14 @@ impl OpenBackup {
         self.work_on(index, |_, opened| opened).await
     }
 
-    /// Reads the members at `indices` in this order, ahead of the consumer, and hands out what `work` makes of each.
+    /// Reads the members at `indices` in this order, `ahead` at once, and hands out what `work` makes of each.
     ///
-    /// `work` runs where computing does not hold up requests, and no more than three members are in memory.
+    /// `work` runs where computing does not hold up requests. A member is about 1 MiB unpacked, so memory is bounded by
+    /// `ahead` and by what the caller keeps.
     pub fn read_members<T, W>(
         self: &Arc<Self>,
         indices: Vec<usize>,
+        ahead: usize,
         work: W,
     ) -> impl Stream<Item = Result<T, RepositoryError>> + Send + use<T, W>
     where
@@ -258,7 +256,7 @@ impl OpenBackup {
                 let (backup, work) = (Arc::clone(&backup), work.clone());
                 async move { backup.work_on(index, work).await }
             })
-            .buffered(MEMBERS_AHEAD)
+            .buffered(ahead)
     }
 
     async fn work_on<T: Send + 'static>(

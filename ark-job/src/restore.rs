@@ -36,6 +36,9 @@ use std::time::Duration;
 /// Status is written at most this often.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
+/// Members on their way while one is looked at: two keep the store and the checking of digests busy.
+const MEMBERS_AHEAD: usize = 2;
+
 /// What is asked for, checked as far as it can be without a cluster.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -361,7 +364,8 @@ async fn restore_objects(
 async fn survey(backup: &Arc<OpenBackup>, selection: Selection) -> Result<Plan, Failure> {
     let mut survey = Survey::new(selection);
     for (entry, members) in survey.passes(&backup.footer) {
-        let mut members = std::pin::pin!(backup.read_members(members, |_, opened| opened));
+        let mut members =
+            std::pin::pin!(backup.read_members(members, MEMBERS_AHEAD, |_, opened| opened));
         while let Some(opened) = members.next().await {
             survey.look(&entry, &opened?);
         }

@@ -146,7 +146,8 @@ async fn post(
 
 /// The text of a warning header (`299 - "text"`), if it says that something of the object was dropped.
 fn remark(header: &str) -> Option<String> {
-    let text = header.split_once('"')?.1.trim_end_matches('"');
+    let text = header.split_once('"')?.1;
+    let text = text.strip_suffix('"').unwrap_or(text);
     let dropped = text.starts_with("unknown field") || text.starts_with("duplicate field");
     dropped.then(|| text.replace("\\\"", "\""))
 }

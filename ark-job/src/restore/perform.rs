@@ -26,6 +26,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// JSON of objects on their way to the API server, at most (one object always may be): keeps memory bounded when
 /// objects are large.
 const BYTES_IN_FLIGHT: usize = 6 << 20;
+/// When no more objects than this wait to be sent, the next member is fetched: its latency is hidden, and no more than
+/// one member waits.
+const LOW_WATER: usize = 256;
+/// Members being fetched and prepared at once: the API server is the limit, and each is memory.
+const MEMBERS_AHEAD: usize = 1;
 /// An object that vanishes while it is looked at is created again this often.
 const ATTEMPTS: u32 = 3;
 
@@ -196,11 +201,11 @@ impl Performer<'_> {
             entry.clone(),
             Arc::clone(&self.label),
         );
-        let members = self
-            .backup
-            .read_members(step.members.clone(), move |_, opened| {
-                ready(&plan, &work_entry, &opened, &work_label)
-            });
+        let members =
+            self.backup
+                .read_members(step.members.clone(), MEMBERS_AHEAD, move |_, opened| {
+                    ready(&plan, &work_entry, &opened, &work_label)
+                });
         let mut members = std::pin::pin!(members);
         let rules = self.plan.rules.of_live();
         let target = Target {
@@ -235,7 +240,7 @@ impl Performer<'_> {
                     in_flight -= done.size;
                     self.note(entry, done).map_err(Failure::from)?;
                 }
-                member = members.next(), if queue.is_empty() && !read_all => match member {
+                member = members.next(), if queue.len() <= LOW_WATER && !read_all => match member {
                     Some(objects) => queue.extend(objects?),
                     None => read_all = true,
                 },
