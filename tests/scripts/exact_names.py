@@ -148,7 +148,7 @@ def main():
     parser.add_argument("--kubectl", default="kubectl", help="only used to read the kubeconfig")
     parser.add_argument("--server")
     parser.add_argument("--token")
-    parser.add_argument("--ca")
+    parser.add_argument("--ca", help="without it, the certificate of --server is not checked")
     arguments = parser.parse_args()
     if arguments.server:
         server = Server(arguments.server, arguments.token, tls(ca_file=arguments.ca, insecure=not arguments.ca))

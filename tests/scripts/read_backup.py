@@ -82,20 +82,20 @@ def open_member(file, member, footer):
 
 def check_directory(directory, footer, place, lists):
     """The marker and the other files, against each other and against what was found in the archive."""
-    files = {key: open(f"{directory}/{key}", "rb").read() for key in os.listdir(directory) if ".tar.gz" not in key}
+    name = os.path.basename(directory)
+    keys = (key for key in os.listdir(directory) if key != f"{name}.tar.gz" and not key.startswith(".ark-tmp-"))
+    files = {key: open(f"{directory}/{key}", "rb").read() for key in keys}
     check("ark-deleting.json" not in files, "the backup is being deleted")
-    marker, name = json.loads(files.get("ark-backup.json", b"{}")), os.path.basename(directory)
-    commit = marker.get("commit", {})
-    check(commit, "there is no marker of ours: the backup is not committed, or not ours")
-    check((commit["formatVersion"], commit["encryption"]) == ("1", "none"), "unknown formatVersion or encryption")
+    marker = json.loads(files.get("ark-backup.json", b"{}"))
+    commit = marker.get("commit") or sys.exit("error: there is no marker of ours: not committed, or not our backup")
     called = (marker["apiVersion"], marker["kind"], marker["metadata"]["name"], footer["backup"])
     check(called == ("ark.heptio.com/v1", "Backup", name, name), f"in directory {name}, marker and footer are {called}")
     check(commit["archive"] == place, f"the marker says {commit['archive']} of the archive, which is {place}")
     check(marker["status"] == footer["status"] | {"size": place["length"]}, "marker and footer have different status")
     said = commit | {"spec": marker["spec"], "labels": marker["metadata"].get("labels")}
-    for key in ("runID", "attempt", "clusterUID", "namespace", "schedule", "spec", "labels"):
+    for key in "formatVersion encryption runID attempt clusterUID namespace schedule spec labels".split():
         check(said.get(key) == footer.get(key), f"marker and footer have different {key}")
-    check({*commit["files"], f"{name}-logs.gz", "ark-backup.json"} == {f for f in files if not f.startswith(".ark-tmp-")}, f"files missing or strange: {[*files]}")
+    check({*commit["files"], f"{name}-logs.gz", "ark-backup.json"} == {*files}, f"files missing or strange: {[*files]}")
     for key, digest in commit["files"].items():
         found = {"length": len(files[key]), "sha256": sha256(files[key]).hexdigest()}
         check(found == digest, f"{key} is {found}, not {digest} as the marker says")
