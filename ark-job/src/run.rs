@@ -99,8 +99,15 @@ async fn try_run(
     let url = storage.storage.as_deref().map(parse_url).transpose()?;
     let cluster = Cluster::new(client);
     let mut interrupt = std::pin::pin!(interrupt);
+    let opening = async {
+        // The rights to restore include those to read the location: nothing can be done before they are there.
+        if let Operation::Restore(options) = &operation {
+            restore::wait_for_rights(&cluster, options).await?;
+        }
+        open(&args.namespace, storage, url, &environment, cluster).await
+    };
     let context = tokio::select! {
-        context = open(&args.namespace, storage, url, &environment, cluster) => context?,
+        context = opening => context?,
         () = &mut interrupt => return Err(interrupted()),
     };
     let mut outcome = tokio::select! {
