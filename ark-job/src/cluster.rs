@@ -3,6 +3,7 @@
 //! [`discover`] finds the resource types, [`list`] streams their objects, [`apply`] writes them. Requests are raw: bodies
 //! are passed on, not decoded, unless somebody needs what is in them.
 
+pub mod apply;
 pub mod discover;
 pub mod list;
 

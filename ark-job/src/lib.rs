@@ -11,6 +11,7 @@ pub mod run;
 pub mod cluster;
 pub mod log;
 pub mod records;
+pub mod repository;
 pub mod store;
 // leaves
 pub mod archive;

@@ -1,21 +1,488 @@
-//! Restore (placeholder until the branch lands).
-use crate::args::RestoreArgs;
-use crate::error::Failure;
+//! Restore: the objects of a backup come back, in order, and what exists is left alone.
+
+mod perform;
+pub mod plan;
+pub mod prepare;
+mod results;
+mod rights;
+
+use self::perform::{Performer, Progress, Tally};
+use self::plan::{Plan, Selection, Survey};
+use self::results::ResourceList;
+use crate::api::{
+    DEFAULT_LOCATION, Restore, RestorePhase, RestoreProgress, RestoreSpec, RestoreStatus,
+};
+use crate::archive::footer::Footer;
+use crate::args::{RestoreArgs, parse_duration};
+use crate::cluster::Cluster;
+use crate::cluster::discover::{Discovery, discover};
+use crate::error::{Failure, chain};
+use crate::exit::Exit;
+use crate::filter::Filter;
+use crate::identity::{restore_label, timestamp};
+use crate::records::RecordError;
+use crate::report::About;
+use crate::repository::{OpenBackup, open_backup};
 use crate::run::{Context, Outcome};
-/// Options.
-pub struct Options;
+use futures::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::core::Selector;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Status is written at most this often.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// Members on their way while one is looked at: two keep the store and the checking of digests busy.
+const MEMBERS_AHEAD: usize = 2;
+
+/// What is asked for, checked as far as it can be without a cluster.
+#[derive(Clone, Debug)]
+pub struct Options {
+    name: String,
+    spec: RestoreSpec,
+    namespaces: Filter,
+    selector: Selector,
+    /// The value of the label on what is created.
+    label: String,
+    again: bool,
+    wait_for_rights: Option<Duration>,
+    max_in_flight: usize,
+}
+
 impl Options {
-    /// resolve
-    pub fn resolve(_: &RestoreArgs) -> Result<Options, Failure> {
-        Ok(Options)
+    /// Checks what was typed.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`], with the flag and what is wrong with it.
+    pub fn resolve(arguments: &RestoreArgs) -> Result<Options, Failure> {
+        let RestoreArgs {
+            backup,
+            name,
+            requested,
+            wait_for_rights,
+            storage,
+            restore,
+            exit: _,
+        } = arguments;
+        let usage = |flag: &str| {
+            let flag = flag.to_owned();
+            move |why: String| Failure::new(Exit::Usage, format!("{flag}: {why}"))
+        };
+        let namespaces =
+            Filter::namespaces(&restore.include_namespaces, &restore.exclude_namespaces)
+                .map_err(usage("--include-namespaces, --exclude-namespaces"))?;
+        Filter::resources(&restore.include_resources, &restore.exclude_resources)
+            .map_err(usage("--include-resources, --exclude-resources"))?;
+        let label_selector = restore
+            .selector
+            .as_deref()
+            .map(crate::selector::parse)
+            .transpose()
+            .map_err(usage("--selector"))?;
+        let selector = Selector::try_from(label_selector.clone().unwrap_or_default())
+            .map_err(|error| usage("--selector")(error.to_string()))?;
+        let namespace_mapping = restore
+            .namespace_mapping()
+            .map_err(usage("--namespace-mappings"))?;
+        let wait_for_rights = wait_for_rights
+            .as_deref()
+            .map(parse_duration)
+            .transpose()
+            .map_err(usage("--wait-for-rights"))?;
+        let requested = requested.unwrap_or_else(Timestamp::now);
+        let everything = |names: &[String]| {
+            if names == ["*"] {
+                Vec::new()
+            } else {
+                names.to_vec()
+            }
+        };
+        let spec = RestoreSpec {
+            backup_name: backup.clone(),
+            storage_location: match &storage.storage {
+                Some(_) => None,
+                None => Some(
+                    storage
+                        .location
+                        .clone()
+                        .unwrap_or_else(|| DEFAULT_LOCATION.to_owned()),
+                ),
+            },
+            included_namespaces: everything(&restore.include_namespaces),
+            excluded_namespaces: restore.exclude_namespaces.clone(),
+            included_resources: everything(&restore.include_resources),
+            excluded_resources: restore.exclude_resources.clone(),
+            label_selector,
+            include_cluster_resources: restore.include_cluster_resources,
+            namespace_mapping,
+        };
+        Ok(Options {
+            name: name
+                .clone()
+                .unwrap_or_else(|| format!("{backup}-{}", timestamp(requested))),
+            spec,
+            namespaces,
+            selector,
+            label: restore_label(backup, requested),
+            again: restore.again,
+            wait_for_rights,
+            max_in_flight: usize::from(restore.max_in_flight),
+        })
+    }
+
+    /// What is wanted of the types that the backup has and the cluster serves.
+    fn select(&self, discovery: &Discovery, footer: &Footer) -> Result<Selection, Failure> {
+        let resources = plan::resources(
+            &self.spec.included_resources,
+            &self.spec.excluded_resources,
+            &discovery.types,
+            footer,
+        )
+        .map_err(|why| {
+            Failure::new(
+                Exit::Usage,
+                format!("--include-resources, --exclude-resources: {why}"),
+            )
+            .hint(format!(
+                "`kubectl ark backup describe {} --details` lists what is in the backup",
+                self.spec.backup_name
+            ))
+        })?;
+        Ok(Selection {
+            namespaces: self.namespaces.clone(),
+            resources,
+            selector: self.selector.clone(),
+            cluster_resources: self.spec.include_cluster_resources,
+            mapping: self.spec.namespace_mapping.clone(),
+        })
     }
 }
-/// restore
-pub async fn restore(_: &Context, _: &Options) -> Result<Outcome, Failure> {
-    Err(Failure::new(
-        crate::exit::Exit::Failed,
-        "restore is not merged yet",
-    ))
+
+/// Waits for the rights that a restore needs, if they are to be granted while it waits.
+///
+/// # Errors
+/// [`Failure`] when they are not granted in time.
+pub async fn wait_for_rights(cluster: &Cluster, options: &Options) -> Result<(), Failure> {
+    match options.wait_for_rights {
+        Some(within) => rights::wait_for(cluster, within).await,
+        None => Ok(()),
+    }
 }
-/// interrupted
-pub async fn interrupted(_: &Context, _: &Options) {}
+
+/// Performs one restore.
+///
+/// # Errors
+/// [`Failure`] when it could not begin or had to stop; objects that could not be restored are an [`Outcome`].
+pub async fn restore(context: &Context, options: &Options) -> Result<Outcome, Failure> {
+    let result = restore_and_record(context, options).await;
+    let ended = match &result {
+        Ok(_) => true,
+        // Another attempt follows, and needs the rights.
+        Err(failure) => Exit::FINAL.contains(&failure.exit()),
+    };
+    if ended {
+        rights::give_up(context).await;
+    }
+    result
+}
+
+async fn restore_and_record(context: &Context, options: &Options) -> Result<Outcome, Failure> {
+    let started = Timestamp::now();
+    if let Some(done) = find_earlier(context, options).await? {
+        return Ok(done);
+    }
+    claim(context, options, started).await?;
+    let progress = Progress::default();
+    let result = tokio::select! {
+        result = restore_objects(context, options, &progress) => result,
+        () = heartbeat(context, options, started, &progress) => Err(Failure::new(Exit::Failed, "the heartbeat ended")),
+    };
+    match result {
+        Ok((tally, results)) => Ok(report(context, options, started, tally, results).await),
+        Err(failure) => {
+            fail(context, options, started, failure.message()).await;
+            Err(failure)
+        }
+    }
+}
+
+/// Says in the record that the run was interrupted.
+pub async fn interrupted(context: &Context, options: &Options) {
+    let reason = "interrupted before it was complete; what has been restored stays";
+    fail(context, options, Timestamp::now(), reason).await;
+}
+
+/// What an earlier restore of this name means for this one: done already, in the way, or (none) nothing.
+async fn find_earlier(context: &Context, options: &Options) -> Result<Option<Outcome>, Failure> {
+    let name = &options.name;
+    let earlier = context
+        .records
+        .find::<Restore>(name)
+        .await
+        .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
+    let Some(earlier) = earlier else {
+        return Ok(None);
+    };
+    if earlier.spec != options.spec {
+        return Err(Failure::new(
+            Exit::Conflict,
+            format!("there is a restore {name} already, and something else was asked of it"),
+        )
+        .hint("choose another name with --name"));
+    }
+    let phase = earlier.status.and_then(|status| status.phase);
+    if phase == Some(RestorePhase::Completed) && !options.again {
+        return Ok(Some(Outcome {
+            exit: Exit::Done,
+            message: format!("restore {name} is complete already; nothing was done"),
+            hint: Some("--again restores what has been deleted since".into()),
+        }));
+    }
+    Ok(None)
+}
+
+/// Says in the Restore resource that this run is at work, or finds that another one is.
+async fn claim(context: &Context, options: &Options, started: Timestamp) -> Result<(), Failure> {
+    let mut record = Restore::new(&options.name, options.spec.clone());
+    record.metadata.namespace = Some(context.namespace.clone());
+    context
+        .records
+        .claim(record, &context.run.id, started)
+        .await
+        .map_err(|error| match &error {
+            RecordError::Busy { .. } | RecordError::Elsewhere { .. } => Failure::from_error(Exit::Conflict, &error)
+                .hint("wait for it, or choose another name with --name"),
+            RecordError::Cluster(_) => Failure::from_error(Exit::Failed, &error),
+        })?;
+    let status = status_in_progress(options, started, &Progress::default());
+    let written = context
+        .records
+        .set_status::<Restore>(&options.name, &status)
+        .await;
+    written.map_err(|error| Failure::from_error(Exit::Failed, &error))
+}
+
+fn status_in_progress(options: &Options, started: Timestamp, progress: &Progress) -> RestoreStatus {
+    RestoreStatus {
+        phase: Some(RestorePhase::InProgress),
+        start_timestamp: Some(Time(started)),
+        heartbeat: Some(Time(Timestamp::now())),
+        progress: Some(shown(progress)),
+        restore_label: Some(options.label.clone()),
+        ..RestoreStatus::default()
+    }
+}
+
+fn shown(progress: &Progress) -> RestoreProgress {
+    RestoreProgress {
+        total_items: progress.total.load(Ordering::Relaxed),
+        items_restored: progress.done.load(Ordering::Relaxed),
+    }
+}
+
+/// Writes progress and a sign of life, for ever.
+async fn heartbeat(context: &Context, options: &Options, started: Timestamp, progress: &Progress) {
+    let mut quiet = false;
+    loop {
+        tokio::time::sleep(HEARTBEAT).await;
+        let status = status_in_progress(options, started, progress);
+        if let Err(error) = context
+            .records
+            .set_status::<Restore>(&options.name, &status)
+            .await
+            && !std::mem::replace(&mut quiet, true)
+        {
+            context
+                .log
+                .warn(&format!("progress cannot be shown: {}", error.full_text()));
+        }
+    }
+}
+
+/// Opens the backup, decides what comes back, brings it back, and stores what became of each object.
+///
+/// Returns what it came to, and where in storage the details are.
+async fn restore_objects(
+    context: &Context,
+    options: &Options,
+    progress: &Progress,
+) -> Result<(Tally, Option<String>), Failure> {
+    let backup = Arc::new(open_backup(&context.store, &options.spec.backup_name).await?);
+    let discovery = discover(&context.cluster)
+        .await
+        .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
+    let selection = options.select(&discovery, &backup.footer)?;
+    let plan = survey(&backup, selection).await?;
+    context.log.info(&format!(
+        "{} objects of {} types are to be restored from backup {}",
+        plan.objects(),
+        plan.steps.len(),
+        options.spec.backup_name
+    ));
+    let list = ResourceList::new(&context.temporary).map_err(|error| {
+        let directory = context.temporary.display();
+        Failure::new(
+            Exit::Failed,
+            format!("creating a temporary file in {directory}: {error}"),
+        )
+    })?;
+    let mut performer = Performer {
+        cluster: &context.cluster,
+        log: &context.log,
+        backup,
+        plan: Arc::new(plan),
+        discovery,
+        label: options.label.as_str().into(),
+        max_in_flight: options.max_in_flight,
+        progress,
+        list,
+        tally: Tally::default(),
+        provided: BTreeSet::new(),
+    };
+    performer.warn_if_nothing(options);
+    performer.perform().await?;
+    let Performer { tally, list, .. } = performer;
+    let stored = results::store(context, &options.name, &tally.report.results, list).await;
+    let place = match stored {
+        Ok(place) => Some(place),
+        Err(error) => {
+            context.log.warn(&format!(
+                "the restore is done, but its results are not in storage: {}",
+                chain(&error)
+            ));
+            None
+        }
+    };
+    Ok((tally, place))
+}
+
+/// Looks at every object that may be wanted, and checks every byte of it, before anything is written.
+async fn survey(backup: &Arc<OpenBackup>, selection: Selection) -> Result<Plan, Failure> {
+    let mut survey = Survey::new(selection);
+    for (entry, members) in survey.passes(&backup.footer) {
+        let mut members =
+            std::pin::pin!(backup.read_members(members, MEMBERS_AHEAD, |_, opened| opened));
+        while let Some(opened) = members.next().await {
+            survey.look(&entry, &opened?);
+        }
+    }
+    survey.plan(&backup.footer).map_err(|error| {
+        Failure::from_error(Exit::Usage, &error)
+            .hint("map the namespaces to different ones, or restore them one after the other")
+    })
+}
+
+impl Performer<'_> {
+    /// A restore that finds nothing is rarely what was meant.
+    fn warn_if_nothing(&mut self, options: &Options) {
+        if self.plan.objects() == 0 {
+            let text = format!("nothing in backup {} is selected", options.spec.backup_name);
+            self.log.warn(&text);
+            self.tally.report.warn(About::Operation, text);
+        }
+    }
+}
+
+/// Writes the final status, and says how it went.
+async fn report(
+    context: &Context,
+    options: &Options,
+    started: Timestamp,
+    tally: Tally,
+    results: Option<String>,
+) -> Outcome {
+    let Tally {
+        created,
+        unchanged,
+        skipped,
+        failed,
+        report,
+    } = tally;
+    let complete = report.errors == 0;
+    let objects = created + unchanged + skipped + failed;
+    let status = RestoreStatus {
+        phase: Some(if complete {
+            RestorePhase::Completed
+        } else {
+            RestorePhase::PartiallyFailed
+        }),
+        completion_timestamp: Some(Time(Timestamp::now())),
+        heartbeat: None,
+        progress: Some(RestoreProgress {
+            total_items: objects,
+            items_restored: objects,
+        }),
+        created,
+        unchanged,
+        skipped,
+        failed,
+        warnings: report.warnings,
+        errors: report.errors,
+        messages: report.messages(),
+        results,
+        ..status_in_progress(options, started, &Progress::default())
+    };
+    let name = &options.name;
+    if let Err(error) = context.records.set_status::<Restore>(name, &status).await {
+        context.log.warn(&format!(
+            "the restore is done, but its resource could not be updated: {}",
+            error.full_text()
+        ));
+    }
+    let counts = format!(
+        "{created} created, {unchanged} unchanged, {skipped} left out or left as they are, {failed} failed"
+    );
+    let backup = &options.spec.backup_name;
+    if complete {
+        let hint = (report.warnings > 0).then(|| {
+            format!(
+                "{} warnings: {}",
+                report.warnings,
+                status.messages.join("; ")
+            )
+        });
+        return Outcome {
+            exit: Exit::Done,
+            message: format!("restore {name} of backup {backup} is complete: {counts}"),
+            hint,
+        };
+    }
+    Outcome {
+        exit: Exit::PartiallyFailed,
+        message: format!(
+            "restore {name} of backup {backup} is done ({counts}), but something is missing: {}",
+            status.messages.join("; ")
+        ),
+        hint: Some(format!(
+            "`kubectl ark restore describe {name}` lists what is missing"
+        )),
+    }
+}
+
+/// Says in the record that the restore stopped, and why.
+async fn fail(context: &Context, options: &Options, started: Timestamp, reason: &str) {
+    context.log.error(reason);
+    let status = RestoreStatus {
+        phase: Some(RestorePhase::Failed),
+        failure_reason: Some(reason.to_owned()),
+        completion_timestamp: Some(Time(Timestamp::now())),
+        heartbeat: None,
+        progress: None,
+        errors: 1,
+        ..status_in_progress(options, started, &Progress::default())
+    };
+    if let Err(error) = context
+        .records
+        .set_status::<Restore>(&options.name, &status)
+        .await
+    {
+        context.log.warn(&format!(
+            "the failure could not be recorded: {}",
+            error.full_text()
+        ));
+    }
+}

@@ -99,8 +99,15 @@ async fn try_run(
     let url = storage.storage.as_deref().map(parse_url).transpose()?;
     let cluster = Cluster::new(client);
     let mut interrupt = std::pin::pin!(interrupt);
+    let opening = async {
+        // The rights to restore include those to read the location: nothing can be done before they are there.
+        if let Operation::Restore(options) = &operation {
+            restore::wait_for_rights(&cluster, options).await?;
+        }
+        open(&args.namespace, storage, url, &environment, cluster).await
+    };
     let context = tokio::select! {
-        context = open(&args.namespace, storage, url, &environment, cluster) => context?,
+        context = opening => context?,
         () = &mut interrupt => return Err(interrupted()),
     };
     let mut outcome = tokio::select! {
@@ -178,13 +185,13 @@ async fn open(
         .uid()
         .await
         .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
-    let records = Records::open(&cluster, namespace)
-        .await
-        .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
     let store = Store::open(&place, &Credentials::Chain)
         .await
         .map_err(|error| storage_failure(&error))?;
     let run = identify(&cluster_uid, namespace, environment);
+    let records = Records::open(&cluster, namespace, &run.id)
+        .await
+        .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
     Ok(Context {
         cluster,
         store,

@@ -1,0 +1,152 @@
+//! The rights to restore: waited for before, given up after.
+//!
+//! They are a cluster-admin's, so they are bound only while restores run. The plugin creates a restore's Job first and
+//! writes the binding then, always: a restore that ends and finds no other Job deletes the binding only as it was before
+//! it looked, so it never takes the rights of a Job that it did not see.
+
+use crate::api::{OPERATION_LABEL, RESTORE_BINDING, RIGHTS_ANNOTATION, RIGHTS_ON_DEMAND};
+use crate::cluster::apply::{delete_unchanged, wait_for_all_rights};
+use crate::cluster::{Cluster, ClusterError, encode};
+use crate::error::Failure;
+use crate::exit::Exit;
+use crate::identity::{Origin, RunId};
+use crate::run::Context;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use std::time::Duration;
+
+/// Waits until the rights have been granted.
+///
+/// # Errors
+/// When they have not been within the time, or the API server cannot be asked.
+pub async fn wait_for(cluster: &Cluster, within: Duration) -> Result<(), Failure> {
+    let granted = wait_for_all_rights(cluster, within)
+        .await
+        .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
+    if granted {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Failed,
+        format!("this service account has not been given the rights to restore within {within:?}"),
+    )
+    .hint(format!(
+        "bind it to cluster-admin: `kubectl ark restore create` writes ClusterRoleBinding {RESTORE_BINDING} beside the Job; \
+         `kubectl ark install --restore-rights standing` does so for good"
+    )))
+}
+
+/// Deletes the binding if it is there on demand and no other restore needs it.
+pub async fn give_up(context: &Context) {
+    match try_to_give_up(context).await {
+        Ok(Some(what)) => context.log.info(what),
+        Ok(None) => {}
+        // Another restore has come, or the binding has gone: nothing is left to do.
+        Err(error) if error.is_conflict() || error.is_not_found() => {}
+        Err(error) => context.log.warn(&format!(
+            "the rights to restore could not be given up: {}; delete ClusterRoleBinding {RESTORE_BINDING} when no restore \
+             runs",
+            error.full_text()
+        )),
+    }
+}
+
+async fn try_to_give_up(context: &Context) -> Result<Option<&'static str>, ClusterError> {
+    let path = format!("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/{RESTORE_BINDING}");
+    let binding: ClusterRoleBinding = match context
+        .cluster
+        .get(&path, "reading the rights to restore")
+        .await
+    {
+        Ok(binding) => binding,
+        // Who may not even look at it does not restore by it.
+        Err(error) if error.is_not_found() || error.is_forbidden() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    // The version is that of before the Jobs are listed.
+    let Some(version) = version_on_demand(&binding.metadata) else {
+        return Ok(None);
+    };
+    if other_restores(context).await? {
+        return Ok(Some(
+            "another restore is under way and keeps the rights to restore",
+        ));
+    }
+    delete_unchanged(
+        &context.cluster,
+        &path,
+        version,
+        "giving up the rights to restore",
+    )
+    .await?;
+    Ok(Some("the rights to restore have been given up"))
+}
+
+fn version_on_demand(binding: &ObjectMeta) -> Option<&str> {
+    let annotation = binding.annotations.as_ref()?.get(RIGHTS_ANNOTATION)?;
+    (annotation == RIGHTS_ON_DEMAND).then_some(())?;
+    binding.resource_version.as_deref()
+}
+
+async fn other_restores(context: &Context) -> Result<bool, ClusterError> {
+    #[derive(serde::Deserialize)]
+    struct List {
+        items: Vec<Job>,
+    }
+    let namespace = &context.namespace;
+    let selector = encode(&format!("{OPERATION_LABEL}=restore"));
+    let path = format!("/apis/batch/v1/namespaces/{namespace}/jobs?labelSelector={selector}");
+    let list: List = context.cluster.get(&path, "listing restores").await?;
+    let ours = |job: &Job| {
+        job.metadata.uid.as_ref().is_some_and(|uid| {
+            let origin = Origin::Job { uid: uid.clone() };
+            RunId::new(&context.run.cluster_uid, namespace, &origin) == context.run.id
+        })
+    };
+    Ok(list.items.iter().any(|job| !has_ended(job) && !ours(job)))
+}
+
+fn has_ended(job: &Job) -> bool {
+    let conditions = job.status.iter().flat_map(|status| &status.conditions);
+    conditions.flatten().any(|condition| {
+        condition.status == "True" && matches!(condition.type_.as_str(), "Complete" | "Failed")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_a_binding_on_demand_is_given_up() {
+        let metadata = |annotations| ObjectMeta {
+            resource_version: Some("7".into()),
+            annotations,
+            ..ObjectMeta::default()
+        };
+        let annotated = |value: &str| {
+            metadata(Some(
+                [(RIGHTS_ANNOTATION.to_owned(), value.to_owned())].into(),
+            ))
+        };
+        assert_eq!(version_on_demand(&annotated(RIGHTS_ON_DEMAND)), Some("7"));
+        assert_eq!(version_on_demand(&annotated("standing")), None);
+        assert_eq!(version_on_demand(&metadata(None)), None);
+    }
+
+    #[test]
+    fn a_job_has_ended_when_a_condition_says_so() {
+        let job = |status: serde_json::Value| -> Job {
+            serde_json::from_value(json!({"status": status})).unwrap()
+        };
+        let condition =
+            |kind: &str, value: &str| job(json!({"conditions": [{"type": kind, "status": value}]}));
+        assert!(has_ended(&condition("Complete", "True")));
+        assert!(has_ended(&condition("Failed", "True")));
+        assert!(!has_ended(&condition("Failed", "False")));
+        assert!(!has_ended(&condition("Suspended", "True")));
+        assert!(!has_ended(&job(json!({}))));
+    }
+}
