@@ -514,13 +514,23 @@ async fn follow_to_end<R: Record>(
                 let next = format!(
                     "`kubectl ark {word} describe {name}{flag}` and `kubectl ark {word} logs {name}{flag}` show more"
                 );
-                return Err(
-                    Failure::new(exit, format!("{word} {name} {exit}: {message}"))
-                        .hint(hint.map_or_else(|| next.clone(), |hint| format!("{hint}; {next}"))),
-                );
+                return Err(Failure::new(
+                    exit,
+                    format!("{word} {name} {}: {message}", ended_as(exit)),
+                )
+                .hint(hint.map_or_else(|| next.clone(), |hint| format!("{hint}; {next}"))));
             }
         }
         tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// The exit code says what is not found or taken; this, what that means for the operation.
+fn ended_as(exit: Exit) -> &'static str {
+    match exit {
+        Exit::PartiallyFailed => "partially failed",
+        Exit::Refused => "was refused",
+        _ => "failed",
     }
 }
 
