@@ -64,7 +64,13 @@ pub fn ark_job(image: &str, archive: &Path) -> Result<()> {
         .with_context(|| format!("copying {}", program.display()))?;
     let containerfile = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Containerfile");
     let base = format!("docker-archive:{}", debian_base()?.display());
-    build(context.path(), &containerfile, image, &[("BASE", &base)], archive)
+    build(
+        context.path(),
+        &containerfile,
+        image,
+        &[("BASE", &base)],
+        archive,
+    )
 }
 
 /// buildah with a store in the cache. vfs and chroot work everywhere, also where overlay mounts and namespaces do not.
