@@ -146,7 +146,7 @@ pub struct BackupStatus {
     /// When work began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_timestamp: Option<Time>,
-    /// When the backup was complete in storage.
+    /// When the last object had been read; the upload ends a moment later.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completion_timestamp: Option<Time>,
     /// After this time the backup may be deleted.

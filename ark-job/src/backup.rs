@@ -75,6 +75,9 @@ impl Options {
             .map_err(usage("--selector"))?;
         let selector = Selector::try_from(label_selector.clone().unwrap_or_default())
             .map_err(|error| usage("--selector")(error.to_string()))?;
+        for (key, value) in &backup.labels {
+            crate::selector::check_label(key, value).map_err(usage("--labels"))?;
+        }
         let ttl = match &backup.ttl {
             Some(text) => parse_duration(text).map_err(usage("--ttl"))?,
             None => DEFAULT_TTL,
@@ -117,6 +120,11 @@ impl Options {
         })
     }
 
+    /// Whether somebody else's backup of that name will do.
+    fn keeps(&self, taken: &commit::Taken) -> bool {
+        self.if_exists == IfExists::Keep && taken.whole
+    }
+
     /// What is wanted of the types that the cluster serves.
     fn select(&self, discovery: &Discovery) -> Result<Selection, Failure> {
         let types: Vec<ResourceType> = discovery.restorable().cloned().collect();
@@ -128,12 +136,7 @@ impl Options {
         };
         let include = resolve("--include-resources", &self.spec.included_resources)?;
         let exclude = resolve("--exclude-resources", &self.spec.excluded_resources)?;
-        let resources = Filter::resources(&include, &exclude).map_err(|why| {
-            Failure::new(
-                Exit::Usage,
-                format!("--include-resources, --exclude-resources: {why}"),
-            )
-        })?;
+        let resources = Filter::resolved_resources(&include, &exclude);
         Ok(Selection {
             namespaces: self.namespaces.clone(),
             resources,
@@ -151,33 +154,32 @@ pub async fn backup(context: &Context, options: &Options) -> Result<Outcome, Fai
     let keys = BackupKeys::new(&options.name);
     let started = Timestamp::now();
     let found = commit::look(&context.store, &keys, &context.run.id).await?;
-    if let Look::Taken(by) = &found {
-        return match options.if_exists {
-            IfExists::Keep => Ok(Outcome {
-                exit: Exit::Done,
-                message: format!("backup {} is kept: {by}", options.name),
-                hint: None,
-            }),
-            IfExists::Fail => Err(commit::taken(&keys, by)),
+    if let Look::Taken(taken) = &found {
+        return if options.keeps(taken) {
+            Ok(kept(options, taken))
+        } else {
+            Err(commit::taken(&keys, &taken.by))
         };
     }
     claim(context, options, started).await?;
     let progress = Progress::default();
     let work = async {
+        let mut report = Report::default();
+        check_store(context, &mut report).await?;
         match found {
-            Look::Ours(marker) => Ok((marker.status, None)),
+            Look::Ours(marker, etag) => Ok((marker.status, etag)),
             Look::Unfinished(archive) => {
                 context.log.info(
                     "an attempt at this backup was cut off after its archive; going on from there",
                 );
                 let (marker, etag) = commit::commit(context, &keys, &archive, None).await?;
-                Ok((marker.status, Some(etag)))
+                Ok((marker.status, etag))
             }
             Look::Free | Look::Taken(_) => {
                 let (archive, names) =
-                    write_archive(context, options, &keys, started, &progress).await?;
+                    write_archive(context, options, &keys, started, &progress, report).await?;
                 let (marker, etag) = commit::commit(context, &keys, &archive, names).await?;
-                Ok((marker.status, Some(etag)))
+                Ok((marker.status, etag))
             }
         }
     };
@@ -188,9 +190,24 @@ pub async fn backup(context: &Context, options: &Options) -> Result<Outcome, Fai
     match result {
         Ok((status, etag)) => Ok(report(context, options, status, etag).await),
         Err(failure) => {
+            if failure.exit() == Exit::Conflict
+                && let Look::Taken(taken) =
+                    commit::look(&context.store, &keys, &context.run.id).await?
+                && options.keeps(&taken)
+            {
+                return Ok(kept(options, &taken));
+            }
             fail(context, options, started, failure.message()).await;
             Err(failure)
         }
+    }
+}
+
+fn kept(options: &Options, taken: &commit::Taken) -> Outcome {
+    Outcome {
+        exit: Exit::Done,
+        message: format!("backup {} is kept: {}", options.name, taken.by),
+        hint: None,
     }
 }
 
@@ -215,8 +232,10 @@ async fn claim(context: &Context, options: &Options, started: Timestamp) -> Resu
         .claim(record, &context.run.id, started)
         .await
         .map_err(|error| match &error {
-            RecordError::Busy { .. } => Failure::from_error(Exit::Conflict, &error)
-                .hint("wait for it, or choose another name"),
+            RecordError::Busy { .. } | RecordError::Elsewhere { .. } => {
+                Failure::from_error(Exit::Conflict, &error)
+                    .hint("choose another name, or wait for a backup that is in progress")
+            }
             RecordError::Cluster(_) => Failure::from_error(Exit::Failed, &error),
         })?;
     let status = status_in_progress(context, started, &Progress::default());
@@ -270,14 +289,13 @@ async fn write_archive(
     keys: &BackupKeys,
     started: Timestamp,
     progress: &Progress,
+    mut report: Report,
 ) -> Result<(Archive, Option<NameLists>), Failure> {
     let temporary = |error: std::io::Error| {
         let directory = context.temporary.display();
         Failure::new(Exit::Failed, format!("writing a temporary file in {directory}: {error}"))
             .hint("the archive is kept there until it is uploaded: give it more room (the Job's /tmp volume, or TMPDIR)")
     };
-    let mut report = Report::default();
-    check_store(context, &mut report).await?;
     let discovery = discover(&context.cluster)
         .await
         .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
@@ -424,9 +442,9 @@ async fn report(
     context: &Context,
     options: &Options,
     mut status: BackupStatus,
-    etag: Option<String>,
+    etag: String,
 ) -> Outcome {
-    status.marker_etag = etag;
+    status.marker_etag = Some(etag);
     if let Err(error) = context
         .records
         .set_status::<Backup>(&options.name, &status)
@@ -468,6 +486,21 @@ async fn report(
 /// Says in the record that there is no backup, and why.
 async fn fail(context: &Context, options: &Options, started: Timestamp, reason: &str) {
     context.log.error(reason);
+    // A twin may have completed what this attempt could not.
+    match context.records.find::<Backup>(&options.name).await {
+        Ok(Some(Backup {
+            status: Some(status),
+            ..
+        })) if matches!(
+            status.phase,
+            Some(BackupPhase::Completed | BackupPhase::PartiallyFailed)
+        ) =>
+        {
+            return;
+        }
+        Ok(_) => {}
+        Err(error) => context.log.warn(&error.full_text()),
+    }
     let status = BackupStatus {
         phase: Some(BackupPhase::Failed),
         failure_reason: Some(reason.to_owned()),

@@ -18,6 +18,13 @@ struct Pattern {
 }
 
 impl Pattern {
+    fn resource(text: &str) -> Pattern {
+        Pattern {
+            text: text.to_owned(),
+            glob: text.contains(['*', '?', '[']),
+        }
+    }
+
     fn matches(&self, name: &str) -> bool {
         if self.glob {
             glob(self.text.as_bytes(), name.as_bytes())
@@ -37,17 +44,28 @@ impl Filter {
         Filter::new("namespaces", include, exclude, namespace_pattern)
     }
 
-    /// A filter of resource types whose names have been resolved to `resource.group`.
+    /// A filter of resource types as a user names them, to be checked before any work.
     ///
     /// # Errors
     /// As [`Filter::namespaces`].
     pub fn resources(include: &[String], exclude: &[String]) -> Result<Filter, String> {
         Filter::new("resources", include, exclude, |text| {
-            Ok(Pattern {
-                text: text.to_owned(),
-                glob: text.contains(['*', '?', '[']),
-            })
+            Ok(Pattern::resource(text))
         })
+    }
+
+    /// A filter of resource types whose names have been resolved to `resource.group`. Globs have been expanded, so a
+    /// type may be on both sides; it is left out then.
+    pub fn resolved_resources(include: &[String], exclude: &[String]) -> Filter {
+        let compile = |names: &[String]| names.iter().map(|name| Pattern::resource(name)).collect();
+        Filter {
+            include: if include == ["*"] {
+                Vec::new()
+            } else {
+                compile(include)
+            },
+            exclude: compile(exclude),
+        }
     }
 
     fn new(
@@ -104,6 +122,17 @@ impl Filter {
     /// Whether names are included explicitly, or by glob.
     pub fn selects(&self) -> bool {
         !self.include.is_empty()
+    }
+
+    /// The included globs that match none of `names`.
+    pub fn idle_globs(&self, names: &[String]) -> Vec<&str> {
+        let idle =
+            |pattern: &&Pattern| pattern.glob && !names.iter().any(|name| pattern.matches(name));
+        self.include
+            .iter()
+            .filter(idle)
+            .map(|pattern| pattern.text.as_str())
+            .collect()
     }
 
     /// The included names when all are plain names: then only they need be asked for.

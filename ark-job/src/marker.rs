@@ -5,6 +5,9 @@ use crate::api::{BackupSpec, BackupStatus, FORMAT_VERSION, GROUP};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// No marker is longer, bytes: a reader need not hold more.
+pub const MAX_LENGTH: u64 = 4 << 20;
+
 /// The marker of a backup: a Backup resource with the commit record beside its status.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

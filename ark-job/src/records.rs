@@ -2,7 +2,7 @@
 //!
 //! They are written only where their CRD is served: `ark-job --storage` works in a cluster that has never seen Ark.
 
-use crate::api::{GROUP, RUN_ANNOTATION};
+use crate::api::{BackupPhase, GROUP, RUN_ANNOTATION};
 use crate::cluster::{Cluster, ClusterError, get};
 use crate::identity::RunId;
 use http::{Method, Request};
@@ -21,6 +21,7 @@ const ALIVE_WITHIN: SignedDuration = SignedDuration::from_mins(10);
 pub struct Records {
     cluster: Cluster,
     namespace: String,
+    run: RunId,
     served: Vec<String>,
 }
 
@@ -39,6 +40,16 @@ pub enum RecordError {
         /// Its last sign of life.
         heartbeat: Timestamp,
     },
+    /// The name belongs to a backup in another location.
+    #[error("{kind} {name} is that of a backup in storage location {location}")]
+    Elsewhere {
+        /// Backup or Restore.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// Where that backup is.
+        location: String,
+    },
     /// The API server said no.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
@@ -49,7 +60,11 @@ impl Records {
     ///
     /// # Errors
     /// When the API server cannot be asked.
-    pub async fn open(cluster: &Cluster, namespace: &str) -> Result<Records, ClusterError> {
+    pub async fn open(
+        cluster: &Cluster,
+        namespace: &str,
+        run: &RunId,
+    ) -> Result<Records, ClusterError> {
         #[derive(serde::Deserialize)]
         struct List {
             resources: Vec<Entry>,
@@ -72,6 +87,7 @@ impl Records {
         Ok(Records {
             cluster: cluster.clone(),
             namespace: namespace.to_owned(),
+            run: run.clone(),
             served,
         })
     }
@@ -153,6 +169,15 @@ impl Records {
                     heartbeat,
                 });
             }
+            if other != run.as_str()
+                && let Some(location) = existing.kept_elsewhere(&record)
+            {
+                return Err(RecordError::Elsewhere {
+                    kind: K::kind(&()).into_owned(),
+                    name,
+                    location,
+                });
+            }
             record.meta_mut().resource_version = existing.resource_version();
             let replaced = self
                 .write(
@@ -173,10 +198,10 @@ impl Records {
         }
     }
 
-    /// Replaces the status of the record called `name`.
+    /// Replaces the status of the record called `name`, if it is this run's.
     ///
     /// # Errors
-    /// When the API server refuses.
+    /// When the API server refuses, as it does when another run has claimed the record.
     pub async fn set_status<K: Record>(
         &self,
         name: &str,
@@ -186,7 +211,14 @@ impl Records {
             return Ok(());
         }
         // A merge would keep what an earlier attempt wrote.
-        let patch = serde_json::json!([{"op": "add", "path": "/status", "value": status}]);
+        let annotation = format!(
+            "/metadata/annotations/{}",
+            RUN_ANNOTATION.replace('/', "~1")
+        );
+        let patch = serde_json::json!([
+            {"op": "test", "path": annotation, "value": self.run},
+            {"op": "add", "path": "/status", "value": status},
+        ]);
         let path = format!("{}/status", self.path::<K>(name));
         let request = request(Method::PATCH, &path, "application/json-patch+json", &patch);
         self.cluster
@@ -221,6 +253,12 @@ impl Records {
 pub trait Record: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned {
     /// The last sign of life of the run, if the operation is in progress.
     fn alive(&self) -> Option<Timestamp>;
+
+    /// The location of a good backup that this record stands for, if `other` would be in another one: two locations
+    /// may hold backups of one name, but the record must not flip between them.
+    fn kept_elsewhere(&self, _other: &Self) -> Option<String> {
+        None
+    }
 }
 
 impl Record for crate::api::Backup {
@@ -230,6 +268,22 @@ impl Record for crate::api::Backup {
             .as_ref()
             .filter(|status| status.phase == Some(crate::api::BackupPhase::InProgress))?;
         status.heartbeat.as_ref().map(|Time(at)| *at)
+    }
+
+    fn kept_elsewhere(&self, other: &Self) -> Option<String> {
+        let phase = self.status.as_ref().and_then(|status| status.phase);
+        let good = matches!(
+            phase,
+            Some(BackupPhase::Completed | BackupPhase::PartiallyFailed)
+        );
+        let location = |record: &Self| {
+            record
+                .spec
+                .storage_location
+                .clone()
+                .unwrap_or_else(|| "(a URL)".to_owned())
+        };
+        (good && location(self) != location(other)).then(|| location(self))
     }
 }
 

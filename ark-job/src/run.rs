@@ -185,13 +185,13 @@ async fn open(
         .uid()
         .await
         .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
-    let records = Records::open(&cluster, namespace)
-        .await
-        .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
     let store = Store::open(&place, &Credentials::Chain)
         .await
         .map_err(|error| storage_failure(&error))?;
     let run = identify(&cluster_uid, namespace, environment);
+    let records = Records::open(&cluster, namespace, &run.id)
+        .await
+        .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
     Ok(Context {
         cluster,
         store,

@@ -18,6 +18,14 @@ pub fn parse(text: &str) -> Result<LabelSelector, String> {
     Ok(selector)
 }
 
+/// Checks that `key=value` can be a label.
+///
+/// # Errors
+/// A sentence that says what is wrong with it.
+pub fn check_label(key: &str, value: &str) -> Result<(), String> {
+    check_key(key).and_then(|()| check_value(value))
+}
+
 /// Splits at commas outside of parentheses.
 fn split(text: &str) -> Result<Vec<&str>, String> {
     let (mut parts, mut start, mut depth) = (Vec::new(), 0, 0u32);

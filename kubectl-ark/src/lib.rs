@@ -1,1 +1,87 @@
-//! x
+//! `kubectl ark`: turns each command into Kubernetes objects, and reads back what came of them.
+//!
+//! Data flows one way: argv → [`cli`] → [`options`] → objects ([`install`], [`render`]) → effects ([`client`],
+//! [`create`], [`wait`]) → report ([`table`], [`output`]). Everything before the effects is pure. What an operation
+//! *does* is in `ark-job`; the plugin knows only its contract, and runs it in its own process for `--local`.
+
+pub mod cli;
+pub mod options;
+// objects
+pub mod install;
+pub mod manifest;
+pub mod merge;
+pub mod names;
+pub mod pod_template;
+pub mod render;
+pub mod rights;
+// effects
+pub mod client;
+pub mod create;
+pub mod get;
+pub mod local;
+pub mod logs;
+pub mod progress;
+pub mod version;
+pub mod wait;
+// report
+pub mod age;
+pub mod describe;
+pub mod output;
+pub mod records;
+pub mod table;
+
+use ark_job::error::Failure;
+use ark_job::exit::Exit;
+use options::Plan;
+
+/// What a command needs to know of the process it runs in; read once, by `main`.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Now, for names and ages.
+    pub now: jiff::Timestamp,
+    /// The home directory, for `--local`.
+    pub home: Option<std::path::PathBuf>,
+    /// Directory for temporary files, for `--local`.
+    pub temporary: std::path::PathBuf,
+    /// A random text, for `--local`.
+    pub nonce: String,
+    /// Whether standard error is a terminal: progress bars.
+    pub terminal: bool,
+}
+
+/// Parses, resolves and runs a command line; returns how it ended.
+pub async fn run(
+    cli: cli::Cli,
+    surroundings: &Surroundings,
+    interrupt: impl Future<Output = ()>,
+) -> Result<Exit, Failure> {
+    let cli::Cli { cluster, command } = cli;
+    let plan = options::resolve(&cluster, command, surroundings)?;
+    match plan {
+        Plan::Install(options) => {
+            let client = client::connect(&cluster).await?;
+            install::run(&client, &options).await
+        }
+        Plan::Create(options) => {
+            let client = client::connect(&cluster).await?;
+            if options.local {
+                local::run(client.kube, *options, surroundings, interrupt).await
+            } else {
+                create::run(&client.kube, *options, surroundings, interrupt).await
+            }
+        }
+        Plan::Get(options) => {
+            let client = client::connect(&cluster).await?;
+            get::get(&client.kube, &options, surroundings.now).await
+        }
+        Plan::Describe(options) => {
+            let client = client::connect(&cluster).await?;
+            get::describe(&client.kube, &options, surroundings.now).await
+        }
+        Plan::Logs(options) => {
+            let client = client::connect(&cluster).await?;
+            logs::run(&client.kube, &options, interrupt).await
+        }
+        Plan::Version(options) => version::run(&cluster, &options).await,
+    }
+}

@@ -1,1 +1,90 @@
-fn main() {}
+//! `kubectl-ark`: reads arguments, environment and signals; everything else is the library's.
+
+use anyhow::Context as _;
+use ark_job::exit::Exit;
+use clap::Parser;
+use kubectl_ark::Surroundings;
+use kubectl_ark::cli::Cli;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+/// Threads for files and compression of `--local`, as in ark-job.
+const BLOCKING_THREADS: usize = 4;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; clap prints them to stdout.
+            let exit = if error.use_stderr() {
+                Exit::Usage
+            } else {
+                Exit::Done
+            };
+            return if error.print().is_ok() {
+                exit.into()
+            } else {
+                Exit::Failed.into()
+            };
+        }
+    };
+    match start(cli) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            Exit::Failed.into()
+        }
+    }
+}
+
+fn start(cli: Cli) -> anyhow::Result<Exit> {
+    // rustls cannot choose between providers by itself when several crates bring one.
+    if rustls::crypto::ring::default_provider()
+        .install_default()
+        .is_err()
+    {
+        anyhow::bail!("a TLS provider was installed already");
+    }
+    let surroundings = surroundings()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()
+        .context("starting the runtime")?;
+    let result =
+        runtime.block_on(async { kubectl_ark::run(cli, &surroundings, interrupted()).await });
+    // A request that hangs must not keep us from ending.
+    runtime.shutdown_background();
+    Ok(match result {
+        Ok(exit) => exit,
+        Err(failure) => {
+            eprintln!("error: {}", failure.message());
+            if let Some(hint) = failure.next_step() {
+                eprintln!("hint: {hint}");
+            }
+            failure.exit()
+        }
+    })
+}
+
+fn surroundings() -> anyhow::Result<Surroundings> {
+    let mut random = [0; 16];
+    rustls::crypto::ring::default_provider()
+        .secure_random
+        .fill(&mut random)
+        .map_err(|_| anyhow::anyhow!("the system has no random numbers"))?;
+    Ok(Surroundings {
+        now: jiff::Timestamp::now(),
+        home: std::env::home_dir(),
+        temporary: std::env::temp_dir(),
+        nonce: hex::encode(random),
+        terminal: std::io::stderr().is_terminal(),
+    })
+}
+
+/// Completes on Ctrl-C.
+async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -40,7 +40,7 @@ async fn moto() -> Result<()> {
             "s3://{}/prefix?endpoint={url}&path-style=true&region=us-east-1",
             bucket.name()
         ),
-        Known::Good,
+        Known::RacyCompletion,
     )
     .await
 }

@@ -44,7 +44,7 @@ pub struct Head {
     pub spec: BackupSpec,
     /// What came of it.
     pub status: BackupStatus,
-    /// What is inside, by type, in the order they were read.
+    /// What is inside, by type, sorted by `resource`.
     pub types: Vec<TypeEntry>,
     /// Snapshots of volumes.
     #[serde(default)]

@@ -16,7 +16,7 @@ use crate::error::Failure;
 use crate::exit::Exit;
 use crate::identity::RunId;
 use crate::layout::BackupKeys;
-use crate::marker::{ArchiveDigest, Commit, FileDigest, Marker, Metadata};
+use crate::marker::{ArchiveDigest, Commit, FileDigest, MAX_LENGTH, Marker, Metadata};
 use crate::run::{Context, storage_failure};
 use crate::store::{Created, Spool, SpoolReader, Store, StoreError};
 use bytes::Bytes;
@@ -28,8 +28,6 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// No marker is longer.
-const MARKER_MAX: u64 = 4 << 20;
 /// Files up to this size are written from memory, larger ones from a temporary file.
 const SMALL: usize = 1 << 20;
 
@@ -37,12 +35,29 @@ const SMALL: usize = 1 << 20;
 pub enum Look {
     /// Nothing.
     Free,
-    /// The backup of this run.
-    Ours(Box<Marker>),
+    /// The backup of this run, and the ETag of its marker.
+    Ours(Box<Marker>, String),
     /// An archive of this run without a marker: an attempt that was cut off.
     Unfinished(Box<Archive>),
-    /// Something of somebody else: who, and what.
-    Taken(String),
+    /// Something of somebody else.
+    Taken(Taken),
+}
+
+/// Somebody else's.
+pub struct Taken {
+    /// Who, and what.
+    pub by: String,
+    /// Whether it is a whole backup, which can be kept.
+    pub whole: bool,
+}
+
+impl Taken {
+    fn not_whole(by: impl Into<String>) -> Look {
+        Look::Taken(Taken {
+            by: by.into(),
+            whole: false,
+        })
+    }
 }
 
 /// An archive in storage.
@@ -67,67 +82,112 @@ pub async fn look(store: &Store, keys: &BackupKeys, run: &RunId) -> Result<Look,
         .collect()
         .await
         .map_err(|error| storage_failure(&error))?;
-    let has = |key: &str| listed.iter().any(|object| object.key == key);
-    if has(&keys.tombstone()) {
-        return Ok(Look::Taken("a backup of that name is being deleted".into()));
+    let find = |key: &str| listed.iter().find(|object| object.key == key);
+    if find(&keys.tombstone()).is_some() {
+        return Ok(Taken::not_whole("a backup of that name is being deleted"));
     }
-    if has(&keys.marker()) {
-        return look_at_marker(store, keys, run).await;
+    let archive = find(&keys.archive());
+    if let Some(marker) = find(&keys.marker()) {
+        return look_at_marker(
+            store,
+            keys,
+            run,
+            &marker.etag,
+            archive.map(|archive| archive.length),
+        )
+        .await;
     }
-    if has(&keys.archive()) {
-        return look_at_archive(store, keys, run).await;
+    if archive.is_some() {
+        return look_at_archive(store, keys, run, find(&keys.velero_backup()).is_some()).await;
     }
-    if has(&keys.velero_backup()) {
-        return Ok(Look::Taken(
-            "Velero, or a run that was cut off, has a backup of that name".into(),
+    if find(&keys.velero_backup()).is_some() {
+        return Ok(Taken::not_whole(
+            "Velero, or a run that was cut off, has begun a backup of that name",
         ));
     }
     Ok(Look::Free)
 }
 
-async fn look_at_marker(store: &Store, keys: &BackupKeys, run: &RunId) -> Result<Look, Failure> {
+/// Whose is the marker, and is its archive there?
+async fn look_at_marker(
+    store: &Store,
+    keys: &BackupKeys,
+    run: &RunId,
+    etag: &str,
+    archive: Option<u64>,
+) -> Result<Look, Failure> {
     let key = keys.marker();
     let Some(json) = store
-        .get(&key, MARKER_MAX)
+        .get(&key, MAX_LENGTH)
         .await
         .map_err(|error| storage_failure(&error))?
     else {
         return Ok(Look::Free);
     };
-    Ok(match Marker::from_json(&json) {
-        Ok(marker) if marker.commit.run_id == run.as_str() => Look::Ours(Box::new(marker)),
-        Ok(marker) => Look::Taken(format!(
-            "run {} of cluster {} has made a backup of that name",
-            marker.commit.run_id, marker.commit.cluster_uid
-        )),
-        Err(error) => Look::Taken(format!(
-            "{key} is there, but {}",
-            crate::error::chain(&error)
-        )),
-    })
-}
-
-async fn look_at_archive(store: &Store, keys: &BackupKeys, run: &RunId) -> Result<Look, Failure> {
-    let Some(archive) = open_archive(store, keys).await? else {
-        return Ok(Look::Free);
+    let marker = match Marker::from_json(&json) {
+        Ok(marker) => marker,
+        Err(error) => {
+            return Ok(Taken::not_whole(format!(
+                "{key} is there, but {}",
+                crate::error::chain(&error)
+            )));
+        }
     };
-    let head = &archive.footer.head;
-    Ok(if head.run_id == run.as_str() {
-        Look::Unfinished(Box::new(archive))
-    } else {
-        Look::Taken(format!(
-            "run {} of cluster {} has written an archive of that name and not committed it (yet)",
-            head.run_id, head.cluster_uid
-        ))
+    let whole = archive == Some(marker.commit.archive.length);
+    if marker.commit.run_id != run.as_str() {
+        let (run, cluster) = (&marker.commit.run_id, &marker.commit.cluster_uid);
+        let by = format!("run {run} of cluster {cluster} has made a backup of that name");
+        return Ok(Look::Taken(Taken { by, whole }));
+    }
+    if !whole {
+        let text = format!(
+            "{key} says that this backup is complete, but its archive is missing or has another length"
+        );
+        return Err(Failure::new(Exit::Integrity, text)
+            .hint("back up under another name, and delete this one"));
+    }
+    Ok(Look::Ours(Box::new(marker), etag.to_owned()))
+}
+
+async fn look_at_archive(
+    store: &Store,
+    keys: &BackupKeys,
+    run: &RunId,
+    velero: bool,
+) -> Result<Look, Failure> {
+    Ok(match open_archive(store, keys).await? {
+        Stored::Nothing => Look::Free,
+        Stored::Foreign => Look::Taken(Taken {
+            by: "another program has a backup of that name".into(),
+            whole: velero,
+        }),
+        Stored::Ours(archive) if archive.footer.head.run_id == run.as_str() => {
+            Look::Unfinished(archive)
+        }
+        Stored::Ours(archive) => {
+            let head = &archive.footer.head;
+            Taken::not_whole(format!(
+                "run {} of cluster {} has written an archive of that name and not committed it (yet)",
+                head.run_id, head.cluster_uid
+            ))
+        }
     })
 }
 
-/// Reads the footer of the archive in storage, if there is an archive.
-async fn open_archive(store: &Store, keys: &BackupKeys) -> Result<Option<Archive>, Failure> {
+/// What is stored under an archive's key.
+enum Stored {
+    Nothing,
+    /// An archive without our footer.
+    Foreign,
+    Ours(Box<Archive>),
+}
+
+/// Reads the footer of the archive in storage.
+async fn open_archive(store: &Store, keys: &BackupKeys) -> Result<Stored, Failure> {
     let key = keys.archive();
     let failed = |error: StoreError| storage_failure(&error);
     let Some(meta) = store.head(&key).await.map_err(failed)? else {
-        return Ok(None);
+        return Ok(Stored::Nothing);
     };
     let damaged = |error: ReadError| {
         Failure::new(
@@ -140,18 +200,22 @@ async fn open_archive(store: &Store, keys: &BackupKeys) -> Result<Option<Archive
         .get_range(&key, tail_start..meta.length)
         .await
         .map_err(failed)?;
-    let place = read::locate(&tail, meta.length).map_err(damaged)?;
+    let place = match read::locate(&tail, meta.length) {
+        Ok(place) => place,
+        Err(ReadError::NoFooter) => return Ok(Stored::Foreign),
+        Err(error) => return Err(damaged(error)),
+    };
     let bytes = store
         .get_range(&key, place.offset..place.offset + place.length)
         .await
         .map_err(failed)?;
     let footer = read::footer(&bytes, &place).map_err(damaged)?;
-    Ok(Some(Archive {
+    Ok(Stored::Ours(Box::new(Archive {
         footer,
         place,
         length: meta.length,
         etag: meta.etag,
-    }))
+    })))
 }
 
 /// After the upload: whose archive is in storage? Our own, or that of a twin, whose place we then take.
@@ -162,12 +226,21 @@ async fn open_archive(store: &Store, keys: &BackupKeys) -> Result<Option<Archive
 /// # Errors
 /// [`Exit::Conflict`] when it is a stranger's.
 pub async fn settle(context: &Context, keys: &BackupKeys) -> Result<Archive, Failure> {
-    let Some(stored) = open_archive(&context.store, keys).await? else {
-        let gone = format!(
-            "{} was there and is gone: a deletion is under way",
-            keys.archive()
-        );
-        return Err(Failure::new(Exit::Failed, gone));
+    let stored = match open_archive(&context.store, keys).await? {
+        Stored::Ours(stored) => *stored,
+        Stored::Foreign => {
+            return Err(taken(
+                keys,
+                "another program has written an archive of that name meanwhile",
+            ));
+        }
+        Stored::Nothing => {
+            let gone = format!(
+                "{} was there and is gone: a deletion is under way",
+                keys.archive()
+            );
+            return Err(Failure::new(Exit::Failed, gone));
+        }
     };
     let head = &stored.footer.head;
     if head.run_id != context.run.id.as_str() {
@@ -242,7 +315,7 @@ pub async fn commit(
     }
     let marker = marker(archive, files);
     let etag = put_marker(context, keys, &marker).await?;
-    hold(context, keys, archive).await?;
+    hold(context, keys, archive, &etag).await?;
     Ok((marker, etag))
 }
 
@@ -332,32 +405,34 @@ async fn put_marker(
     keys: &BackupKeys,
     marker: &Marker,
 ) -> Result<String, Failure> {
-    let key = keys.marker();
     let failed = |error: StoreError| storage_failure(&error);
-    match context
+    let created = context
         .store
-        .put_new(&key, marker.to_json().into())
+        .put_new(&keys.marker(), marker.to_json().into())
         .await
-        .map_err(failed)?
-    {
-        Created::New { etag } => Ok(etag),
-        Created::Exists => match look_at_marker(&context.store, keys, &context.run.id).await? {
-            Look::Ours(_) => {
-                let meta = context.store.head(&key).await.map_err(failed)?;
-                Ok(meta.map(|meta| meta.etag).unwrap_or_default())
-            }
-            Look::Taken(by) => Err(taken(keys, &by)),
-            _ => Err(Failure::new(
-                Exit::Failed,
-                format!("{key} was there and is gone: a deletion is under way"),
-            )),
-        },
+        .map_err(failed)?;
+    if let Created::New { etag } = created {
+        return Ok(etag);
+    }
+    match look(&context.store, keys, &context.run.id).await? {
+        Look::Ours(found, etag) if found.commit.archive == marker.commit.archive => Ok(etag),
+        Look::Taken(found) => Err(taken(keys, &found.by)),
+        // Somebody is deleting, or a store that let two archives succeed shows one and then the other.
+        _ => Err(Failure::new(
+            Exit::Failed,
+            format!("{} changed while it was being committed", keys.directory()),
+        )),
     }
 }
 
 /// Looks again after the marker: a deletion that began before it must not leave a marker without a backup, nor a store
 /// that let two archives succeed a marker of the wrong one.
-async fn hold(context: &Context, keys: &BackupKeys, archive: &Archive) -> Result<(), Failure> {
+async fn hold(
+    context: &Context,
+    keys: &BackupKeys,
+    archive: &Archive,
+    etag: &str,
+) -> Result<(), Failure> {
     let store = &context.store;
     let failed = |error: StoreError| storage_failure(&error);
     let tombstone = store.head(&keys.tombstone()).await.map_err(failed)?;
@@ -365,7 +440,13 @@ async fn hold(context: &Context, keys: &BackupKeys, archive: &Archive) -> Result
     if tombstone.is_none() && stored.is_some_and(|stored| stored.etag == archive.etag) {
         return Ok(());
     }
-    store.delete(&keys.marker(), None).await.map_err(failed)?;
+    let marker = store.head(&keys.marker()).await.map_err(failed)?;
+    if let Some(marker) = marker.filter(|marker| marker.etag == etag) {
+        store
+            .delete(&keys.marker(), marker.version.as_deref())
+            .await
+            .map_err(failed)?;
+    }
     let directory = keys.directory();
     Err(Failure::new(
         Exit::Failed,

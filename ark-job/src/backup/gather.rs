@@ -27,6 +27,9 @@ const TYPES_AT_ONCE: usize = 4;
 /// Types asked at once where they stand, before the instant is fixed.
 const PROBES_AT_ONCE: usize = 8;
 
+/// Velero unpacks objects into files called `<name>.json`, and a file's name has at most 255 bytes.
+const VELERO_NAME_MAX: usize = 250;
+
 const NAMESPACES: &str = "namespaces";
 const VOLUMES: &str = "persistentvolumes";
 const CLAIMS: &str = "persistentvolumeclaims";
@@ -172,7 +175,7 @@ pub async fn gather<N: Names>(
         names: Mutex::new(names),
         skipped: AtomicU64::new(0),
     };
-    let known = gatherer.check_namespaces(&wanted).await?;
+    let known = gatherer.check_namespaces().await?;
     let mut entries = Vec::new();
     let of_scope = |namespaced: bool| {
         wanted
@@ -195,6 +198,7 @@ pub async fn gather<N: Names>(
             "{skipped} objects that are being deleted or carry an exclude label were left out"
         ));
     }
+    entries.sort_by(|a, b| a.resource.cmp(&b.resource));
     Ok(Gathered {
         types: entries,
         resource_version: gatherer.instant.version,
@@ -207,9 +211,17 @@ impl Selection {
         self.namespaces.is_everything() && self.selector.selects_all()
     }
 
+    /// Whether a type that is not selected comes along for what needs it: custom resources bring their definition.
+    fn brings(&self, resource: &str) -> bool {
+        resource == DEFINITIONS
+            && !self.resources.includes(resource)
+            && !self.resources.excludes(resource)
+    }
+
     /// Whether objects of a type may be in the backup.
     fn may_include(&self, candidate: &ResourceType) -> bool {
-        self.resources.includes(&candidate.group_resource())
+        let resource = candidate.group_resource();
+        (self.resources.includes(&resource) || self.brings(&resource))
             && (candidate.namespaced || self.cluster_resources != Some(false))
             && (candidate.namespaced
                 || self.cluster_resources == Some(true)
@@ -219,12 +231,9 @@ impl Selection {
     }
 }
 
-/// Fixes the instant: the revision at which all types are read.
-///
-/// Every type is asked where it stands, between two looks at the namespaces: a type that stands outside of what the two
-/// looks span is not kept in the same etcd, and its revisions cannot be compared.
-async fn fix_instant(cluster: &Cluster, types: &[&ResourceType]) -> Result<Instant, GatherError> {
-    let namespaces = ResourceType {
+/// The type of namespaces, which every cluster has.
+fn namespaces_type() -> ResourceType {
+    ResourceType {
         group: String::new(),
         version: "v1".into(),
         resource: NAMESPACES.into(),
@@ -233,7 +242,15 @@ async fn fix_instant(cluster: &Cluster, types: &[&ResourceType]) -> Result<Insta
         namespaced: false,
         short_names: Vec::new(),
         verbs: Vec::new(),
-    };
+    }
+}
+
+/// Fixes the instant: the revision at which all types are read.
+///
+/// Every type is asked where it stands, between two looks at the namespaces: a type that stands outside of what the two
+/// looks span is not kept in the same etcd, and its revisions cannot be compared.
+async fn fix_instant(cluster: &Cluster, types: &[&ResourceType]) -> Result<Instant, GatherError> {
+    let namespaces = namespaces_type();
     let look = async || {
         let version = current_version(cluster, &namespaces).await?;
         let number = version
@@ -287,46 +304,49 @@ impl<'a, N: Names> Gatherer<'a, N> {
     }
 
     /// The included namespaces that exist, in the order of keys, when they were named one by one.
-    async fn check_namespaces(
-        &self,
-        wanted: &[&ResourceType],
-    ) -> Result<Option<Vec<String>>, GatherError> {
-        let Some(mut plain) = self.selection.namespaces.plain_names() else {
+    ///
+    /// One that does not exist is an error: whoever named it expects it in the backup.
+    async fn check_namespaces(&self) -> Result<Option<Vec<String>>, GatherError> {
+        let filter = &self.selection.namespaces;
+        if !filter.selects() {
             return Ok(None);
-        };
-        // The order of `<namespace>/<name>`, in which `a-b/` comes before `a/`.
-        plain.sort_by_key(|name| format!("{name}/"));
-        plain.dedup();
-        let Some(namespaces) = wanted
-            .iter()
-            .find(|candidate| candidate.group_resource() == NAMESPACES)
-        else {
-            return Ok(Some(plain.into_iter().map(str::to_owned).collect()));
-        };
-        let mut existing = BTreeSet::new();
-        let mut list = List::new(self.cluster, namespaces, None, None, self.at(namespaces));
+        }
+        let namespaces = namespaces_type();
+        let mut existing = Vec::new();
+        let mut list = List::new(
+            self.cluster,
+            &namespaces,
+            None,
+            None,
+            At::Exact(self.instant.version.clone()),
+        );
         while let Some(batch) = list.next().await? {
             for item in batch.items() {
                 let metadata = item
                     .metadata()
-                    .map_err(|source| malformed(namespaces, source))?;
-                if plain.contains(&&*metadata.name) {
-                    existing.insert(metadata.name.into_owned());
+                    .map_err(|source| malformed(&namespaces, source))?;
+                if filter.includes(&metadata.name) {
+                    existing.push(metadata.name.into_owned());
                 }
             }
         }
-        for name in plain.iter().filter(|name| !existing.contains(**name)) {
+        for glob in filter.idle_globs(&existing) {
+            self.warn(format!("no namespace matches {glob}"));
+        }
+        let Some(plain) = filter.plain_names() else {
+            return Ok(None);
+        };
+        for name in plain
+            .iter()
+            .filter(|name| !existing.iter().any(|known| known == *name))
+        {
             let text = format!("namespace {name} was asked for but does not exist");
             self.log.error(&text);
             self.report().error(About::Operation, text);
         }
-        Ok(Some(
-            plain
-                .into_iter()
-                .filter(|name| existing.contains(*name))
-                .map(str::to_owned)
-                .collect(),
-        ))
+        // The order of `<namespace>/<name>`, in which `a-b/` comes before `a/`.
+        existing.sort_by_key(|name| format!("{name}/"));
+        Ok(Some(existing))
     }
 
     fn at(&self, candidate: &ResourceType) -> At {
@@ -362,7 +382,12 @@ impl<'a, N: Names> Gatherer<'a, N> {
     ) -> Result<Option<TypeEntry>, GatherError> {
         let resource = candidate.group_resource();
         if let Some(Apart::Failed(error)) = self.instant.apart.get(&resource) {
-            self.type_failed(&resource, error);
+            if error.is_not_found() {
+                self.log
+                    .info(&format!("{resource} has gone since it was discovered"));
+            } else {
+                self.type_failed(&resource, error);
+            }
             return Ok(None);
         }
         let mut reading = Reading {
@@ -459,6 +484,7 @@ impl<'a, N: Names> Gatherer<'a, N> {
                 candidate.group_resource(),
                 metadata.name
             );
+            self.log.error(&text);
             self.report().error(about, text);
             return Ok(());
         }
@@ -471,6 +497,15 @@ impl<'a, N: Names> Gatherer<'a, N> {
         if metadata.deletion_timestamp.is_some() || metadata.is_excluded() {
             self.skipped.fetch_add(1, Ordering::Relaxed);
             return Ok(());
+        }
+        if metadata.name.len() > VELERO_NAME_MAX {
+            let text = format!(
+                "{} {}: its name is too long for Velero to restore",
+                candidate.group_resource(),
+                metadata.name
+            );
+            self.report()
+                .warn(namespace.map_or(About::Cluster, About::Namespace), text);
         }
         self.note_needs(candidate, &metadata, item)?;
         let prefix: &[u8] = if item.typed { &[] } else { &reading.prefix };
@@ -497,6 +532,9 @@ impl<'a, N: Names> Gatherer<'a, N> {
         let selection = self.selection;
         if let Some(namespace) = &metadata.namespace {
             return Ok(selection.namespaces.includes(namespace));
+        }
+        if selection.brings(&candidate.group_resource()) {
+            return self.is_needed(candidate, metadata, item);
         }
         if selection.is_everything() {
             return Ok(true);

@@ -7,10 +7,12 @@ use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+#[cfg(target_os = "linux")]
+use ark_tests::NodeCluster;
 use ark_tests::process::{self, Identity};
 use ark_tests::{ControlPlane, MotoServer, Options, S3Server, cache, prerequisites, wait_until};
 use clap::{Args, Parser, Subcommand};
@@ -89,10 +91,16 @@ struct State {
     inside: Vec<String>,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
     let result = run(Arguments::parse().command);
     process::end_all();
-    result
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn run(action: Action) -> Result<()> {
@@ -257,17 +265,10 @@ fn exports(state: &State) -> String {
 
 /// Starts everything, writes the state, and waits for the signal that ends it (see `process`).
 async fn hold(path: &Path, size: &Size) -> Result<()> {
-    let (s3, moto) = (S3Server::start().await?, MotoServer::start().await?);
+    let (s3, moto, cluster) =
+        tokio::try_join!(S3Server::start(), MotoServer::start(), start(size))?;
     s3.bucket("ark").await?;
-    let held = if size.control_plane_only {
-        let options = Options {
-            controller_manager: true,
-            ..Options::default()
-        };
-        Held::without_node(ControlPlane::start(options).await?, &s3, &moto)?
-    } else {
-        Held::with_node(&s3, &moto).await?
-    };
+    let held = Held::new(cluster, &s3, &moto)?;
     let state = State {
         holder: Identity::of(std::process::id()).context("this process lives")?,
         environment: held.environment,
@@ -279,45 +280,68 @@ async fn hold(path: &Path, size: &Size) -> Result<()> {
     std::future::pending().await
 }
 
+/// A cluster of either size.
+enum Cluster {
+    Small(Box<ControlPlane>),
+    #[cfg(target_os = "linux")]
+    Whole(Box<NodeCluster>),
+}
+
+#[cfg(target_os = "linux")]
+async fn start(size: &Size) -> Result<Cluster> {
+    if size.control_plane_only {
+        return start_small().await;
+    }
+    let cluster = NodeCluster::start(Options::default()).await?;
+    Ok(Cluster::Whole(Box::new(cluster)))
+}
+
+#[cfg(not(target_os = "linux"))]
+async fn start(size: &Size) -> Result<Cluster> {
+    if !size.control_plane_only {
+        node_prerequisites()?;
+    }
+    start_small().await
+}
+
+async fn start_small() -> Result<Cluster> {
+    let options = Options {
+        controller_manager: true,
+        ..Options::default()
+    };
+    let cluster = ControlPlane::start(options).await?;
+    Ok(Cluster::Small(Box::new(cluster)))
+}
+
 /// What lives as long as the process.
 struct Held {
     environment: BTreeMap<String, String>,
     inside: Vec<String>,
-    _cluster: Box<dyn std::any::Any>,
+    _cluster: Cluster,
 }
 
 impl Held {
-    fn without_node(cluster: ControlPlane, s3: &S3Server, moto: &MotoServer) -> Result<Self> {
-        let path = write_programs(&cluster, &[])?;
-        let environment = environment(&cluster, path, s3.url(), moto.url());
+    fn new(cluster: Cluster, s3: &S3Server, moto: &MotoServer) -> Result<Self> {
+        let (environment, inside) = match &cluster {
+            Cluster::Small(cluster) => {
+                let path = write_programs(cluster, &[])?;
+                (environment(cluster, path, s3.url(), moto.url()), Vec::new())
+            }
+            #[cfg(target_os = "linux")]
+            Cluster::Whole(cluster) => {
+                let path = write_programs(cluster, &cluster.command_prefix())?;
+                let (s3, moto) = (cluster.expose(s3.url())?, cluster.expose(moto.url())?);
+                (
+                    environment(cluster, path, &s3, &moto),
+                    cluster.inside_prefix(),
+                )
+            }
+        };
         Ok(Held {
             environment,
-            inside: Vec::new(),
-            _cluster: Box::new(cluster),
+            inside,
+            _cluster: cluster,
         })
-    }
-
-    #[cfg(target_os = "linux")]
-    async fn with_node(s3: &S3Server, moto: &MotoServer) -> Result<Self> {
-        let cluster = ark_tests::NodeCluster::start(Options::default()).await?;
-        let path = write_programs(&cluster, &cluster.command_prefix())?;
-        let environment = environment(
-            &cluster,
-            path,
-            &cluster.expose(s3.url())?,
-            &cluster.expose(moto.url())?,
-        );
-        Ok(Held {
-            environment,
-            inside: cluster.inside_prefix(),
-            _cluster: Box::new(cluster),
-        })
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    async fn with_node(_: &S3Server, _: &MotoServer) -> Result<Self> {
-        node_prerequisites()?;
-        unreachable!("refused above")
     }
 }
 

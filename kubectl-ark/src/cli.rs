@@ -1,0 +1,429 @@
+//! The command line of `kubectl ark`: what was typed, and nothing else.
+//!
+//! Flags that `ark-job` has too are its own types, flattened; [`crate::options`] turns everything into typed values.
+
+use ark_job::api::{AccessMode, DEFAULT_LOCATION, DEFAULT_NAMESPACE};
+use ark_job::args::{BackupFlags, ExitFlags, RestoreFlags, StorageFlags};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Disaster recovery and migration for Kubernetes, with nothing running between operations.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "kubectl-ark",
+    bin_name = "kubectl ark",
+    version,
+    about,
+    max_term_width = 120,
+    infer_subcommands = false,
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 partially failed, 4 refused (restore-only), 5 integrity, \
+                  10 not found, 11 name taken, 130 interrupted."
+)]
+pub struct Cli {
+    /// Flags of every command
+    #[command(flatten)]
+    pub cluster: ClusterFlags,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Which cluster, and where Ark is in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Cluster")]
+pub struct ClusterFlags {
+    /// Ark's own namespace (not that of what is backed up)
+    #[arg(long, short = 'n', global = true, env = "ARK_NAMESPACE",
+        hide_env_values = true, default_value = DEFAULT_NAMESPACE, value_name = "NAMESPACE")]
+    pub namespace: String,
+    /// Context of the kubeconfig to use
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Path of the kubeconfig file to use
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// The commands; each noun's verbs may also be written verb first, as in Ark: `kubectl ark get backups`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Install or upgrade Ark in the cluster: resource types, rights, pod settings, storage location
+    Install(Box<InstallArgs>),
+    /// Create and look at backups
+    #[command(subcommand, alias = "backups")]
+    Backup(BackupCommand),
+    /// Create and look at restores
+    #[command(subcommand, alias = "restores")]
+    Restore(RestoreCommand),
+    /// Create a backup or a restore
+    #[command(subcommand)]
+    Create(CreateCommand),
+    /// List backups or restores
+    #[command(subcommand)]
+    Get(GetCommand),
+    /// Show backups or restores in full
+    #[command(subcommand)]
+    Describe(DescribeCommand),
+    /// Show the log of a backup or a restore
+    #[command(subcommand)]
+    Logs(LogsCommand),
+    /// Show the versions of the plugin and of what is installed
+    Version(VersionArgs),
+}
+
+/// `kubectl ark backup …`
+#[derive(Clone, Debug, Subcommand)]
+pub enum BackupCommand {
+    /// Back up the cluster's objects, by a Job
+    Create(Box<BackupCreateArgs>),
+    /// List backups
+    #[command(alias = "list")]
+    Get(GetArgs),
+    /// Show backups in full
+    Describe(DescribeArgs),
+    /// Show the log of a backup
+    Logs(LogsArgs),
+}
+
+/// `kubectl ark restore …`
+#[derive(Clone, Debug, Subcommand)]
+pub enum RestoreCommand {
+    /// Restore objects from a backup, by a Job
+    Create(Box<RestoreCreateArgs>),
+    /// List restores
+    #[command(alias = "list")]
+    Get(GetArgs),
+    /// Show restores in full
+    Describe(DescribeArgs),
+    /// Show the log of a restore
+    Logs(LogsArgs),
+}
+
+/// `kubectl ark create …`
+#[derive(Clone, Debug, Subcommand)]
+pub enum CreateCommand {
+    /// Back up the cluster's objects, by a Job
+    Backup(Box<BackupCreateArgs>),
+    /// Restore objects from a backup, by a Job
+    Restore(Box<RestoreCreateArgs>),
+}
+
+/// `kubectl ark get …`
+#[derive(Clone, Debug, Subcommand)]
+pub enum GetCommand {
+    /// List backups
+    #[command(alias = "backup")]
+    Backups(GetArgs),
+    /// List restores
+    #[command(alias = "restore")]
+    Restores(GetArgs),
+}
+
+/// `kubectl ark describe …`
+#[derive(Clone, Debug, Subcommand)]
+pub enum DescribeCommand {
+    /// Show backups in full
+    #[command(alias = "backups")]
+    Backup(DescribeArgs),
+    /// Show restores in full
+    #[command(alias = "restores")]
+    Restore(DescribeArgs),
+}
+
+/// `kubectl ark logs …`
+#[derive(Clone, Debug, Subcommand)]
+pub enum LogsCommand {
+    /// Show the log of a backup
+    Backup(LogsArgs),
+    /// Show the log of a restore
+    Restore(LogsArgs),
+}
+
+/// `kubectl ark backup create`
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "A Job named backup-NAME does the work; this command returns when it is created, unless --wait is given."
+)]
+pub struct BackupCreateArgs {
+    /// Name of the backup
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Where backups are
+    #[command(flatten)]
+    pub storage: StorageFlags,
+    /// What goes in
+    #[command(flatten)]
+    pub backup: BackupFlags,
+    /// Exit code
+    #[command(flatten)]
+    pub exit: ExitFlags,
+    /// The Job
+    #[command(flatten)]
+    pub job: JobFlags,
+}
+
+/// `kubectl ark restore create`
+#[derive(Clone, Debug, Args)]
+#[command(
+    override_usage = "kubectl ark restore create BACKUP [OPTIONS]\n       kubectl ark restore create [NAME] --from-backup BACKUP [OPTIONS]",
+    after_help = "A Job named restore-NAME does the work; this command returns when it is created, unless --wait is given."
+)]
+pub struct RestoreCreateArgs {
+    /// The backup to restore; with --from-backup: the name of the restore, <BACKUP>-<YYYYMMDDhhmmss> by default
+    #[arg(value_name = "BACKUP | NAME")]
+    pub name: Option<String>,
+    /// The backup to restore
+    #[arg(long, value_name = "BACKUP")]
+    pub from_backup: Option<String>,
+    /// Where backups are
+    #[command(flatten)]
+    pub storage: StorageFlags,
+    /// What comes back
+    #[command(flatten)]
+    pub restore: RestoreFlags,
+    /// Exit code
+    #[command(flatten)]
+    pub exit: ExitFlags,
+    /// The Job
+    #[command(flatten)]
+    pub job: JobFlags,
+}
+
+/// How an operation is run, and what is printed.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Job")]
+pub struct JobFlags {
+    /// Wait until it is done, showing progress; the exit code is the operation's
+    #[arg(long, short = 'w')]
+    pub wait: bool,
+    /// client: print what would be created, and create nothing
+    #[arg(long, value_enum, value_name = "none|client", default_value_t, num_args = 0..=1, require_equals = true, default_missing_value = "client", hide_possible_values = true)]
+    pub dry_run: DryRun,
+    /// Print the created objects
+    #[arg(long, short = 'o', value_enum, value_name = "FORMAT")]
+    pub output: Option<CreateFormat>,
+    /// Do it in this process with your own rights, without a Job; storage is ~/.kubectl-ark/backups unless given
+    #[arg(long, conflicts_with_all = ["dry_run", "output", "ttl_after_finished", "deadline"])]
+    pub local: bool,
+    /// Keep the finished Job this long, or 'never' delete it
+    #[arg(
+        long,
+        value_name = "DURATION|never",
+        default_value = DEFAULT_TTL_AFTER_FINISHED
+    )]
+    pub ttl_after_finished: String,
+    /// End the Job after this time, all retries included; 0 is no limit
+    #[arg(long, value_name = "DURATION", default_value = DEFAULT_DEADLINE)]
+    pub deadline: String,
+}
+
+/// A day: long enough to look at what happened, short enough that Jobs do not pile up.
+pub const DEFAULT_TTL_AFTER_FINISHED: &str = "24h";
+/// Far longer than any operation takes; ends a Job that hangs before the next night's one starts.
+pub const DEFAULT_DEADLINE: &str = "6h";
+
+/// Whether anything is created.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DryRun {
+    /// Create
+    #[default]
+    None,
+    /// Only print
+    Client,
+}
+
+/// How created objects are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CreateFormat {
+    /// As YAML
+    Yaml,
+    /// As JSON
+    Json,
+    /// type/name
+    Name,
+}
+
+/// How listed objects are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum GetFormat {
+    /// A table
+    #[default]
+    Table,
+    /// A table with more columns
+    Wide,
+    /// As JSON
+    Json,
+    /// As YAML
+    Yaml,
+    /// type/name
+    Name,
+}
+
+/// `… get`
+#[derive(Clone, Debug, Args)]
+pub struct GetArgs {
+    /// Names; all without
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Only those whose labels match
+    #[arg(long, short = 'l', value_name = "SELECTOR", conflicts_with = "names")]
+    pub selector: Option<String>,
+    /// How to print them
+    #[arg(long, short = 'o', value_enum, value_name = "FORMAT", default_value_t)]
+    pub output: GetFormat,
+    /// Leave out the table's header
+    #[arg(long)]
+    pub no_headers: bool,
+}
+
+/// `… describe`
+#[derive(Clone, Debug, Args)]
+pub struct DescribeArgs {
+    /// Names
+    #[arg(value_name = "NAME", required = true)]
+    pub names: Vec<String>,
+}
+
+/// `… logs`
+#[derive(Clone, Debug, Args)]
+pub struct LogsArgs {
+    /// Name
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Keep printing as it is written
+    #[arg(long, short = 'f')]
+    pub follow: bool,
+}
+
+/// `kubectl ark version`
+#[derive(Clone, Debug, Args)]
+pub struct VersionArgs {
+    /// Only the plugin's own version; asks no cluster
+    #[arg(long)]
+    pub client: bool,
+    /// How to print it
+    #[arg(long, short = 'o', value_enum, value_name = "FORMAT")]
+    pub output: Option<VersionFormat>,
+}
+
+/// How versions are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum VersionFormat {
+    /// As YAML
+    Yaml,
+    /// As JSON
+    Json,
+}
+
+/// How restores get their rights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RestoreRights {
+    /// cluster-admin is bound by `restore create`, with the rights of whoever runs it, and unbound after the restore
+    OnDemand,
+    /// cluster-admin is bound by `install` and stays; for restores that GitOps creates
+    Standing,
+}
+
+/// What `install` may do with a location.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LocationAccess {
+    /// Write and delete backups
+    #[default]
+    #[value(name = "read-write", alias = "ReadWrite")]
+    ReadWrite,
+    /// Only restore from it
+    #[value(name = "read-only", alias = "ReadOnly")]
+    ReadOnly,
+}
+
+impl From<LocationAccess> for AccessMode {
+    fn from(access: LocationAccess) -> AccessMode {
+        match access {
+            LocationAccess::ReadWrite => AccessMode::ReadWrite,
+            LocationAccess::ReadOnly => AccessMode::ReadOnly,
+        }
+    }
+}
+
+/// `kubectl ark install`
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Installing again upgrades. Pod settings, mode and cluster name that are there stay as they are where no \
+                  flag says otherwise (--reset-pod-template starts afresh)."
+)]
+pub struct InstallArgs {
+    /// Where backups are: s3://bucket/prefix?region=…&endpoint=…&path-style=true
+    #[arg(long, value_name = "URL", help_heading = "Storage")]
+    pub storage: Option<String>,
+    /// Name of the BackupStorageLocation that --storage makes
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_LOCATION, help_heading = "Storage")]
+    pub location_name: String,
+    /// What may be done with the location
+    #[arg(
+        long,
+        value_enum,
+        value_name = "MODE",
+        default_value_t,
+        help_heading = "Storage"
+    )]
+    pub access_mode: LocationAccess,
+    /// AWS shared-credentials file for the location, put into a Secret; without: the pod's own identity
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "storage",
+        help_heading = "Storage"
+    )]
+    pub credentials_file: Option<PathBuf>,
+    /// Secret in Ark's namespace that has such a file under the key 'cloud', if you make it yourself
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "storage",
+        conflicts_with = "credentials_file",
+        help_heading = "Storage"
+    )]
+    pub credentials_secret: Option<String>,
+    /// Image with ark-job
+    #[arg(long, value_name = "IMAGE", help_heading = "Pods")]
+    pub image: Option<String>,
+    /// When to pull the image: Always, IfNotPresent, Never
+    #[arg(long, value_name = "POLICY", value_parser = ["Always", "IfNotPresent", "Never"], help_heading = "Pods")]
+    pub image_pull_policy: Option<String>,
+    /// Secret to pull the image with (repeatable)
+    #[arg(long, value_name = "NAME", help_heading = "Pods")]
+    pub image_pull_secret: Vec<String>,
+    /// Taint that pods tolerate: KEY[=VALUE][:EFFECT] (repeatable)
+    #[arg(long, value_name = "TAINT", help_heading = "Pods")]
+    pub toleration: Vec<String>,
+    /// Label of the nodes to run on: KEY=VALUE (repeatable)
+    #[arg(long, value_name = "LABEL", help_heading = "Pods")]
+    pub node_selector: Vec<String>,
+    /// Environment variable of the pods, such as a proxy's: NAME=VALUE (repeatable)
+    #[arg(long, value_name = "VARIABLE", help_heading = "Pods")]
+    pub env: Vec<String>,
+    /// YAML file with a PodTemplate (or its template) to merge into the pod settings
+    #[arg(long, value_name = "FILE", help_heading = "Pods")]
+    pub pod_template: Option<PathBuf>,
+    /// Start from the default pod settings, not from those that are there
+    #[arg(long, help_heading = "Pods")]
+    pub reset_pod_template: bool,
+    /// Annotation of the service accounts, such as a cloud role: KEY=VALUE (repeatable)
+    #[arg(long, value_name = "ANNOTATION", help_heading = "Rights")]
+    pub service_account_annotation: Vec<String>,
+    /// How restores get their rights
+    #[arg(long, value_enum, value_name = "WHEN", help_heading = "Rights")]
+    pub restore_rights: Option<RestoreRights>,
+    /// Name of this cluster, recorded in its backups; by default the kubeconfig's
+    #[arg(long, value_name = "NAME")]
+    pub cluster_name: Option<String>,
+    /// client: print what would be applied, and apply nothing
+    #[arg(long, value_enum, value_name = "none|client", default_value_t, num_args = 0..=1, require_equals = true, default_missing_value = "client", hide_possible_values = true)]
+    pub dry_run: DryRun,
+    /// Print the applied objects
+    #[arg(long, short = 'o', value_enum, value_name = "FORMAT")]
+    pub output: Option<CreateFormat>,
+    /// Take over fields that someone else has changed
+    #[arg(long)]
+    pub force_conflicts: bool,
+}

@@ -1,0 +1,114 @@
+//! The connection to the cluster, and what its errors mean to a person.
+
+use crate::cli::ClusterFlags;
+use ark_job::error::{Failure, chain};
+use ark_job::exit::Exit;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use std::time::Duration;
+
+/// Long enough for a far cluster, short enough for a person.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A client, and what the kubeconfig calls the cluster.
+pub struct Connection {
+    /// The client.
+    pub kube: Client,
+    /// Name of the cluster in the kubeconfig.
+    pub cluster_name: Option<String>,
+}
+
+/// Finds the cluster as kubectl does: `--kubeconfig`, KUBECONFIG, `~/.kube/config`, else the pod's own cluster.
+///
+/// Sends no request.
+///
+/// # Errors
+/// When there is no cluster to talk to, or the kubeconfig cannot be used.
+pub async fn connect(flags: &ClusterFlags) -> Result<Connection, Failure> {
+    let no_cluster = |why: String| {
+        Failure::new(Exit::Failed, format!("no cluster: {why}")).hint(
+            "set KUBECONFIG, or choose with --kubeconfig and --context; `kubectl cluster-info` shows whether it works",
+        )
+    };
+    let options = KubeConfigOptions {
+        context: flags.context.clone(),
+        ..KubeConfigOptions::default()
+    };
+    let kubeconfig = match &flags.kubeconfig {
+        Some(path) => Some(Kubeconfig::read_from(path).map_err(|error| {
+            no_cluster(format!("reading {}: {}", path.display(), chain(&error)))
+        })?),
+        None => match Kubeconfig::read() {
+            Ok(kubeconfig) => Some(kubeconfig),
+            // In a pod there is no kubeconfig, and none is needed.
+            Err(_) if flags.context.is_none() && Config::incluster().is_ok() => None,
+            Err(error) => return Err(no_cluster(chain(&error))),
+        },
+    };
+    let (config, cluster_name) = match kubeconfig {
+        Some(kubeconfig) => {
+            let name = cluster_name(&kubeconfig, flags.context.as_deref());
+            let config = Config::from_custom_kubeconfig(kubeconfig, &options)
+                .await
+                .map_err(|error| no_cluster(chain(&error)))?;
+            (config, name)
+        }
+        None => (
+            Config::incluster().map_err(|error| no_cluster(chain(&error)))?,
+            None,
+        ),
+    };
+    let mut config = config;
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    let kube = Client::try_from(config).map_err(|error| no_cluster(chain(&error)))?;
+    Ok(Connection { kube, cluster_name })
+}
+
+fn cluster_name(kubeconfig: &Kubeconfig, context: Option<&str>) -> Option<String> {
+    let name = context.or(kubeconfig.current_context.as_deref())?;
+    let context = kubeconfig.contexts.iter().find(|one| one.name == name)?;
+    context
+        .context
+        .as_ref()
+        .map(|context| context.cluster.clone())
+}
+
+/// Whether the server says that there is no such thing.
+pub fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+/// Whether the server says that something of this name exists.
+pub fn is_already_exists(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_already_exists())
+}
+
+/// Whether the server says that another owner of a field would be overridden.
+pub fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_conflict())
+}
+
+/// What a failed request means: what we were doing, why it failed, what to do next.
+pub fn failure(error: &kube::Error, doing: &str) -> Failure {
+    let failed = |why: &str| Failure::new(Exit::Failed, format!("{doing}: {why}"));
+    match error {
+        kube::Error::Api(status) if status.code == 401 => failed("the cluster does not know who you are (401)")
+            .hint("log in to the cluster again, or choose another --context"),
+        kube::Error::Api(status) if status.code == 403 => {
+            failed(&status.message).hint("ask for these rights, or choose another --context")
+        }
+        kube::Error::Api(status) => failed(&status.message),
+        kube::Error::Service(_) | kube::Error::HyperError(_) => failed(&format!("the cluster does not answer: {}", chain(error)))
+            .hint("`kubectl cluster-info` shows whether it can be reached; choose another with --context or --kubeconfig"),
+        kube::Error::Auth(_) => failed(&chain(error)).hint("log in to the cluster again, or choose another --context"),
+        error => failed(&chain(error)),
+    }
+}
+
+/// Ark, or this part of it, is not installed.
+pub fn not_installed(what: &str) -> Failure {
+    Failure::new(Exit::NotFound, format!("Ark is not installed in this cluster: {what}")).hint(
+        "`kubectl ark install --storage s3://BUCKET/PREFIX` installs it; `-n NAMESPACE` says where if not here; \
+         `kubectl ark backup create NAME --local` does without",
+    )
+}

@@ -1,0 +1,280 @@
+//! `backup create` and `restore create`: one Job (of a restore, then its rights), printed or created, and followed.
+
+use crate::Surroundings;
+use crate::cli::CreateFormat;
+use crate::manifest::Manifest;
+use crate::options::CreateOptions;
+use crate::pod_template::Installation;
+use crate::records::{End, Record, ended};
+use crate::wait::{self, Followed};
+use crate::{client, install, render};
+use ark_job::api::{
+    Backup, BackupStorageLocation, BackupStorageLocationSpec, CONFIG_NAME, Restore,
+};
+use ark_job::args::{Command, IfExists};
+use ark_job::error::Failure;
+use ark_job::exit::Exit;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::PodTemplate;
+use kube::Client;
+use kube::api::{Api, DeleteParams, Preconditions};
+
+/// The objects of an operation, in the order in which they are created.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The Job.
+    pub job: Manifest,
+    /// The rights of a restore, unless it has them already.
+    pub binding: Option<Manifest>,
+}
+
+/// Renders what `options` ask for.
+///
+/// # Errors
+/// When the pod could not work.
+pub fn plan(
+    mut options: CreateOptions,
+    installation: &Installation,
+    location: Option<&BackupStorageLocationSpec>,
+) -> Result<Plan, Failure> {
+    let on_demand =
+        matches!(options.args.command, Command::Restore(_)) && !installation.standing_rights;
+    if on_demand {
+        options.wait_for_rights();
+    }
+    let job = render::job(&options.args, installation, location, &options.job)?;
+    Ok(Plan {
+        job: Manifest::of(&job),
+        binding: on_demand.then(|| render::restore_binding(&options.args)),
+    })
+}
+
+/// Prints or creates the objects, and follows the Job if asked to.
+pub async fn run(
+    client: &Client,
+    options: CreateOptions,
+    surroundings: &Surroundings,
+    interrupt: impl Future<Output = ()>,
+) -> Result<Exit, Failure> {
+    let namespace = options.args.namespace.clone();
+    let (installation, location) = read(client, &options).await?;
+    let plan = plan(options.clone(), &installation, location.as_ref())?;
+    let objects: Vec<Manifest> = std::iter::once(plan.job.clone())
+        .chain(plan.binding.clone())
+        .collect();
+    if options.dry_run {
+        install::print(&objects, options.output, " (dry run)");
+        return Ok(Exit::Done);
+    }
+    let word = render::operation(&options.args.command);
+    let name = render::subject(&options.args.command).to_owned();
+    let job = plan.job.name().to_owned();
+    let uid = match create(client, &options, &plan).await? {
+        Outcome::Created(uid) => {
+            install::print(&objects, options.output, "");
+            uid
+        }
+        Outcome::Kept(uid) => {
+            match options.output {
+                None => println!("{} unchanged", plan.job.reference()),
+                format => install::print(&objects, format, ""),
+            }
+            uid
+        }
+    };
+    let flag = install::flag(&namespace);
+    if !options.wait {
+        if options.output != Some(CreateFormat::Name) {
+            eprintln!(
+                "next: kubectl ark {word} describe {name}{flag}, or kubectl ark {word} logs {name} -f{flag}"
+            );
+        }
+        return Ok(Exit::Done);
+    }
+    let followed = Followed {
+        namespace: &namespace,
+        name: &name,
+        job: &job,
+        uid: &uid,
+    };
+    match options.args.command {
+        Command::Backup(_) => {
+            wait::follow::<Backup>(client, &followed, surroundings.terminal, interrupt).await
+        }
+        Command::Restore(_) => {
+            wait::follow::<Restore>(client, &followed, surroundings.terminal, interrupt).await
+        }
+    }
+}
+
+/// The pod settings, and the location if the operation names one.
+async fn read(
+    client: &Client,
+    options: &CreateOptions,
+) -> Result<(Installation, Option<BackupStorageLocationSpec>), Failure> {
+    let namespace = &options.args.namespace;
+    let storage = match &options.args.command {
+        Command::Backup(backup) => &backup.storage,
+        Command::Restore(restore) => &restore.storage,
+    };
+    let templates: Api<PodTemplate> = Api::namespaced(client.clone(), namespace);
+    let locations: Api<BackupStorageLocation> = Api::namespaced(client.clone(), namespace);
+    let (template, location) = futures::join!(templates.get(CONFIG_NAME), async {
+        match &storage.location {
+            Some(name) => locations.get(name).await.map(Some),
+            None => Ok(None),
+        }
+    });
+    let template = template.map_err(|error| {
+        if client::is_not_found(&error) {
+            client::not_installed(&format!(
+                "there is no PodTemplate {CONFIG_NAME} in namespace {namespace}"
+            ))
+        } else {
+            client::failure(
+                &error,
+                &format!("reading PodTemplate {CONFIG_NAME} in namespace {namespace}"),
+            )
+        }
+    })?;
+    let location = location.map_err(|error| {
+        let name = storage.location.as_deref().unwrap_or_default();
+        if client::is_not_found(&error) {
+            Failure::new(
+                Exit::NotFound,
+                format!("there is no BackupStorageLocation {name} in namespace {namespace}"),
+            )
+            .hint(format!(
+                "`kubectl ark install --storage s3://BUCKET/PREFIX --location-name {name}{}` makes it; `kubectl get \
+                 backupstoragelocations -n {namespace}` lists those that are there",
+                install::flag(namespace)
+            ))
+        } else {
+            client::failure(&error, &format!("reading BackupStorageLocation {name} in namespace {namespace}"))
+        }
+    })?;
+    Ok((
+        Installation::of(&template)?,
+        location.map(|location| location.spec),
+    ))
+}
+
+/// The Job of an operation, by its UID.
+enum Outcome {
+    /// It is new.
+    Created(String),
+    /// It was there, as asked for.
+    Kept(String),
+}
+
+/// Creates the Job, then writes the rights.
+async fn create(client: &Client, options: &CreateOptions, plan: &Plan) -> Result<Outcome, Failure> {
+    let doing = |object: &Manifest| format!("creating {}", object.reference());
+    if !keeps(&options.args.command) {
+        refuse_taken_name(client, options).await?;
+    }
+    // Whoever may not give the rights learns it before a Job waits for them in vain.
+    if let Some(binding) = &plan.binding {
+        binding
+            .apply(client, true, true)
+            .await
+            .map_err(|error| no_rights(&error, binding))?;
+    }
+    let created = match plan.job.create(client).await {
+        Ok(created) => created.metadata.uid.unwrap_or_default(),
+        Err(error) if client::is_already_exists(&error) => {
+            return taken(client, options, plan.job.name()).await;
+        }
+        Err(error) => return Err(client::failure(&error, &doing(&plan.job))),
+    };
+    if let Some(binding) = &plan.binding
+        && let Err(error) = binding.apply(client, true, false).await
+    {
+        let failure = no_rights(&error, binding);
+        withdraw(client, &options.args.namespace, plan.job.name(), &created).await;
+        return Err(failure);
+    }
+    Ok(Outcome::Created(created))
+}
+
+fn no_rights(error: &kube::Error, binding: &Manifest) -> Failure {
+    let forbidden = matches!(error, kube::Error::Api(status) if status.code == 403);
+    let failure = client::failure(
+        error,
+        &format!("giving the restore its rights ({})", binding.reference()),
+    );
+    if forbidden {
+        failure.hint(
+            "a restore needs cluster-admin, and only a cluster-admin can give it; an administrator may do so for good \
+             with `kubectl ark install --restore-rights standing`",
+        )
+    } else {
+        failure
+    }
+}
+
+/// Deletes a Job that would wait in vain. Best effort: it also ends by itself.
+async fn withdraw(client: &Client, namespace: &str, job: &str, uid: &str) {
+    let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
+    let params = DeleteParams::background().preconditions(Preconditions {
+        uid: Some(uid.to_owned()),
+        resource_version: None,
+    });
+    let _ends_by_itself = jobs.delete(job, &params).await;
+}
+
+fn keeps(command: &Command) -> bool {
+    match command {
+        Command::Backup(backup) => backup.backup.if_exists == IfExists::Keep,
+        // A restore that has ended well with the same request exits at once, says ark-job.
+        Command::Restore(_) => true,
+    }
+}
+
+/// Says at once what `ark-job` would say after its pod has started. Storage decides; this only saves time.
+async fn refuse_taken_name(client: &Client, options: &CreateOptions) -> Result<(), Failure> {
+    let name = render::subject(&options.args.command);
+    let records: Api<Backup> = Api::namespaced(client.clone(), &options.args.namespace);
+    match records.get_opt(name).await {
+        Ok(Some(backup)) if backup.end() != Some(Exit::Failed) => Err(Failure::new(
+            Exit::Conflict,
+            format!("there is a backup {name} already"),
+        )
+        .hint("choose another name, or keep the one that is there with --if-exists keep")),
+        _ => Ok(()),
+    }
+}
+
+/// There is a Job of that name: the same one, when what is there shall be kept, else the name is taken.
+async fn taken(client: &Client, options: &CreateOptions, job: &str) -> Result<Outcome, Failure> {
+    let namespace = &options.args.namespace;
+    let word = render::operation(&options.args.command);
+    let name = render::subject(&options.args.command);
+    let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
+    let existing = jobs
+        .get(job)
+        .await
+        .map_err(|error| client::failure(&error, &format!("reading job.batch/{job}")))?;
+    let failed = matches!(ended(&existing), Some(End::Failed { .. }));
+    let keep = matches!(&options.args.command, Command::Backup(backup) if backup.backup.if_exists == IfExists::Keep);
+    if keep && !failed {
+        return Ok(Outcome::Kept(existing.metadata.uid.unwrap_or_default()));
+    }
+    let state = match ended(&existing) {
+        Some(End::Complete) => "has completed",
+        Some(End::Failed { .. }) => "has failed",
+        None => "is under way",
+    };
+    let failure = Failure::new(
+        Exit::Conflict,
+        format!("the name {name} is taken: job.batch/{job} in namespace {namespace} {state}"),
+    );
+    Err(if failed {
+        failure.hint(format!(
+            "`kubectl delete job {job} -n {namespace}` frees the name; `kubectl ark {word} logs {name}{}` shows why it failed",
+            install::flag(namespace)
+        ))
+    } else {
+        failure.hint("choose another name")
+    })
+}

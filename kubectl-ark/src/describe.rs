@@ -1,0 +1,285 @@
+//! What `describe` says about a backup or restore: all of it, for a person.
+
+use crate::age::{age, bytes, time, until};
+use crate::records::{expires, name, phase, restore_phase};
+use ark_job::api::{Backup, Restore};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, Time};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// Width of the names of fields.
+const WIDTH: usize = 20;
+
+/// A thing that can be described.
+pub trait Describe {
+    /// The whole text; `waiting` says why nothing happens, if anything is known.
+    fn describe(&self, waiting: Option<&str>, now: Timestamp) -> String;
+}
+
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    fn field(&mut self, name: &str, value: impl AsRef<str>) {
+        let mut lines = value.as_ref().lines();
+        let first = lines
+            .next()
+            .filter(|line| !line.is_empty())
+            .unwrap_or("<none>");
+        let _infallible = writeln!(self.0, "{:WIDTH$}{first}", format!("{name}:"));
+        for line in lines {
+            let _infallible = writeln!(self.0, "{:WIDTH$}{line}", "");
+        }
+    }
+
+    fn some(&mut self, name: &str, value: Option<impl AsRef<str>>) {
+        if let Some(value) = value {
+            self.field(name, value);
+        }
+    }
+
+    fn gap(&mut self) {
+        self.0.push('\n');
+    }
+
+    fn metadata(&mut self, metadata: &ObjectMeta, name: &str) {
+        self.field("Name", name);
+        self.field(
+            "Namespace",
+            metadata.namespace.as_deref().unwrap_or_default(),
+        );
+        self.field("Labels", pairs(metadata.labels.as_ref(), "="));
+        self.field("Annotations", pairs(metadata.annotations.as_ref(), "="));
+        self.gap();
+    }
+
+    fn selection(
+        &mut self,
+        included: [&[String]; 2],
+        excluded: [&[String]; 2],
+        cluster: Option<bool>,
+    ) {
+        for ((what, included), excluded) in ["Namespaces", "Resources"]
+            .iter()
+            .zip(included)
+            .zip(excluded)
+        {
+            let included = if included.is_empty() {
+                "*".into()
+            } else {
+                included.join(", ")
+            };
+            self.field(what, included);
+            if !excluded.is_empty() {
+                self.field("  Excluded", excluded.join(", "));
+            }
+        }
+        self.field(
+            "Cluster-scoped",
+            match cluster {
+                None => "auto",
+                Some(true) => "included",
+                Some(false) => "excluded",
+            },
+        );
+    }
+
+    fn times(
+        &mut self,
+        started: Option<&Time>,
+        completed: Option<&Time>,
+        heartbeat: Option<&Time>,
+        now: Timestamp,
+    ) {
+        let moment = |at: Timestamp| format!("{} ({} ago)", time(at), age(at, now));
+        self.some("Started", started.map(|started| moment(started.0)));
+        match (started, completed) {
+            (Some(started), Some(completed)) => {
+                let took = age(started.0, completed.0);
+                self.field("Completed", format!("{} (took {took})", time(completed.0)));
+            }
+            (Some(_), None) => self.some("Last sign of life", heartbeat.map(|at| moment(at.0))),
+            _ => {}
+        }
+    }
+
+    fn messages(&mut self, warnings: u64, errors: u64, messages: &[String]) {
+        self.field("Errors", errors.to_string());
+        self.field("Warnings", warnings.to_string());
+        for message in messages {
+            let _infallible = writeln!(self.0, "  {message}");
+        }
+    }
+}
+
+fn pairs(map: Option<&BTreeMap<String, String>>, separator: &str) -> String {
+    let lines: Vec<String> = map
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}{separator}{value}"))
+        .collect();
+    lines.join("\n")
+}
+
+/// A label selector in kubectl's notation.
+fn selector(selector: &LabelSelector) -> String {
+    let mut terms: Vec<String> = selector
+        .match_labels
+        .iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    for one in selector.match_expressions.iter().flatten() {
+        let values = one.values.as_deref().unwrap_or_default().join(",");
+        terms.push(match one.operator.as_str() {
+            "In" => format!("{} in ({values})", one.key),
+            "NotIn" => format!("{} notin ({values})", one.key),
+            "DoesNotExist" => format!("!{}", one.key),
+            _ => one.key.clone(),
+        });
+    }
+    terms.join(",")
+}
+
+impl Describe for Backup {
+    fn describe(&self, waiting: Option<&str>, now: Timestamp) -> String {
+        let spec = &self.spec;
+        let status = self.status.clone().unwrap_or_default();
+        let mut page = Page::default();
+        page.metadata(&self.metadata, name(self));
+        page.field("Phase", phase(self).to_string());
+        page.some("Reason", status.failure_reason.as_ref());
+        page.some("Waiting for", waiting);
+        page.gap();
+        page.selection(
+            [&spec.included_namespaces, &spec.included_resources],
+            [&spec.excluded_namespaces, &spec.excluded_resources],
+            spec.include_cluster_resources,
+        );
+        page.field(
+            "Label selector",
+            spec.label_selector
+                .as_ref()
+                .map(selector)
+                .unwrap_or_default(),
+        );
+        page.field(
+            "Snapshots",
+            match spec.snapshot_volumes {
+                None => "auto",
+                Some(true) => "wanted",
+                Some(false) => "not wanted",
+            },
+        );
+        page.field(
+            "Location",
+            spec.storage_location.clone().unwrap_or_default(),
+        );
+        page.gap();
+        page.times(
+            status.start_timestamp.as_ref(),
+            status.completion_timestamp.as_ref(),
+            status.heartbeat.as_ref(),
+            now,
+        );
+        page.field(
+            "Expires",
+            expires(self).map_or("never".into(), |at| {
+                format!("{} ({})", time(at), until(at, now))
+            }),
+        );
+        page.some("Resource version", status.resource_version.as_ref());
+        page.some(
+            "Cluster",
+            cluster(
+                status.cluster_name.as_deref(),
+                status.cluster_uid.as_deref(),
+            ),
+        );
+        page.some(
+            "Objects",
+            status.progress.map(|progress| match progress.total_items {
+                Some(total) if total != progress.items_backed_up => {
+                    format!("{} of {total}", progress.items_backed_up)
+                }
+                _ => progress.items_backed_up.to_string(),
+            }),
+        );
+        page.some("Size", status.size.map(bytes));
+        page.some("Format version", status.format_version.as_ref());
+        page.some("Made by", status.version.as_ref());
+        page.gap();
+        page.messages(status.warnings, status.errors, &status.messages);
+        page.0
+    }
+}
+
+fn cluster(name: Option<&str>, uid: Option<&str>) -> Option<String> {
+    match (name.filter(|name| !name.is_empty()), uid) {
+        (Some(name), Some(uid)) => Some(format!("{name} ({uid})")),
+        (name, uid) => name.or(uid).map(str::to_owned),
+    }
+}
+
+impl Describe for Restore {
+    fn describe(&self, waiting: Option<&str>, now: Timestamp) -> String {
+        let spec = &self.spec;
+        let status = self.status.clone().unwrap_or_default();
+        let mut page = Page::default();
+        page.metadata(&self.metadata, name(self));
+        page.field("Backup", &spec.backup_name);
+        page.field(
+            "Location",
+            spec.storage_location.clone().unwrap_or_default(),
+        );
+        page.field("Phase", restore_phase(self).to_string());
+        page.some("Reason", status.failure_reason.as_ref());
+        page.some("Waiting for", waiting);
+        page.gap();
+        page.selection(
+            [&spec.included_namespaces, &spec.included_resources],
+            [&spec.excluded_namespaces, &spec.excluded_resources],
+            spec.include_cluster_resources,
+        );
+        page.field(
+            "Label selector",
+            spec.label_selector
+                .as_ref()
+                .map(selector)
+                .unwrap_or_default(),
+        );
+        page.field(
+            "Namespace mapping",
+            pairs(Some(&spec.namespace_mapping), " → "),
+        );
+        page.gap();
+        page.times(
+            status.start_timestamp.as_ref(),
+            status.completion_timestamp.as_ref(),
+            status.heartbeat.as_ref(),
+            now,
+        );
+        page.some(
+            "Objects",
+            status
+                .progress
+                .map(|progress| format!("{} of {}", progress.items_restored, progress.total_items)),
+        );
+        page.field("  Created", status.created.to_string());
+        page.field("  Updated", status.updated.to_string());
+        page.field("  Unchanged", status.unchanged.to_string());
+        page.field("  Skipped", status.skipped.to_string());
+        page.field("  Failed", status.failed.to_string());
+        page.some(
+            "Label",
+            status
+                .restore_label
+                .map(|label| format!("{}={label}", ark_job::api::RESTORE_LABEL)),
+        );
+        page.some("Results", status.results.as_ref());
+        page.gap();
+        page.messages(status.warnings, status.errors, &status.messages);
+        page.0
+    }
+}

@@ -1,0 +1,368 @@
+//! `kubectl ark install`: everything that Ark keeps in a cluster, as objects, and applying them.
+//!
+//! Nothing here runs: no pod, no controller, no webhook. Installing again upgrades.
+
+use crate::cli::{CreateFormat, RestoreRights};
+use crate::client::{self, Connection};
+use crate::manifest::Manifest;
+use crate::options::{InstallOptions, LocationOptions};
+use crate::pod_template::{self, ON_DEMAND, RESTORE_RIGHTS_ANNOTATION, STANDING};
+use crate::{output, rights};
+use ark_job::api::{
+    Backup, BackupStorageLocation, CONFIG_NAME, CONTRACT_ANNOTATION, CREDENTIALS_KEY,
+    EXCLUDE_LABEL, Restore, VELERO_EXCLUDE_LABEL,
+};
+use ark_job::error::Failure;
+use ark_job::exit::Exit;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PodTemplate, Secret, ServiceAccount};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, ListParams};
+use kube::{Client, CustomResourceExt};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long the API server may take to serve a new resource type.
+const ESTABLISH_TIMEOUT: Duration = Duration::from_secs(30);
+const MODE: &str = "mode";
+const NORMAL: &str = "Normal";
+const CLUSTER_NAME: &str = "clusterName";
+
+/// What is in the cluster already and stays unless a flag says otherwise.
+#[derive(Clone, Debug, Default)]
+pub struct Existing {
+    /// ConfigMap `ark`.
+    pub config: Option<ConfigMap>,
+    /// PodTemplate `ark`.
+    pub template: Option<PodTemplate>,
+    /// Annotations of Ark's service accounts, by name.
+    pub account_annotations: BTreeMap<String, BTreeMap<String, String>>,
+    /// The kubeconfig's name for the cluster.
+    pub cluster_name: Option<String>,
+}
+
+/// Everything to apply, in order.
+///
+/// # Errors
+/// When the pod settings make no pod template.
+pub fn plan(options: &InstallOptions, existing: &Existing) -> Result<Vec<Manifest>, Failure> {
+    let InstallOptions {
+        namespace,
+        location,
+        pods,
+        reset_pod_template,
+        service_account_annotations,
+        restore_rights,
+        cluster_name,
+        dry_run: _,
+        output: _,
+        force_conflicts: _,
+    } = options;
+    let old_template = existing.template.as_ref().filter(|_| !reset_pod_template);
+    let standing = match restore_rights {
+        Some(rights) => *rights == RestoreRights::Standing,
+        None => existing.template.as_ref().is_some_and(has_standing_rights),
+    };
+    let (template, contract) = pod_template::plan(pods, old_template)?;
+
+    let mut objects = vec![namespace_object(namespace)];
+    objects.extend(resource_types());
+    objects.extend(rights::objects(
+        namespace,
+        &account_annotations(existing, service_account_annotations),
+        standing,
+    ));
+    objects.push(config(namespace, existing, cluster_name.as_deref()));
+    objects.push(Manifest::of(&PodTemplate {
+        metadata: ObjectMeta {
+            annotations: Some(
+                [
+                    (CONTRACT_ANNOTATION.to_owned(), contract),
+                    (
+                        RESTORE_RIGHTS_ANNOTATION.to_owned(),
+                        if standing { STANDING } else { ON_DEMAND }.to_owned(),
+                    ),
+                ]
+                .into(),
+            ),
+            ..named(CONFIG_NAME, namespace)
+        },
+        template: Some(template),
+    }));
+    if let Some(location) = location {
+        objects.extend(location_objects(namespace, location));
+    }
+    Ok(objects)
+}
+
+fn has_standing_rights(template: &PodTemplate) -> bool {
+    let annotations = template.metadata.annotations.as_ref();
+    annotations
+        .and_then(|all| all.get(RESTORE_RIGHTS_ANNOTATION))
+        .map(String::as_str)
+        == Some(STANDING)
+}
+
+fn namespace_object(namespace: &str) -> Manifest {
+    let mut labels = rights::labels();
+    labels.insert(
+        "pod-security.kubernetes.io/enforce".into(),
+        "restricted".into(),
+    );
+    Manifest::of(&Namespace {
+        metadata: ObjectMeta {
+            name: Some(namespace.into()),
+            labels: Some(labels),
+            ..ObjectMeta::default()
+        },
+        ..Namespace::default()
+    })
+}
+
+/// The CustomResourceDefinitions.
+pub fn resource_types() -> Vec<Manifest> {
+    [Backup::crd(), Restore::crd(), BackupStorageLocation::crd()]
+        .into_iter()
+        .map(|mut definition| {
+            definition.metadata.labels = Some(rights::labels());
+            Manifest::of(&definition)
+        })
+        .collect()
+}
+
+/// What was there, for each account, under what all of them get now.
+fn account_annotations(
+    existing: &Existing,
+    given: &BTreeMap<String, String>,
+) -> BTreeMap<String, BTreeMap<String, String>> {
+    use ark_job::api::service_account::{BACKUP, HOUSEKEEPING, RESTORE};
+    [BACKUP, RESTORE, HOUSEKEEPING]
+        .into_iter()
+        .map(|account| {
+            let mut annotations = existing
+                .account_annotations
+                .get(account)
+                .cloned()
+                .unwrap_or_default();
+            annotations.extend(given.clone());
+            (account.to_owned(), annotations)
+        })
+        .collect()
+}
+
+/// Never changes the mode: an upgrade in the middle of a recovery must not let backups be deleted.
+fn config(namespace: &str, existing: &Existing, cluster_name: Option<&str>) -> Manifest {
+    let mut data = existing
+        .config
+        .as_ref()
+        .and_then(|config| config.data.clone())
+        .unwrap_or_default();
+    data.entry(MODE.into()).or_insert_with(|| NORMAL.into());
+    let known = data
+        .get(CLUSTER_NAME)
+        .cloned()
+        .filter(|name| !name.is_empty());
+    let name = cluster_name
+        .map(str::to_owned)
+        .or(known)
+        .or(existing.cluster_name.clone());
+    data.insert(CLUSTER_NAME.into(), name.unwrap_or_default());
+    Manifest::of(&ConfigMap {
+        metadata: named(CONFIG_NAME, namespace),
+        data: Some(data),
+        ..ConfigMap::default()
+    })
+}
+
+fn location_objects(namespace: &str, location: &LocationOptions) -> Vec<Manifest> {
+    let LocationOptions {
+        name,
+        spec,
+        credentials,
+    } = location;
+    let mut objects = Vec::new();
+    if let (Some(credentials), Some(secret)) = (credentials, &spec.credential_secret) {
+        let mut metadata = named(secret, namespace);
+        // A backup must not hold the key to itself.
+        for label in [EXCLUDE_LABEL, VELERO_EXCLUDE_LABEL] {
+            metadata
+                .labels
+                .get_or_insert_default()
+                .insert(label.into(), "true".into());
+        }
+        objects.push(Manifest::of(&Secret {
+            metadata,
+            type_: Some("Opaque".into()),
+            data: Some(
+                [(
+                    CREDENTIALS_KEY.to_owned(),
+                    k8s_openapi::ByteString(credentials.clone().into_bytes()),
+                )]
+                .into(),
+            ),
+            ..Secret::default()
+        }));
+    }
+    let mut resource = BackupStorageLocation::new(name, spec.clone());
+    resource.metadata = named(name, namespace);
+    objects.push(Manifest::of(&resource));
+    objects
+}
+
+fn named(name: &str, namespace: &str) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.into()),
+        namespace: Some(namespace.into()),
+        labels: Some(rights::labels()),
+        ..ObjectMeta::default()
+    }
+}
+
+/// Applies the plan, or prints it.
+pub async fn run(connection: &Connection, options: &InstallOptions) -> Result<Exit, Failure> {
+    let client = &connection.kube;
+    let existing = read_existing(connection, &options.namespace).await?;
+    let objects = plan(options, &existing)?;
+    if options.dry_run {
+        print(&objects, options.output, " (dry run)");
+        return Ok(Exit::Done);
+    }
+    for object in &objects {
+        apply(client, object, options.force_conflicts).await?;
+        if options.output.is_none() {
+            println!("{} serverside-applied", object.reference());
+        }
+    }
+    let standing = rights::standing_binding(&options.namespace);
+    if !objects.contains(&standing) && standing.delete(client).await? {
+        eprintln!(
+            "{} deleted: restores get their rights on demand",
+            standing.reference()
+        );
+    }
+    if options.output.is_some() {
+        print(&objects, options.output, "");
+    }
+    if options.location.is_some() {
+        eprintln!(
+            "next: kubectl ark backup create NAME --wait{}",
+            flag(&options.namespace)
+        );
+    } else if existing.template.is_none() {
+        eprintln!("next: kubectl ark install --storage s3://BUCKET/PREFIX says where backups go");
+    }
+    Ok(Exit::Done)
+}
+
+/// `-n NAMESPACE`, where commands need it.
+pub fn flag(namespace: &str) -> String {
+    if namespace == ark_job::api::DEFAULT_NAMESPACE {
+        String::new()
+    } else {
+        format!(" -n {namespace}")
+    }
+}
+
+/// Prints objects in a format, or what happens to each.
+pub fn print(objects: &[Manifest], format: Option<CreateFormat>, note: &str) {
+    let values: Vec<_> = objects
+        .iter()
+        .map(|object| object.value().clone())
+        .collect();
+    match format {
+        Some(CreateFormat::Yaml) => print!("{}", output::documents(&values)),
+        Some(CreateFormat::Json) => match <[_; 1]>::try_from(values) {
+            Ok([single]) => print!("{}", output::json(&single)),
+            Err(values) => print!("{}", output::json(&output::list(values))),
+        },
+        Some(CreateFormat::Name) => objects
+            .iter()
+            .for_each(|object| println!("{}", object.reference())),
+        None => objects
+            .iter()
+            .for_each(|object| println!("{} created{note}", object.reference())),
+    }
+}
+
+async fn apply(client: &Client, object: &Manifest, force: bool) -> Result<(), Failure> {
+    let doing = format!("applying {}", object.reference());
+    object.apply(client, force, false).await.map_err(|error| {
+        let failure = client::failure(&error, &doing);
+        if client::is_conflict(&error) {
+            failure.hint("someone else has changed it; --force-conflicts overrides that")
+        } else {
+            failure
+        }
+    })?;
+    if object.kind() == "CustomResourceDefinition" {
+        established(client, object.name()).await?;
+    }
+    Ok(())
+}
+
+/// Waits until a new resource type is served.
+async fn established(client: &Client, name: &str) -> Result<(), Failure> {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let doing = format!("waiting for {name} to be served");
+    let poll = async {
+        loop {
+            let definition = api
+                .get(name)
+                .await
+                .map_err(|error| client::failure(&error, &doing))?;
+            let conditions = definition
+                .status
+                .and_then(|status| status.conditions)
+                .unwrap_or_default();
+            if conditions
+                .iter()
+                .any(|one| one.type_ == "Established" && one.status == "True")
+            {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(ESTABLISH_TIMEOUT, poll)
+        .await
+        .unwrap_or_else(|_| {
+            Err(Failure::new(
+                Exit::Failed,
+                format!("{doing}: it is not after 30 seconds"),
+            ))
+        })
+}
+
+async fn read_existing(connection: &Connection, namespace: &str) -> Result<Existing, Failure> {
+    let client = &connection.kube;
+    let doing = |what: &str| format!("reading {what} in namespace {namespace}");
+    let configs: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let templates: Api<PodTemplate> = Api::namespaced(client.clone(), namespace);
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+    let params = ListParams::default().labels(&format!(
+        "{}={}",
+        ark_job::api::PART_OF_LABEL,
+        ark_job::api::PART_OF
+    ));
+    let (config, template, accounts) = futures::join!(
+        configs.get_opt(CONFIG_NAME),
+        templates.get_opt(CONFIG_NAME),
+        accounts.list(&params)
+    );
+    let accounts = accounts.map_err(|error| client::failure(&error, &doing("service accounts")))?;
+    Ok(Existing {
+        config: config.map_err(|error| client::failure(&error, &doing("ConfigMap ark")))?,
+        template: template.map_err(|error| client::failure(&error, &doing("PodTemplate ark")))?,
+        account_annotations: accounts
+            .items
+            .into_iter()
+            .filter_map(|account| {
+                let mut annotations = account.metadata.annotations?;
+                // kubectl's notes to itself are not ours to keep.
+                annotations.retain(|key, _| !key.starts_with("kubectl.kubernetes.io/"));
+                Some((account.metadata.name?, annotations))
+            })
+            .collect(),
+        cluster_name: connection.cluster_name.clone(),
+    })
+}

@@ -1,0 +1,55 @@
+//! `--local`: the operation in this process, with the user's own rights. The same code as in a Job, the same format.
+
+use crate::Surroundings;
+use crate::options::CreateOptions;
+use ark_job::error::Failure;
+use ark_job::exit::Exit;
+use ark_job::run::{Environment, Outcome, run as run_operation};
+use kube::Client;
+use std::path::Path;
+
+/// Runs it to its end, or until `interrupt`.
+pub async fn run(
+    client: Client,
+    options: CreateOptions,
+    surroundings: &Surroundings,
+    interrupt: impl Future<Output = ()>,
+) -> Result<Exit, Failure> {
+    if let Some(directory) = &options.local_directory {
+        make_private(directory).map_err(|error| {
+            let directory = directory.display();
+            Failure::new(Exit::Failed, format!("making {directory}: {error}"))
+                .hint("say where backups go with --storage file:///DIRECTORY")
+        })?;
+    }
+    let environment = Environment {
+        job_uid: None,
+        pod_uid: None,
+        nonce: surroundings.nonce.clone(),
+        temporary: surroundings.temporary.clone(),
+    };
+    let Outcome {
+        exit,
+        message,
+        hint,
+    } = run_operation(options.args, environment, client, interrupt).await;
+    match exit {
+        Exit::Done => {
+            println!("{message}");
+            if let Some(hint) = hint {
+                eprintln!("hint: {hint}");
+            }
+            Ok(Exit::Done)
+        }
+        exit => Err(Failure::new(exit, message).maybe_hint(hint)),
+    }
+}
+
+/// Makes a directory that nobody else can read: backups hold Secrets.
+fn make_private(directory: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)
+}

@@ -1,0 +1,828 @@
+//! From what was typed to typed values: every mistake on the command line is found here, before the first request.
+
+use crate::Surroundings;
+use crate::cli::*;
+use crate::pod_template::{CONTAINER, PodSettings};
+use crate::render::JobOptions;
+use ark_job::api::{AccessMode, BackupStorageLocationSpec, DEFAULT_LOCATION};
+use ark_job::args::{self, Args, BackupArgs, RestoreArgs, StorageFlags, parse_duration};
+use ark_job::error::{Failure, chain};
+use ark_job::exit::Exit;
+use ark_job::identity::{check_name, timestamp};
+use ark_job::store::Location;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// How long a restore waits for its rights: the plugin writes them right after the Job.
+const WAIT_FOR_RIGHTS: &str = "5m";
+
+/// What to do, checked.
+#[derive(Clone, Debug)]
+pub enum Plan {
+    /// `install`
+    Install(Box<InstallOptions>),
+    /// `backup create`, `restore create`
+    Create(Box<CreateOptions>),
+    /// `backup get`, `restore get`
+    Get(GetOptions),
+    /// `backup describe`, `restore describe`
+    Describe(DescribeOptions),
+    /// `backup logs`, `restore logs`
+    Logs(LogsOptions),
+    /// `version`
+    Version(VersionOptions),
+}
+
+/// Backups or restores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noun {
+    /// Backups
+    Backup,
+    /// Restores
+    Restore,
+}
+
+impl Noun {
+    /// The word, as in commands, labels and names of Jobs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Noun::Backup => "backup",
+            Noun::Restore => "restore",
+        }
+    }
+}
+
+/// What to install.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InstallOptions {
+    /// Ark's namespace.
+    pub namespace: String,
+    /// The location to make.
+    pub location: Option<LocationOptions>,
+    /// The pods.
+    pub pods: PodSettings,
+    /// Forget the pod settings that are there.
+    pub reset_pod_template: bool,
+    /// Annotations of all service accounts.
+    pub service_account_annotations: BTreeMap<String, String>,
+    /// How restores get their rights, if given.
+    pub restore_rights: Option<RestoreRights>,
+    /// The cluster's name, if given.
+    pub cluster_name: Option<String>,
+    /// Only print.
+    pub dry_run: bool,
+    /// How to print.
+    pub output: Option<CreateFormat>,
+    /// Take over fields from others.
+    pub force_conflicts: bool,
+}
+
+/// A BackupStorageLocation to make.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LocationOptions {
+    /// Its name.
+    pub name: String,
+    /// What it says.
+    pub spec: BackupStorageLocationSpec,
+    /// Content of the Secret to make for it.
+    pub credentials: Option<String>,
+}
+
+/// An operation to start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateOptions {
+    /// What `ark-job` is told. Of a restore, `wait_for_rights` is set when the rights are known.
+    pub args: Args,
+    /// The Job.
+    pub job: JobOptions,
+    /// Wait for its end.
+    pub wait: bool,
+    /// Only print.
+    pub dry_run: bool,
+    /// How to print.
+    pub output: Option<CreateFormat>,
+    /// Run it here.
+    pub local: bool,
+    /// Directory of Ark's own to make for that, when no other storage was named.
+    pub local_directory: Option<PathBuf>,
+}
+
+/// What to list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GetOptions {
+    /// Of what.
+    pub noun: Noun,
+    /// Ark's namespace.
+    pub namespace: String,
+    /// These only.
+    pub names: Vec<String>,
+    /// Those with these labels only.
+    pub selector: Option<String>,
+    /// How to print.
+    pub output: GetFormat,
+    /// Leave out the header.
+    pub no_headers: bool,
+}
+
+/// What to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DescribeOptions {
+    /// Of what.
+    pub noun: Noun,
+    /// Ark's namespace.
+    pub namespace: String,
+    /// Which.
+    pub names: Vec<String>,
+}
+
+/// Whose log to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogsOptions {
+    /// Of what.
+    pub noun: Noun,
+    /// Ark's namespace.
+    pub namespace: String,
+    /// Which.
+    pub name: String,
+    /// Go on.
+    pub follow: bool,
+}
+
+/// Which versions to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionOptions {
+    /// Ark's namespace.
+    pub namespace: String,
+    /// Ask no cluster.
+    pub client_only: bool,
+    /// How to print.
+    pub output: Option<VersionFormat>,
+}
+
+/// Checks and completes what was typed.
+///
+/// # Errors
+/// [`Exit::Usage`], with what is wrong.
+pub fn resolve(
+    cluster: &ClusterFlags,
+    command: Command,
+    surroundings: &Surroundings,
+) -> Result<Plan, Failure> {
+    let namespace = cluster.namespace.clone();
+    check_label("namespace", &namespace)?;
+    let create = |typed: Create| {
+        create(&namespace, typed, surroundings).map(|options| Plan::Create(Box::new(options)))
+    };
+    let backup = |create_args: BackupCreateArgs| create(Create::Backup(create_args));
+    let restore = |create_args: RestoreCreateArgs| create(Create::Restore(create_args));
+    let get = |noun, args| Ok(Plan::Get(get(&namespace, noun, args)?));
+    let describe = |noun, DescribeArgs { names }| {
+        for name in &names {
+            check_name(name).map_err(usage)?;
+        }
+        let namespace = namespace.clone();
+        Ok(Plan::Describe(DescribeOptions {
+            noun,
+            namespace,
+            names,
+        }))
+    };
+    let logs = |noun, LogsArgs { name, follow }| {
+        check_name(&name).map_err(usage)?;
+        let namespace = namespace.clone();
+        Ok(Plan::Logs(LogsOptions {
+            noun,
+            namespace,
+            name,
+            follow,
+        }))
+    };
+    match command {
+        Command::Install(args) => Ok(Plan::Install(Box::new(install(&namespace, *args)?))),
+        Command::Backup(BackupCommand::Create(args))
+        | Command::Create(CreateCommand::Backup(args)) => backup(*args),
+        Command::Restore(RestoreCommand::Create(args))
+        | Command::Create(CreateCommand::Restore(args)) => restore(*args),
+        Command::Backup(BackupCommand::Get(args)) | Command::Get(GetCommand::Backups(args)) => {
+            get(Noun::Backup, args)
+        }
+        Command::Restore(RestoreCommand::Get(args)) | Command::Get(GetCommand::Restores(args)) => {
+            get(Noun::Restore, args)
+        }
+        Command::Backup(BackupCommand::Describe(args))
+        | Command::Describe(DescribeCommand::Backup(args)) => describe(Noun::Backup, args),
+        Command::Restore(RestoreCommand::Describe(args))
+        | Command::Describe(DescribeCommand::Restore(args)) => describe(Noun::Restore, args),
+        Command::Backup(BackupCommand::Logs(args)) | Command::Logs(LogsCommand::Backup(args)) => {
+            logs(Noun::Backup, args)
+        }
+        Command::Restore(RestoreCommand::Logs(args))
+        | Command::Logs(LogsCommand::Restore(args)) => logs(Noun::Restore, args),
+        Command::Version(VersionArgs { client, output }) => Ok(Plan::Version(VersionOptions {
+            namespace,
+            client_only: client,
+            output,
+        })),
+    }
+}
+
+enum Create {
+    Backup(BackupCreateArgs),
+    Restore(RestoreCreateArgs),
+}
+
+fn create(
+    namespace: &str,
+    typed: Create,
+    surroundings: &Surroundings,
+) -> Result<CreateOptions, Failure> {
+    let (command, job, placed) = match typed {
+        Create::Backup(BackupCreateArgs {
+            name,
+            storage,
+            backup,
+            exit,
+            job,
+        }) => {
+            check_name(&name).map_err(usage)?;
+            let placed = storage != StorageFlags::default();
+            let arguments = BackupArgs {
+                name,
+                storage: place(storage, &job, surroundings)?,
+                backup,
+                exit,
+            };
+            ark_job::backup::Options::resolve(&arguments)?;
+            (args::Command::Backup(arguments), job, placed)
+        }
+        Create::Restore(RestoreCreateArgs {
+            name,
+            from_backup,
+            storage,
+            restore,
+            exit,
+            job,
+        }) => {
+            let (backup, name) = restore_names(name, from_backup, surroundings.now)?;
+            let placed = storage != StorageFlags::default();
+            let arguments = RestoreArgs {
+                backup,
+                name: Some(name),
+                requested: Some(to_second(surroundings.now)),
+                wait_for_rights: None,
+                storage: place(storage, &job, surroundings)?,
+                restore,
+                exit,
+            };
+            ark_job::restore::Options::resolve(&arguments)?;
+            (args::Command::Restore(arguments), job, placed)
+        }
+    };
+    let JobFlags {
+        wait,
+        dry_run,
+        output,
+        local,
+        ttl_after_finished,
+        deadline,
+    } = job;
+    Ok(CreateOptions {
+        args: Args {
+            namespace: namespace.to_owned(),
+            command,
+        },
+        job: JobOptions {
+            ttl_after_finished: match ttl_after_finished.as_str() {
+                "never" => None,
+                text => Some(seconds("--ttl-after-finished", text)?),
+            },
+            deadline: Some(seconds("--deadline", &deadline)?.into())
+                .filter(|&seconds: &i64| seconds > 0),
+        },
+        wait,
+        dry_run: dry_run == DryRun::Client,
+        output,
+        local,
+        local_directory: match local && !placed {
+            true => Some(local_directory(surroundings.home.as_deref())?),
+            false => None,
+        },
+    })
+}
+
+/// Ark takes the backup as the only argument; with `--from-backup` the argument is the restore's name.
+fn restore_names(
+    name: Option<String>,
+    from_backup: Option<String>,
+    now: Timestamp,
+) -> Result<(String, String), Failure> {
+    let (backup, name) = match (from_backup, name) {
+        (Some(backup), name) => (backup, name),
+        (None, Some(backup)) => (backup, None),
+        (None, None) => {
+            return Err(
+                usage("which backup? It is the argument, or follows --from-backup".into())
+                    .hint("`kubectl ark backup get` lists them"),
+            );
+        }
+    };
+    check_name(&backup).map_err(usage)?;
+    let name = name.unwrap_or_else(|| format!("{backup}-{}", timestamp(now)));
+    check_name(&name).map_err(usage)?;
+    Ok((backup, name))
+}
+
+/// Where backups are, in full: so that the Job says it, whatever becomes of defaults.
+fn place(
+    storage: StorageFlags,
+    job: &JobFlags,
+    surroundings: &Surroundings,
+) -> Result<StorageFlags, Failure> {
+    let StorageFlags { location, storage } = storage;
+    if let Some(url) = &storage {
+        url.parse::<Location>()
+            .map_err(|error| usage(chain(&error)))?;
+    }
+    if let Some(name) = &location {
+        check_name(name).map_err(usage)?;
+    }
+    let storage = match (&location, storage) {
+        (None, None) if job.local => {
+            let dir = local_directory(surroundings.home.as_deref())?;
+            Some(Location::File { dir }.to_string())
+        }
+        (_, storage) => storage,
+    };
+    Ok(StorageFlags {
+        location: match (location, &storage) {
+            (None, None) => Some(DEFAULT_LOCATION.to_owned()),
+            (location, _) => location,
+        },
+        storage,
+    })
+}
+
+/// Where `--local` keeps backups unless told otherwise.
+fn local_directory(home: Option<&Path>) -> Result<PathBuf, Failure> {
+    let home = home.filter(|home| home.is_absolute()).ok_or_else(|| {
+        usage("there is no home directory for backups (HOME is not set)".into())
+            .hint("say where with --storage file:///DIRECTORY")
+    })?;
+    Ok(home.join(".kubectl-ark").join("backups"))
+}
+
+fn get(namespace: &str, noun: Noun, args: GetArgs) -> Result<GetOptions, Failure> {
+    let GetArgs {
+        names,
+        selector,
+        output,
+        no_headers,
+    } = args;
+    for name in &names {
+        check_name(name).map_err(usage)?;
+    }
+    if let Some(selector) = &selector {
+        ark_job::selector::parse(selector).map_err(|why| usage(format!("--selector: {why}")))?;
+    }
+    Ok(GetOptions {
+        noun,
+        namespace: namespace.to_owned(),
+        names,
+        selector,
+        output,
+        no_headers,
+    })
+}
+
+fn install(namespace: &str, args: InstallArgs) -> Result<InstallOptions, Failure> {
+    let InstallArgs {
+        storage,
+        location_name,
+        access_mode,
+        credentials_file,
+        credentials_secret,
+        image,
+        image_pull_policy,
+        image_pull_secret,
+        toleration,
+        node_selector,
+        env,
+        pod_template,
+        reset_pod_template,
+        service_account_annotation,
+        restore_rights,
+        cluster_name,
+        dry_run,
+        output,
+        force_conflicts,
+    } = args;
+    let location = match storage {
+        Some(url) => {
+            check_name(&location_name).map_err(usage)?;
+            let credentials = credentials_file
+                .map(|path| read(&path).and_then(|text| check_credentials(&path, text)))
+                .transpose()?;
+            let secret = match &credentials {
+                Some(_) => Some(format!("ark-credentials-{location_name}")),
+                None => credentials_secret,
+            };
+            Some(LocationOptions {
+                spec: location_spec(&url, access_mode.into(), secret)?,
+                name: location_name,
+                credentials,
+            })
+        }
+        None => None,
+    };
+    let template = pod_template
+        .map(|path| read(&path).and_then(|text| template(&path, &text)))
+        .transpose()?;
+    let tolerations = toleration
+        .iter()
+        .map(|text| parse_toleration(text))
+        .collect::<Result<Vec<_>, _>>()?;
+    let env: Vec<Value> = pairs("--env", &env)?
+        .into_iter()
+        .map(|(name, value)| json!({"name": name, "value": value}))
+        .collect();
+    let pull_secrets: Vec<Value> = image_pull_secret
+        .iter()
+        .map(|name| json!({"name": name}))
+        .collect();
+    let node_selector: Map<String, Value> = pairs("--node-selector", &node_selector)?
+        .into_iter()
+        .map(|(key, value)| (key, value.into()))
+        .collect();
+    // Only what was said: an empty list would still be a statement.
+    let mut container = json!({"name": CONTAINER});
+    let mut spec = json!({});
+    if !env.is_empty() {
+        container["env"] = env.into();
+    }
+    if let Some(policy) = image_pull_policy {
+        container["imagePullPolicy"] = policy.into();
+    }
+    if !pull_secrets.is_empty() {
+        spec["imagePullSecrets"] = pull_secrets.into();
+    }
+    if !tolerations.is_empty() {
+        spec["tolerations"] = tolerations.into();
+    }
+    if !node_selector.is_empty() {
+        spec["nodeSelector"] = node_selector.into();
+    }
+    spec["containers"] = json!([container]);
+    Ok(InstallOptions {
+        namespace: namespace.to_owned(),
+        location,
+        pods: PodSettings {
+            image,
+            template,
+            flags: json!({"spec": spec}),
+        },
+        reset_pod_template,
+        service_account_annotations: pairs(
+            "--service-account-annotation",
+            &service_account_annotation,
+        )?,
+        restore_rights,
+        cluster_name,
+        dry_run: dry_run == DryRun::Client,
+        output,
+        force_conflicts,
+    })
+}
+
+/// The resource that says what a storage URL says.
+fn location_spec(
+    url: &str,
+    access_mode: AccessMode,
+    credential_secret: Option<String>,
+) -> Result<BackupStorageLocationSpec, Failure> {
+    let location: Location = url.parse().map_err(|error| usage(chain(&error)))?;
+    let mut spec = BackupStorageLocationSpec {
+        access_mode,
+        credential_secret,
+        ..BackupStorageLocationSpec::default()
+    };
+    match location {
+        Location::File { dir } => spec.url = Location::File { dir }.to_string(),
+        Location::S3(s3) => {
+            if s3.credentials_file.is_some() {
+                return Err(usage(
+                    "storage URL: credentials-file is a path on this machine".into(),
+                )
+                .hint("--credentials-file FILE puts it into a Secret in the cluster"));
+            }
+            spec.region = s3.region.clone();
+            spec.endpoint = s3.endpoint.clone();
+            spec.path_style = s3.path_style.then_some(true);
+            spec.checksum = s3.checksum.map(|checksum| checksum.as_str().into());
+            spec.kms_key_id = s3.kms_key_id.clone();
+            spec.server_side_encryption = s3.server_side_encryption.map(|one| one.as_str().into());
+            spec.profile = s3.profile.clone();
+            spec.role_arn = s3.role_arn.clone();
+            let bare = ark_job::store::S3Location {
+                bucket: s3.bucket,
+                prefix: s3.prefix,
+                ..Default::default()
+            };
+            spec.url = Location::S3(bare).to_string();
+        }
+    }
+    Ok(spec)
+}
+
+fn check_credentials(path: &Path, text: String) -> Result<String, Failure> {
+    if text.contains("aws_access_key_id")
+        || text.contains("role_arn")
+        || text.contains("credential_process")
+    {
+        return Ok(text);
+    }
+    Err(usage(format!("{}: it is no AWS shared-credentials file", path.display()))
+        .hint("it looks like this: [default], aws_access_key_id = …, aws_secret_access_key = …, a line each"))
+}
+
+/// A pod template from a file that holds a PodTemplate or what is under its `template`.
+fn template(path: &Path, text: &str) -> Result<Value, Failure> {
+    let wrong = |why: String| usage(format!("{}: {why}", path.display()));
+    let mut value: Value =
+        serde_saphyr::from_str(text).map_err(|error| wrong(error.to_string()))?;
+    if value["kind"] == "PodTemplate" {
+        value = value["template"].take();
+    }
+    let known = |key: &String| key == "metadata" || key == "spec";
+    match value.as_object() {
+        Some(object) if object.keys().all(known) && object.contains_key("spec") => Ok(value),
+        _ => Err(wrong(
+            "it is neither a PodTemplate nor what is under its template: metadata and spec".into(),
+        )),
+    }
+}
+
+/// `KEY[=VALUE][:EFFECT]`, as in `kubectl taint`.
+fn parse_toleration(text: &str) -> Result<Value, Failure> {
+    let (taint, effect) = match text.rsplit_once(':') {
+        Some((taint, effect)) => (taint, Some(effect)),
+        None => (text, None),
+    };
+    if let Some(effect) = effect
+        && !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect)
+    {
+        return Err(usage(format!(
+            "--toleration {text}: effect {effect:?} is not NoSchedule, PreferNoSchedule or NoExecute"
+        )));
+    }
+    let mut toleration = match taint.split_once('=') {
+        Some((key, value)) => json!({"key": key, "operator": "Equal", "value": value}),
+        None => json!({"key": taint, "operator": "Exists"}),
+    };
+    if toleration["key"] == "" {
+        return Err(usage(format!(
+            "--toleration {text:?}: it has no key; KEY[=VALUE][:EFFECT] is expected"
+        )));
+    }
+    if let Some(effect) = effect {
+        toleration["effect"] = effect.into();
+    }
+    Ok(toleration)
+}
+
+fn pairs(flag: &str, texts: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    texts
+        .iter()
+        .map(|text| match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+            _ => Err(usage(format!("{flag} {text:?}: KEY=VALUE is expected"))),
+        })
+        .collect()
+}
+
+fn seconds(flag: &str, text: &str) -> Result<i32, Failure> {
+    let duration = parse_duration(text).map_err(|why| usage(format!("{flag}: {why}")))?;
+    i32::try_from(duration.as_secs())
+        .map_err(|_| usage(format!("{flag}: {text} is longer than 68 years")))
+}
+
+fn to_second(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path)
+        .map_err(|error| usage(format!("reading {}: {error}", path.display())))
+}
+
+/// A DNS label, as names of namespaces are.
+fn check_label(what: &str, text: &str) -> Result<(), Failure> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if text.is_empty()
+        || text.len() > 63
+        || !text.chars().all(allowed)
+        || text.starts_with('-')
+        || text.ends_with('-')
+    {
+        return Err(usage(format!(
+            "{text:?} cannot be the name of a {what}: lower-case letters, digits and '-', at most 63"
+        )));
+    }
+    Ok(())
+}
+
+fn usage(why: String) -> Failure {
+    Failure::new(Exit::Usage, why)
+}
+
+impl CreateOptions {
+    /// Lets a restore wait for the rights that are written after its Job.
+    pub fn wait_for_rights(&mut self) {
+        if let args::Command::Restore(restore) = &mut self.args.command {
+            restore.wait_for_rights = Some(WAIT_FOR_RIGHTS.to_owned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn surroundings() -> Surroundings {
+        Surroundings {
+            now: "2026-11-23T20:15:01.9Z".parse().unwrap(),
+            home: Some("/home/ann".into()),
+            temporary: "/tmp".into(),
+            nonce: "n".into(),
+            terminal: false,
+        }
+    }
+
+    fn resolved(line: &str) -> Result<Plan, Failure> {
+        let argv = std::iter::once("kubectl-ark").chain(line.split(' '));
+        let Cli { cluster, command } = Cli::try_parse_from(argv).unwrap();
+        resolve(&cluster, command, &surroundings())
+    }
+
+    fn created(line: &str) -> CreateOptions {
+        match resolved(line) {
+            Ok(Plan::Create(options)) => *options,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn argv(line: &str) -> String {
+        created(line).args.to_argv().join(" ")
+    }
+
+    fn usage_of(line: &str) -> String {
+        let failure = resolved(line).unwrap_err();
+        assert_eq!(failure.exit(), Exit::Usage);
+        failure.message().to_owned()
+    }
+
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_backup_says_where_it_goes() {
+        assert_eq!(
+            argv("backup create demo --include-namespaces a,b"),
+            "backup demo --location=default --include-namespaces=a,b --namespace=heptio-ark"
+        );
+        assert_eq!(
+            argv("create backup demo --storage s3://b/p -n ark"),
+            "backup demo --storage=s3://b/p --namespace=ark"
+        );
+        assert_eq!(
+            argv("backup create demo --local"),
+            "backup demo --storage=file:///home/ann/.kubectl-ark/backups --namespace=heptio-ark"
+        );
+        assert_eq!(
+            argv("backup create demo --local --location x"),
+            "backup demo --location=x --namespace=heptio-ark"
+        );
+    }
+
+    #[test]
+    fn one_argument_is_the_backup_to_restore() {
+        assert_eq!(
+            argv("restore create demo"),
+            "restore demo --name=demo-20261123201501 --requested=2026-11-23T20:15:01Z --location=default \
+             --namespace=heptio-ark"
+        );
+        assert_eq!(
+            argv("restore create --from-backup demo"),
+            argv("restore create demo")
+        );
+        assert_eq!(
+            argv("restore create r --from-backup demo"),
+            "restore demo --name=r --requested=2026-11-23T20:15:01Z --location=default --namespace=heptio-ark"
+        );
+        assert!(usage_of("restore create").starts_with("which backup?"));
+    }
+
+    #[test]
+    fn job_options_have_defaults() {
+        assert_eq!(
+            created("backup create demo").job,
+            JobOptions {
+                ttl_after_finished: Some(86400),
+                deadline: Some(21600)
+            }
+        );
+        assert_eq!(
+            created("backup create demo --ttl-after-finished never --deadline 0").job,
+            JobOptions {
+                ttl_after_finished: None,
+                deadline: None
+            }
+        );
+    }
+
+    #[test]
+    fn mistakes_are_found_before_the_first_request() {
+        for (line, message) in [
+            ("backup create Demo", "\"Demo\" contains 'D'"),
+            ("backup create demo --ttl soon", "--ttl"),
+            ("backup create demo --selector =x", "--selector"),
+            ("backup create demo --storage http://x", "scheme"),
+            (
+                "backup create demo --ttl-after-finished x",
+                "--ttl-after-finished",
+            ),
+            ("backup create demo --deadline x", "--deadline"),
+            ("backup get Demo", "\"Demo\""),
+            ("backup get -l ==", "--selector"),
+            ("restore logs X", "\"X\""),
+            ("version -n A", "namespace"),
+            ("install --storage s3://", "bucket"),
+            ("install --toleration a:b", "effect"),
+            ("install --env A", "--env"),
+            (
+                "install --storage s3://b --credentials-file /nowhere/x",
+                "/nowhere/x",
+            ),
+            (
+                "install --storage s3://b?credentials-file=/x",
+                "credentials-file",
+            ),
+        ] {
+            let said = usage_of(line);
+            assert!(said.contains(message), "{line}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_location_says_what_its_url_says() {
+        let spec = location_spec(
+            "s3://b/p?region=r&endpoint=http://h:1&path-style=true&sse=aws:kms&kms-key-id=k&profile=p&role-arn=arn:x",
+            AccessMode::ReadOnly,
+            Some("s".into()),
+        )
+        .unwrap();
+        assert_eq!(
+            serde_json::to_value(spec).unwrap(),
+            json!({
+                "url": "s3://b/p", "region": "r", "endpoint": "http://h:1", "pathStyle": true, "kmsKeyId": "k",
+                "serverSideEncryption": "aws:kms", "profile": "p", "roleARN": "arn:x", "credentialSecret": "s",
+                "accessMode": "ReadOnly",
+            })
+        );
+    }
+
+    #[test]
+    fn tolerations_are_written_as_taints_are() {
+        for (text, expected) in [
+            ("a", json!({"key": "a", "operator": "Exists"})),
+            (
+                "a:NoSchedule",
+                json!({"key": "a", "operator": "Exists", "effect": "NoSchedule"}),
+            ),
+            (
+                "a=b:NoExecute",
+                json!({"key": "a", "operator": "Equal", "value": "b", "effect": "NoExecute"}),
+            ),
+            (
+                "a=b",
+                json!({"key": "a", "operator": "Equal", "value": "b"}),
+            ),
+        ] {
+            assert_eq!(parse_toleration(text).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_pod_template_file_may_be_a_whole_podtemplate() {
+        let path = Path::new("t.yaml");
+        let bare = template(path, "spec:\n  nodeSelector: {a: b}\n").unwrap();
+        let whole = "apiVersion: v1\nkind: PodTemplate\nmetadata: {name: x}\ntemplate:\n  spec:\n    nodeSelector: {a: b}\n";
+        assert_eq!(template(path, whole).unwrap(), bare);
+        template(path, "nodeSelector: {a: b}\n").unwrap_err();
+    }
+}

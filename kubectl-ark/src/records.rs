@@ -1,0 +1,500 @@
+//! Backups and restores as a person asks about them: the record that `ark-job` wrote, or the Job that will write it.
+
+use crate::age::{age, bytes, until};
+use crate::options::Noun;
+use crate::pod_template::CONTAINER;
+use ark_job::api::{
+    Backup, BackupPhase, BackupProgress, BackupSpec, BackupStatus, DEFAULT_TTL, Restore,
+    RestorePhase, RestoreProgress, RestoreSpec, RestoreStatus,
+};
+use ark_job::args::{Args, BackupArgs, Command, RestoreArgs, parse_duration};
+use ark_job::exit::Exit;
+use ark_job::selector;
+use clap::Parser;
+use jiff::Timestamp;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::Resource;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+
+/// How far an operation is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Objects done.
+    pub items: u64,
+    /// Objects in all, when known.
+    pub total: Option<u64>,
+    /// Bytes read, of a backup.
+    pub bytes: u64,
+}
+
+/// A resource that records an operation.
+pub trait Record:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + PartialEq
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+    /// Backups or restores.
+    const NOUN: Noun;
+
+    /// The columns of its table.
+    fn header(wide: bool) -> &'static [&'static str];
+
+    /// Its row in that table.
+    fn row(&self, wide: bool, now: Timestamp) -> Vec<String>;
+
+    /// What a command that has no record yet will record; `None` if it records something else.
+    fn planned(command: &Command, phase: Planned, why: Option<String>) -> Option<Self>;
+
+    /// How far it is, while it runs.
+    fn progress(&self) -> Option<Progress>;
+
+    /// How it ended, if it has.
+    fn end(&self) -> Option<Exit>;
+
+    /// One line on what came of it.
+    fn summary(&self) -> String;
+
+    /// Why it failed, as the record says.
+    fn failure_reason(&self) -> Option<&str>;
+}
+
+/// What is known of an operation that has only a Job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planned {
+    /// Its pod has not started, or has not got as far as writing a record.
+    New,
+    /// The Job has failed.
+    Failed,
+}
+
+/// What a Job's container was told, if it is one of ours.
+pub fn command(job: &Job) -> Option<Command> {
+    let pod = job.spec.as_ref()?.template.spec.as_ref()?;
+    let container = pod.containers.iter().find(|one| one.name == CONTAINER)?;
+    let argv = container.args.as_deref().unwrap_or_default();
+    let argv = std::iter::once(CONTAINER).chain(argv.iter().map(String::as_str));
+    Args::try_parse_from(argv).ok().map(|args| args.command)
+}
+
+/// The record that a Job stands for while it has none, or `None` when it stands for nothing (any more).
+pub fn of_job<R: Record>(job: &Job) -> Option<R> {
+    let (phase, why) = match ended(job) {
+        // Done, and the record is gone: so is the backup.
+        Some(End::Complete) => return None,
+        Some(End::Failed { reason, message }) => {
+            (Planned::Failed, Some(format!("{reason}: {message}")))
+        }
+        None => (Planned::New, None),
+    };
+    let mut record = R::planned(&command(job)?, phase, why)?;
+    let meta = record.meta_mut();
+    meta.namespace = job.metadata.namespace.clone();
+    meta.creation_timestamp = job.metadata.creation_timestamp.clone();
+    meta.labels = job.metadata.labels.clone();
+    Some(record)
+}
+
+/// How a Job ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Well.
+    Complete,
+    /// With the reason and message of its condition.
+    Failed {
+        /// `BackoffLimitExceeded`, `DeadlineExceeded`, `PodFailurePolicy` …
+        reason: String,
+        /// The controller's sentence.
+        message: String,
+    },
+}
+
+/// How `job` ended, if it has.
+pub fn ended(job: &Job) -> Option<End> {
+    let conditions = job.status.as_ref()?.conditions.as_deref()?;
+    conditions
+        .iter()
+        .filter(|one| one.status == "True")
+        .find_map(|one| match one.type_.as_str() {
+            "Complete" => Some(End::Complete),
+            "Failed" => Some(End::Failed {
+                reason: one.reason.clone().unwrap_or_default(),
+                message: one.message.clone().unwrap_or_default(),
+            }),
+            _ => None,
+        })
+}
+
+/// Sorts by name, but newest first where names differ only in a `-<YYYYMMDDhhmmss>` at their end (as Ark did).
+pub fn sort<R: Record>(records: &mut [R]) {
+    records.sort_by(|left, right| {
+        let (left, right) = (name(left), name(right));
+        match (stem(left), stem(right)) {
+            (Some(one), Some(other)) if one == other => right.cmp(left),
+            (one, other) => one
+                .unwrap_or(left)
+                .cmp(other.unwrap_or(right))
+                .then(left.cmp(right)),
+        }
+    });
+}
+
+/// The name of a record.
+pub fn name<R: Record>(record: &R) -> &str {
+    record.meta().name.as_deref().unwrap_or_default()
+}
+
+fn stem(name: &str) -> Option<&str> {
+    let (stem, time) = name.rsplit_once('-')?;
+    (time.len() == 14 && time.bytes().all(|byte| byte.is_ascii_digit())).then_some(stem)
+}
+
+fn created<R: Record>(record: &R, started: Option<&Time>) -> Option<Timestamp> {
+    started
+        .or(record.meta().creation_timestamp.as_ref())
+        .map(|time| time.0)
+}
+
+fn age_of<R: Record>(record: &R, started: Option<&Time>, now: Timestamp) -> String {
+    created(record, started)
+        .map(|at| age(at, now))
+        .unwrap_or_default()
+}
+
+fn plural(count: u64, thing: &str) -> String {
+    match count {
+        1 => format!("1 {thing}"),
+        _ => format!("{count} {thing}s"),
+    }
+}
+
+fn troubles(warnings: u64, errors: u64) -> String {
+    let mut text = String::new();
+    for (count, thing) in [(errors, "error"), (warnings, "warning")] {
+        if count > 0 {
+            text.push_str(&format!(", {}", plural(count, thing)));
+        }
+    }
+    text
+}
+
+impl Record for Backup {
+    const NOUN: Noun = Noun::Backup;
+
+    fn header(wide: bool) -> &'static [&'static str] {
+        const WIDE: [&str; 11] = [
+            "NAME",
+            "STATUS",
+            "ERRORS",
+            "WARNINGS",
+            "AGE",
+            "EXPIRES",
+            "LOCATION",
+            "ITEMS",
+            "SIZE",
+            "CLUSTER",
+            "RESOURCEVERSION",
+        ];
+        if wide { &WIDE } else { &WIDE[..7] }
+    }
+
+    fn row(&self, wide: bool, now: Timestamp) -> Vec<String> {
+        let status = self.status.clone().unwrap_or_default();
+        let mut row = vec![
+            name(self).to_owned(),
+            phase(self).to_string(),
+            status.errors.to_string(),
+            status.warnings.to_string(),
+            age_of(self, status.start_timestamp.as_ref(), now),
+            expires(self)
+                .map(|at| until(at, now))
+                .unwrap_or_else(|| "n/a".into()),
+            self.spec.storage_location.clone().unwrap_or_default(),
+        ];
+        if wide {
+            row.extend([
+                status
+                    .progress
+                    .map(|progress| progress.items_backed_up.to_string())
+                    .unwrap_or_default(),
+                status.size.map(bytes).unwrap_or_default(),
+                status.cluster_name.clone().unwrap_or_default(),
+                status.resource_version.clone().unwrap_or_default(),
+            ]);
+        }
+        row
+    }
+
+    fn planned(command: &Command, planned: Planned, why: Option<String>) -> Option<Self> {
+        let Command::Backup(BackupArgs {
+            name,
+            storage,
+            backup,
+            exit: _,
+        }) = command
+        else {
+            return None;
+        };
+        let spec = BackupSpec {
+            included_namespaces: backup.include_namespaces.clone(),
+            excluded_namespaces: backup.exclude_namespaces.clone(),
+            included_resources: backup.include_resources.clone(),
+            excluded_resources: backup.exclude_resources.clone(),
+            label_selector: backup
+                .selector
+                .as_deref()
+                .and_then(|text| selector::parse(text).ok()),
+            include_cluster_resources: backup.include_cluster_resources,
+            ttl: backup.ttl.clone(),
+            storage_location: storage.location.clone(),
+            ..BackupSpec::default()
+        };
+        let status = BackupStatus {
+            phase: Some(match planned {
+                Planned::New => BackupPhase::New,
+                Planned::Failed => BackupPhase::Failed,
+            }),
+            failure_reason: why,
+            ..BackupStatus::default()
+        };
+        let mut record = Backup::new(name, spec);
+        record.status = Some(status);
+        Some(record)
+    }
+
+    fn progress(&self) -> Option<Progress> {
+        let BackupProgress {
+            total_items,
+            items_backed_up,
+            bytes_read,
+        } = self.status.as_ref()?.progress?;
+        Some(Progress {
+            items: items_backed_up,
+            total: total_items,
+            bytes: bytes_read,
+        })
+    }
+
+    fn end(&self) -> Option<Exit> {
+        match phase(self) {
+            BackupPhase::New | BackupPhase::InProgress | BackupPhase::Deleting => None,
+            BackupPhase::Completed => Some(Exit::Done),
+            BackupPhase::PartiallyFailed => Some(Exit::PartiallyFailed),
+            BackupPhase::Failed => Some(Exit::Failed),
+        }
+    }
+
+    fn summary(&self) -> String {
+        let status = self.status.clone().unwrap_or_default();
+        let items = status
+            .progress
+            .map(|progress| plural(progress.items_backed_up, "object"))
+            .unwrap_or_default();
+        let size = status
+            .size
+            .map(|size| format!(", {}", bytes(size)))
+            .unwrap_or_default();
+        format!("{items}{size}{}", troubles(status.warnings, status.errors))
+    }
+
+    fn failure_reason(&self) -> Option<&str> {
+        self.status.as_ref()?.failure_reason.as_deref()
+    }
+}
+
+/// Where a backup stands.
+pub fn phase(backup: &Backup) -> BackupPhase {
+    if backup.metadata.deletion_timestamp.is_some() {
+        return BackupPhase::Deleting;
+    }
+    let phase = backup.status.as_ref().and_then(|status| status.phase);
+    phase.unwrap_or(BackupPhase::New)
+}
+
+/// When a backup expires; never, when its time to live is 0.
+pub fn expires(backup: &Backup) -> Option<Timestamp> {
+    let status = backup.status.as_ref();
+    if let Some(Time(at)) = status.and_then(|status| status.expiration.as_ref()) {
+        return Some(*at);
+    }
+    let ttl = match &backup.spec.ttl {
+        Some(text) => parse_duration(text).ok()?,
+        None => DEFAULT_TTL,
+    };
+    let from = created(
+        backup,
+        status.and_then(|status| status.start_timestamp.as_ref()),
+    )?;
+    (!ttl.is_zero())
+        .then(|| from.checked_add(ttl).ok())
+        .flatten()
+}
+
+impl Record for Restore {
+    const NOUN: Noun = Noun::Restore;
+
+    fn header(wide: bool) -> &'static [&'static str] {
+        const WIDE: [&str; 11] = [
+            "NAME",
+            "BACKUP",
+            "STATUS",
+            "ERRORS",
+            "WARNINGS",
+            "AGE",
+            "CREATED",
+            "UPDATED",
+            "UNCHANGED",
+            "SKIPPED",
+            "FAILED",
+        ];
+        if wide { &WIDE } else { &WIDE[..6] }
+    }
+
+    fn row(&self, wide: bool, now: Timestamp) -> Vec<String> {
+        let status = self.status.clone().unwrap_or_default();
+        let mut row = vec![
+            name(self).to_owned(),
+            self.spec.backup_name.clone(),
+            restore_phase(self).to_string(),
+            status.errors.to_string(),
+            status.warnings.to_string(),
+            age_of(self, status.start_timestamp.as_ref(), now),
+        ];
+        if wide {
+            let counts = [
+                status.created,
+                status.updated,
+                status.unchanged,
+                status.skipped,
+                status.failed,
+            ];
+            row.extend(counts.map(|count| count.to_string()));
+        }
+        row
+    }
+
+    fn planned(command: &Command, planned: Planned, why: Option<String>) -> Option<Self> {
+        let Command::Restore(RestoreArgs {
+            backup,
+            name,
+            requested: _,
+            wait_for_rights: _,
+            storage,
+            restore,
+            exit: _,
+        }) = command
+        else {
+            return None;
+        };
+        let spec = RestoreSpec {
+            backup_name: backup.clone(),
+            storage_location: storage.location.clone(),
+            included_namespaces: restore.include_namespaces.clone(),
+            excluded_namespaces: restore.exclude_namespaces.clone(),
+            included_resources: restore.include_resources.clone(),
+            excluded_resources: restore.exclude_resources.clone(),
+            label_selector: restore
+                .selector
+                .as_deref()
+                .and_then(|text| selector::parse(text).ok()),
+            include_cluster_resources: restore.include_cluster_resources,
+            namespace_mapping: restore.namespace_mapping().unwrap_or_default(),
+        };
+        let status = RestoreStatus {
+            phase: Some(match planned {
+                Planned::New => RestorePhase::New,
+                Planned::Failed => RestorePhase::Failed,
+            }),
+            failure_reason: why,
+            ..RestoreStatus::default()
+        };
+        let mut record = Restore::new(name.as_deref()?, spec);
+        record.status = Some(status);
+        Some(record)
+    }
+
+    fn progress(&self) -> Option<Progress> {
+        let RestoreProgress {
+            total_items,
+            items_restored,
+        } = self.status.as_ref()?.progress?;
+        Some(Progress {
+            items: items_restored,
+            total: Some(total_items),
+            bytes: 0,
+        })
+    }
+
+    fn end(&self) -> Option<Exit> {
+        match restore_phase(self) {
+            RestorePhase::New | RestorePhase::InProgress => None,
+            RestorePhase::Completed => Some(Exit::Done),
+            RestorePhase::PartiallyFailed => Some(Exit::PartiallyFailed),
+            RestorePhase::Failed => Some(Exit::Failed),
+        }
+    }
+
+    fn summary(&self) -> String {
+        let status = self.status.clone().unwrap_or_default();
+        let counts = [
+            (status.created, "created"),
+            (status.updated, "updated"),
+            (status.unchanged, "unchanged"),
+            (status.skipped, "skipped"),
+            (status.failed, "failed"),
+        ];
+        let counted = |count: &(u64, &str)| count.0 > 0 || count.1 == "created";
+        let texts: Vec<String> = counts
+            .iter()
+            .filter(|count| counted(count))
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        format!(
+            "{}{}",
+            texts.join(", "),
+            troubles(status.warnings, status.errors)
+        )
+    }
+
+    fn failure_reason(&self) -> Option<&str> {
+        self.status.as_ref()?.failure_reason.as_deref()
+    }
+}
+
+/// Where a restore stands.
+pub fn restore_phase(restore: &Restore) -> RestorePhase {
+    let phase = restore.status.as_ref().and_then(|status| status.phase);
+    phase.unwrap_or(RestorePhase::New)
+}
+
+/// Records, and Jobs that have none yet, as one list.
+pub fn joined<R: Record>(records: Vec<R>, jobs: &[Job]) -> Vec<R> {
+    let mut all = records;
+    for job in jobs {
+        if let Some(record) = of_job::<R>(job)
+            && !all.iter().any(|one| name(one) == name(&record))
+        {
+            all.push(record);
+        }
+    }
+    sort(&mut all);
+    all
+}
+
+/// Metadata of a record in tests and examples.
+pub fn metadata(name: &str, namespace: &str) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: Some(namespace.to_owned()),
+        ..ObjectMeta::default()
+    }
+}

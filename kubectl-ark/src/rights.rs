@@ -1,0 +1,231 @@
+//! Service accounts and what each of them may do.
+//!
+//! `ark-backup` may *list* everything, and get nothing but what it needs by name: get on everything would include
+//! `pods/exec` and the proxies, which is root in every pod. `ark-restore` is cluster-admin, as whoever creates arbitrary
+//! objects must be, but only while a restore runs (or always, with standing rights).
+
+use crate::manifest::Manifest;
+use ark_job::api::{GROUP, PART_OF, PART_OF_LABEL, RESTORE_BINDING, service_account};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::rbac::v1::{
+    ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use std::collections::BTreeMap;
+
+/// Binding of standing rights: not [`RESTORE_BINDING`], which the last restore out deletes.
+pub const STANDING_BINDING: &str = "ark-restore-standing";
+/// What `ark-restore` may do in the cluster while it waits for its rights: look at, and in the end delete, the binding.
+pub const WAITING_ROLE: &str = "ark-restore-waiting";
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+/// Labels of everything that `install` makes.
+pub fn labels() -> BTreeMap<String, String> {
+    [(PART_OF_LABEL.to_owned(), PART_OF.to_owned())].into()
+}
+
+/// Service accounts, roles and bindings, in the order in which they are applied.
+pub fn objects(
+    namespace: &str,
+    annotations: &BTreeMap<String, BTreeMap<String, String>>,
+    standing: bool,
+) -> Vec<Manifest> {
+    let account = |name: &str| {
+        Manifest::of(&ServiceAccount {
+            metadata: ObjectMeta {
+                annotations: annotations
+                    .get(name)
+                    .filter(|some| !some.is_empty())
+                    .cloned(),
+                ..named(name, Some(namespace))
+            },
+            ..ServiceAccount::default()
+        })
+    };
+    let mut objects = vec![
+        account(service_account::BACKUP),
+        account(service_account::RESTORE),
+        account(service_account::HOUSEKEEPING),
+    ];
+    let cluster_role = |name: &str, rules: Vec<PolicyRule>| {
+        Manifest::of(&ClusterRole {
+            metadata: named(name, None),
+            rules: Some(rules),
+            ..ClusterRole::default()
+        })
+    };
+    let bind = |name: &str, role: &str, account: &str| {
+        Manifest::of(&cluster_binding(name, role, namespace, account))
+    };
+    objects.extend([
+        cluster_role(
+            service_account::BACKUP,
+            vec![rule(&["*"], &["*"], &[], &["list"])],
+        ),
+        bind(
+            service_account::BACKUP,
+            service_account::BACKUP,
+            service_account::BACKUP,
+        ),
+        cluster_role(
+            WAITING_ROLE,
+            vec![
+                rule(
+                    &[RBAC],
+                    &["clusterrolebindings"],
+                    &[RESTORE_BINDING],
+                    &["get", "delete"],
+                ),
+                rule(&[""], &["namespaces"], &[], &["list"]),
+            ],
+        ),
+        bind(WAITING_ROLE, WAITING_ROLE, service_account::RESTORE),
+        cluster_role(
+            service_account::HOUSEKEEPING,
+            vec![
+                rule(
+                    &[RBAC],
+                    &["clusterrolebindings"],
+                    &[RESTORE_BINDING],
+                    &["get", "delete"],
+                ),
+                rule(&[""], &["namespaces"], &[], &["list"]),
+            ],
+        ),
+        bind(
+            service_account::HOUSEKEEPING,
+            service_account::HOUSEKEEPING,
+            service_account::HOUSEKEEPING,
+        ),
+    ]);
+    if standing {
+        objects.push(standing_binding(namespace));
+    }
+    for (account, rules) in [
+        (service_account::BACKUP, backup_rules()),
+        (service_account::RESTORE, restore_rules()),
+        (service_account::HOUSEKEEPING, housekeeping_rules()),
+    ] {
+        objects.push(Manifest::of(&Role {
+            metadata: named(account, Some(namespace)),
+            rules: Some(rules),
+        }));
+        objects.push(Manifest::of(&RoleBinding {
+            metadata: named(account, Some(namespace)),
+            role_ref: role_ref("Role", account),
+            subjects: Some(vec![subject(namespace, account)]),
+        }));
+    }
+    objects
+}
+
+/// The binding that gives restores cluster-admin all the time.
+pub fn standing_binding(namespace: &str) -> Manifest {
+    Manifest::of(&cluster_binding(
+        STANDING_BINDING,
+        "cluster-admin",
+        namespace,
+        service_account::RESTORE,
+    ))
+}
+
+/// A ClusterRoleBinding of `role` to a service account.
+pub fn cluster_binding(
+    name: &str,
+    role: &str,
+    namespace: &str,
+    account: &str,
+) -> ClusterRoleBinding {
+    ClusterRoleBinding {
+        metadata: named(name, None),
+        role_ref: role_ref("ClusterRole", role),
+        subjects: Some(vec![subject(namespace, account)]),
+    }
+}
+
+// Records are claimed with create, then written with update (precondition) and status patches.
+const WRITE: &[&str] = &["get", "list", "create", "update", "patch"];
+
+fn backup_rules() -> Vec<PolicyRule> {
+    vec![
+        rule(&[GROUP], &["backups", "backups/status"], &[], WRITE),
+        rule(&[GROUP], &["backupstoragelocations"], &[], &["get", "list"]),
+        // The mode; log tails of failed runs; certificates of the location.
+        rule(&[""], &["configmaps"], &[], WRITE),
+        rule(&["batch"], &["jobs"], &[], &["get", "list"]),
+    ]
+}
+
+fn restore_rules() -> Vec<PolicyRule> {
+    vec![
+        rule(&[GROUP], &["restores", "restores/status"], &[], WRITE),
+        rule(
+            &[GROUP],
+            &["backups", "backupstoragelocations"],
+            &[],
+            &["get", "list"],
+        ),
+        rule(&[""], &["configmaps"], &[], WRITE),
+        // The last restore out takes the rights away: it must see the others.
+        rule(&["batch"], &["jobs"], &[], &["get", "list"]),
+    ]
+}
+
+fn housekeeping_rules() -> Vec<PolicyRule> {
+    let all = &["get", "list", "create", "update", "patch", "delete"];
+    vec![
+        rule(
+            &[GROUP],
+            &["backups", "backups/status", "restores", "restores/status"],
+            &[],
+            all,
+        ),
+        rule(&[GROUP], &["backupstoragelocations"], &[], &["get", "list"]),
+        rule(
+            &[GROUP],
+            &["backupstoragelocations/status"],
+            &[],
+            &["get", "update", "patch"],
+        ),
+        rule(&[""], &["configmaps"], &[], all),
+        rule(&[""], &["pods"], &[], &["get", "list"]),
+        rule(&["batch"], &["jobs", "cronjobs"], &[], &["get", "list"]),
+    ]
+}
+
+fn named(name: &str, namespace: Option<&str>) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: namespace.map(str::to_owned),
+        labels: Some(labels()),
+        ..ObjectMeta::default()
+    }
+}
+
+fn rule(groups: &[&str], resources: &[&str], names: &[&str], verbs: &[&str]) -> PolicyRule {
+    let owned = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+    PolicyRule {
+        api_groups: Some(owned(groups)),
+        resources: Some(owned(resources)),
+        resource_names: (!names.is_empty()).then(|| owned(names)),
+        verbs: owned(verbs),
+        ..PolicyRule::default()
+    }
+}
+
+fn role_ref(kind: &str, name: &str) -> RoleRef {
+    RoleRef {
+        api_group: RBAC.into(),
+        kind: kind.into(),
+        name: name.into(),
+    }
+}
+
+fn subject(namespace: &str, account: &str) -> Subject {
+    Subject {
+        kind: "ServiceAccount".into(),
+        name: account.into(),
+        namespace: Some(namespace.into()),
+        ..Subject::default()
+    }
+}

@@ -1,0 +1,747 @@
+//! Following a Job: how far it is, how it ended, and why it does not start.
+//!
+//! [`judge`] decides from what the cluster shows; [`follow`] looks once a second and tells. A cause that will not pass by
+//! itself is reported when the cluster knows it, not after a time-out, and the Job is left as it is.
+
+use crate::names;
+use crate::pod_template::CONTAINER;
+use crate::progress::Display;
+use crate::records::{End, Record, ended};
+use crate::{client, install};
+use ark_job::error::Failure;
+use ark_job::exit::Exit;
+use futures::future::join3;
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Event, Pod};
+use kube::Client;
+use kube::api::{Api, ListParams};
+use std::time::{Duration, Instant};
+
+/// How often we look. Three small requests each time; a watch would not be quicker than a person reads.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// An autoscaler needs about ten seconds to say that it adds a node.
+const SCALE_UP_PATIENCE: Duration = Duration::from_secs(20);
+/// A volume may need a while; a kubelet that fails to mount tries again every few seconds.
+const MOUNT_PATIENCE: Duration = Duration::from_secs(60);
+/// How many failed requests in a row are taken as a hiccup of the connection.
+const MAX_FAILURES: u32 = 30;
+
+/// Where a Job stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// No container has started; with what is going on, as far as known.
+    Pending(Option<String>),
+    /// At work.
+    Running,
+    /// It will not get on by itself.
+    Stuck(Stuck),
+    /// Over.
+    Finished {
+        /// How it ended.
+        exit: Exit,
+        /// What its last pod said, or why it was ended.
+        message: Option<String>,
+        /// What the pod said to do next.
+        hint: Option<String>,
+    },
+}
+
+/// Why a Job does not get on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stuck {
+    /// The object in trouble: `pod/…`, `job.batch/…`.
+    pub object: String,
+    /// What the cluster says.
+    pub cause: String,
+    /// What to do.
+    pub hint: String,
+    /// How long this may be so before it counts.
+    pub patience: Duration,
+}
+
+/// Decides where a Job stands from the Job, its pods and the events about them.
+pub fn judge(job: &Job, pods: &[Pod], events: &[Event]) -> State {
+    let job_name = job.metadata.name.as_deref().unwrap_or_default();
+    let newest = pods
+        .iter()
+        .max_by_key(|pod| pod.metadata.creation_timestamp.clone().map(|time| time.0));
+    let last = pods
+        .iter()
+        .filter_map(terminated)
+        .max_by_key(|one| one.finished_at.clone().map(|time| time.0));
+    match ended(job) {
+        Some(End::Complete) => {
+            return State::Finished {
+                exit: Exit::Done,
+                message: None,
+                hint: None,
+            };
+        }
+        Some(End::Failed { reason, message }) => return failed(&reason, &message, last),
+        None => {}
+    }
+    match newest {
+        None => not_created(job_name, events),
+        Some(pod) => match container(pod) {
+            Some(status) if running(status) => State::Running,
+            Some(status)
+                if status
+                    .state
+                    .as_ref()
+                    .is_some_and(|state| state.terminated.is_some()) =>
+            {
+                State::Pending(last.map(|last| {
+                    format!(
+                        "an attempt ended with exit code {}; there may be another",
+                        last.exit_code
+                    )
+                }))
+            }
+            _ => not_started(pod, events),
+        },
+    }
+}
+
+fn failed(reason: &str, message: &str, last: Option<&ContainerStateTerminated>) -> State {
+    let said = last
+        .and_then(|last| last.message.as_deref())
+        .unwrap_or_default();
+    let line = |prefix: &str| {
+        said.lines()
+            .rev()
+            .find_map(|line| line.strip_prefix(prefix))
+            .map(str::to_owned)
+    };
+    if reason == "DeadlineExceeded" {
+        return State::Finished {
+            exit: Exit::Failed,
+            message: Some(format!(
+                "it was ended because it took longer than its deadline ({message})"
+            )),
+            hint: Some("--deadline DURATION gives it longer".into()),
+        };
+    }
+    let Some(last) = last else {
+        return State::Finished {
+            exit: Exit::Failed,
+            message: Some(format!("{reason}: {message}")),
+            hint: None,
+        };
+    };
+    let exit = Exit::from_code(last.exit_code)
+        .filter(|exit| *exit != Exit::Done)
+        .unwrap_or(Exit::Failed);
+    let killed = match last.reason.as_deref() {
+        Some("OOMKilled") => Some("its container was killed: out of memory".to_owned()),
+        _ => None,
+    };
+    let hint = killed.as_ref().map(|_| {
+        "give it more: resources.limits.memory in `kubectl ark install --pod-template FILE`"
+            .to_owned()
+    });
+    State::Finished {
+        exit,
+        message: killed
+            .or_else(|| line("error: "))
+            .or_else(|| Some(format!("exit code {}", last.exit_code))),
+        hint: hint.or_else(|| line("hint: ")),
+    }
+}
+
+/// No pod: quota, admission or a missing service account refuses it.
+fn not_created(job: &str, events: &[Event]) -> State {
+    let refused = newest_event(events, |event| {
+        event.reason.as_deref() == Some("FailedCreate")
+            && event.involved_object.kind.as_deref() == Some("Job")
+    });
+    match refused {
+        Some(event) => State::Stuck(Stuck {
+            object: format!("job.batch/{job}"),
+            cause: format!("its pod is refused: {}", event.message.as_deref().unwrap_or_default()),
+            hint: "make room in the quota, or change pod settings with `kubectl ark install --pod-template FILE`; the Job \
+                   tries again by itself"
+                .into(),
+            patience: Duration::ZERO,
+        }),
+        None => State::Pending(Some("its pod is being created".into())),
+    }
+}
+
+fn not_started(pod: &Pod, events: &[Event]) -> State {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let object = format!("pod/{name}");
+    let about = |event: &&Event| event.involved_object.name.as_deref() == Some(name);
+    let events: Vec<&Event> = events.iter().filter(about).collect();
+    let event = |reason: &str| {
+        let reason = Some(reason);
+        events
+            .iter()
+            .find(|event| event.reason.as_deref() == reason)
+    };
+    let stuck = |cause: String, hint: &str, patience: Duration| {
+        State::Stuck(Stuck {
+            object: object.clone(),
+            cause,
+            hint: hint.into(),
+            patience,
+        })
+    };
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref())
+        .unwrap_or_default();
+    let unscheduled = conditions.iter().find(|one| {
+        one.type_ == "PodScheduled"
+            && one.status == "False"
+            && one.reason.as_deref() == Some("Unschedulable")
+    });
+    if let Some(condition) = unscheduled {
+        let why = condition.message.as_deref().unwrap_or("no node takes it");
+        // Cluster Autoscaler and Karpenter say so when they are about to add a node.
+        return match event("TriggeredScaleUp").or_else(|| event("Nominated")) {
+            Some(coming) => State::Pending(Some(format!(
+                "a node: {}",
+                coming.message.as_deref().unwrap_or("one is being added")
+            ))),
+            None => stuck(
+                format!("no node takes it: {why}"),
+                "add a node, or change pod settings: `kubectl ark install --toleration …`, `--node-selector …` or \
+                 `--pod-template FILE`",
+                SCALE_UP_PATIENCE,
+            ),
+        };
+    }
+    let waiting = container(pod).and_then(|status| status.state.as_ref()?.waiting.as_ref());
+    let reason = waiting
+        .and_then(|waiting| waiting.reason.as_deref())
+        .unwrap_or_default();
+    let message = waiting
+        .and_then(|waiting| waiting.message.as_deref())
+        .unwrap_or_default();
+    match reason {
+        "ErrImagePull"
+        | "ImagePullBackOff"
+        | "InvalidImageName"
+        | "ErrImageNeverPull"
+        | "ImageInspectError"
+        | "RegistryUnavailable" => {
+            let image = pod
+                .spec
+                .iter()
+                .flat_map(|spec| &spec.containers)
+                .find(|one| one.name == CONTAINER)
+                .and_then(|one| one.image.as_deref())
+                .unwrap_or_default();
+            stuck(
+                format!("image {image} cannot be pulled: {reason}: {message}"),
+                "`kubectl ark install --image IMAGE` (and --image-pull-secret) names another; then delete the Job and create it again",
+                Duration::ZERO,
+            )
+        }
+        "CreateContainerConfigError"
+        | "CreateContainerError"
+        | "RunContainerError"
+        | "PreCreateHookError" => stuck(
+            format!("its container cannot be created: {reason}: {message}"),
+            "what it names must exist; pod settings change with `kubectl ark install --pod-template FILE`",
+            Duration::ZERO,
+        ),
+        _ => match event("FailedMount") {
+            Some(failed) => {
+                let why = failed.message.as_deref().unwrap_or_default();
+                // A Secret that is not there will not appear by itself; what takes long may.
+                let patience = if why.contains("not found") {
+                    Duration::ZERO
+                } else {
+                    MOUNT_PATIENCE
+                };
+                stuck(
+                    format!("a volume cannot be mounted: {why}"),
+                    "a location's Secret is made by `kubectl ark install --storage URL --credentials-file FILE`",
+                    patience,
+                )
+            }
+            None => State::Pending(Some(match reason {
+                "" => format!("{object} is being scheduled"),
+                "ContainerCreating" | "PodInitializing" => format!("{object} is being started"),
+                other => format!("{object}: {other} {message}").trim_end().to_owned(),
+            })),
+        },
+    }
+}
+
+fn newest_event(events: &[Event], wanted: impl Fn(&Event) -> bool) -> Option<&Event> {
+    let at = |event: &Event| {
+        let seen = event.last_timestamp.as_ref().map(|time| time.0);
+        seen.or(event.event_time.as_ref().map(|time| time.0))
+            .unwrap_or(Timestamp::MIN)
+    };
+    events
+        .iter()
+        .filter(|event| wanted(event))
+        .max_by_key(|event| at(event))
+}
+
+fn container(pod: &Pod) -> Option<&ContainerStatus> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_deref()?;
+    statuses.iter().find(|status| status.name == CONTAINER)
+}
+
+fn running(status: &ContainerStatus) -> bool {
+    status
+        .state
+        .as_ref()
+        .is_some_and(|state| state.running.is_some())
+}
+
+fn terminated(pod: &Pod) -> Option<&ContainerStateTerminated> {
+    container(pod)?.state.as_ref()?.terminated.as_ref()
+}
+
+/// What is to be followed.
+#[derive(Clone, Debug)]
+pub struct Followed<'a> {
+    /// Ark's namespace.
+    pub namespace: &'a str,
+    /// Name of the backup or restore.
+    pub name: &'a str,
+    /// Name of the Job.
+    pub job: &'a str,
+    /// UID of the Job, so that another of the same name is not taken for it.
+    pub uid: &'a str,
+}
+
+struct Look<R> {
+    job: Option<Job>,
+    record: Option<R>,
+    pods: Vec<Pod>,
+    events: Vec<Event>,
+}
+
+async fn look<R: Record>(
+    client: &Client,
+    namespace: &str,
+    job: &str,
+    name: &str,
+) -> kube::Result<Look<R>> {
+    let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
+    let records: Api<R> = Api::namespaced(client.clone(), namespace);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let of_job = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"));
+    let (found, record, pods) =
+        join3(jobs.get_opt(job), records.get_opt(name), pods.list(&of_job)).await;
+    let pods = pods?.items;
+    let started = pods.iter().any(|pod| container(pod).is_some_and(running));
+    let events = if started {
+        Vec::new()
+    } else {
+        events(client, namespace, job, &pods).await
+    };
+    Ok(Look {
+        job: found?,
+        record: record.ok().flatten(),
+        pods,
+        events,
+    })
+}
+
+/// Events about the Job and its pods. They only explain: who may not read them learns less.
+async fn events(client: &Client, namespace: &str, job: &str, pods: &[Pod]) -> Vec<Event> {
+    let api: Api<Event> = Api::namespaced(client.clone(), namespace);
+    let pods = pods
+        .iter()
+        .filter_map(|pod| pod.metadata.name.as_deref())
+        .map(|pod| ("Pod", pod));
+    let mut events = Vec::new();
+    for (kind, name) in std::iter::once(("Job", job)).chain(pods) {
+        let params = ListParams::default().fields(&format!(
+            "involvedObject.kind={kind},involvedObject.name={name}"
+        ));
+        events.extend(api.list(&params).await.into_iter().flatten());
+    }
+    events
+}
+
+/// Why an operation that has not ended does not get on, for `describe`.
+pub async fn cause<R: Record>(client: &Client, namespace: &str, name: &str) -> Option<String> {
+    let job = names::job(R::NOUN.word(), name);
+    let look: Look<R> = look(client, namespace, &job, name).await.ok()?;
+    let uid = look.job.as_ref()?.metadata.uid.clone();
+    let events = of_uid(look.events, &uid);
+    match judge(look.job.as_ref()?, &look.pods, &events) {
+        State::Pending(note) => note,
+        State::Stuck(stuck) => Some(format!("{}: {}", stuck.object, stuck.cause)),
+        State::Running | State::Finished { .. } => None,
+    }
+}
+
+/// Drops events about an earlier Job of the same name.
+fn of_uid(events: Vec<Event>, uid: &Option<String>) -> Vec<Event> {
+    let stale = |event: &Event| {
+        event.involved_object.kind.as_deref() == Some("Job") && event.involved_object.uid != *uid
+    };
+    events.into_iter().filter(|event| !stale(event)).collect()
+}
+
+/// Follows a Job until it ends, cannot get on, or `interrupt` completes.
+pub async fn follow<R: Record>(
+    client: &Client,
+    followed: &Followed<'_>,
+    terminal: bool,
+    interrupt: impl Future<Output = ()>,
+) -> Result<Exit, Failure> {
+    let word = R::NOUN.word();
+    let Followed {
+        namespace,
+        name,
+        job,
+        uid: _,
+    } = followed;
+    let display = Display::new(word, name, terminal);
+    tokio::select! {
+        result = follow_to_end::<R>(client, followed, &display) => {
+            display.end();
+            result
+        }
+        () = interrupt => {
+            display.end();
+            let flag = install::flag(namespace);
+            eprintln!("interrupted: {word} {name} goes on without you, as job.batch/{job}");
+            eprintln!("hint: `kubectl ark {word} describe {name}{flag}` shows it; `kubectl delete job {job} -n {namespace}` stops it");
+            Ok(Exit::Interrupted)
+        }
+    }
+}
+
+async fn follow_to_end<R: Record>(
+    client: &Client,
+    followed: &Followed<'_>,
+    display: &Display,
+) -> Result<Exit, Failure> {
+    let word = R::NOUN.word();
+    let Followed {
+        namespace,
+        name,
+        job,
+        uid,
+    } = followed;
+    let flag = install::flag(namespace);
+    let mut stuck_since: Option<(String, Instant)> = None;
+    let mut failures = 0;
+    loop {
+        let look: Look<R> = match look(client, namespace, job, name).await {
+            Ok(look) => look,
+            Err(error) => {
+                failures += 1;
+                if failures >= MAX_FAILURES || matches!(error, kube::Error::Api(_)) {
+                    return Err(client::failure(
+                        &error,
+                        &format!("following job.batch/{job}"),
+                    ));
+                }
+                display.note("the cluster does not answer; trying again");
+                tokio::time::sleep(INTERVAL).await;
+                continue;
+            }
+        };
+        failures = 0;
+        let found = look
+            .job
+            .filter(|found| found.metadata.uid.as_deref() == Some(*uid));
+        let state = match &found {
+            Some(found) => judge(found, &look.pods, &of_uid(look.events, &found.metadata.uid)),
+            None => gone(look.record.as_ref()),
+        };
+        match state {
+            State::Pending(note) => {
+                stuck_since = None;
+                if let Some(note) = note {
+                    display.note(&format!("waiting: {note}"));
+                }
+            }
+            State::Running => {
+                stuck_since = None;
+                display.progress(look.record.as_ref().and_then(Record::progress));
+            }
+            State::Stuck(stuck) => {
+                let since = match stuck_since.take() {
+                    Some((object, since)) if object == stuck.object => since,
+                    _ => Instant::now(),
+                };
+                if since.elapsed() >= stuck.patience {
+                    return Err(Failure::new(
+                        Exit::Failed,
+                        format!(
+                            "{word} {name} does not start: {}: {}",
+                            stuck.object, stuck.cause
+                        ),
+                    )
+                    .hint(stuck.hint));
+                }
+                display.note(&format!("waiting: {}: {}", stuck.object, stuck.cause));
+                stuck_since = Some((stuck.object, since));
+            }
+            State::Finished {
+                exit: Exit::Done,
+                message: _,
+                hint: _,
+            } => {
+                display.end();
+                match look.record {
+                    Some(record) => println!("{word} {name} completed: {}", record.summary()),
+                    None => println!("{word} {name} completed"),
+                }
+                return Ok(Exit::Done);
+            }
+            State::Finished {
+                exit,
+                message,
+                hint,
+            } => {
+                let record = look.record.as_ref();
+                let message = message
+                    .or_else(|| record.and_then(Record::failure_reason).map(str::to_owned))
+                    .unwrap_or_else(|| "it does not say why".into());
+                let next = format!(
+                    "`kubectl ark {word} describe {name}{flag}` and `kubectl ark {word} logs {name}{flag}` show more"
+                );
+                return Err(
+                    Failure::new(exit, format!("{word} {name} {exit}: {message}"))
+                        .hint(hint.map_or_else(|| next.clone(), |hint| format!("{hint}; {next}"))),
+                );
+            }
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// The Job is not there any more: deleted, by someone or because it was kept no longer. The record knows the end.
+fn gone<R: Record>(record: Option<&R>) -> State {
+    let exit = record.and_then(Record::end);
+    State::Finished {
+        exit: exit.unwrap_or(Exit::Failed),
+        message: match exit {
+            Some(_) => None,
+            None => Some("its Job was deleted".into()),
+        },
+        hint: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn job(conditions: Value) -> Job {
+        serde_json::from_value(json!({
+            "metadata": {"name": "backup-demo", "uid": "u"},
+            "spec": {"template": {}},
+            "status": {"conditions": conditions},
+        }))
+        .unwrap()
+    }
+
+    fn failed_job(reason: &str) -> Job {
+        job(json!([{"type": "Failed", "status": "True", "reason": reason, "message": "it says"}]))
+    }
+
+    fn pod(status: Value) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": "backup-demo-x", "creationTimestamp": "2026-11-23T20:00:00Z"},
+            "spec": {"containers": [{"name": "ark-job", "image": "registry.local/ark:1"}]},
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    fn in_state(state: Value) -> Pod {
+        pod(json!({"containerStatuses": [{
+            "name": "ark-job", "ready": false, "restartCount": 0, "image": "", "imageID": "", "state": state,
+        }]}))
+    }
+
+    fn waiting(reason: &str, message: &str) -> Pod {
+        in_state(json!({"waiting": {"reason": reason, "message": message}}))
+    }
+
+    fn ended_with(code: i32, message: &str) -> Pod {
+        in_state(json!({"terminated": {
+            "exitCode": code, "message": message, "finishedAt": "2026-11-23T20:01:00Z",
+        }}))
+    }
+
+    fn event(kind: &str, name: &str, reason: &str, message: &str) -> Event {
+        serde_json::from_value(json!({
+            "metadata": {},
+            "involvedObject": {"kind": kind, "name": name, "uid": "u"},
+            "reason": reason, "message": message, "lastTimestamp": "2026-11-23T20:00:30Z",
+        }))
+        .unwrap()
+    }
+
+    fn stuck(state: State) -> Stuck {
+        match state {
+            State::Stuck(stuck) => stuck,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_pulled_is_reported_at_once() {
+        for reason in ["ErrImagePull", "ImagePullBackOff", "InvalidImageName"] {
+            let stuck = stuck(judge(
+                &job(json!([])),
+                &[waiting(reason, "no such host")],
+                &[],
+            ));
+            assert_eq!(stuck.object, "pod/backup-demo-x");
+            assert_eq!(
+                stuck.cause,
+                format!("image registry.local/ark:1 cannot be pulled: {reason}: no such host")
+            );
+            assert!(stuck.hint.contains("kubectl ark install --image"));
+            assert_eq!(stuck.patience, Duration::ZERO);
+        }
+    }
+
+    #[test]
+    fn a_pod_that_no_node_takes_waits_for_an_autoscaler() {
+        let pod = pod(json!({"conditions": [{
+            "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available",
+        }]}));
+        let pods = [pod];
+        let stuck = stuck(judge(&job(json!([])), &pods, &[]));
+        assert_eq!(stuck.cause, "no node takes it: 0/1 nodes are available");
+        assert_eq!(stuck.patience, SCALE_UP_PATIENCE);
+        let coming = [event(
+            "Pod",
+            "backup-demo-x",
+            "TriggeredScaleUp",
+            "pod triggered scale-up",
+        )];
+        assert_eq!(
+            judge(&job(json!([])), &pods, &coming),
+            State::Pending(Some("a node: pod triggered scale-up".into()))
+        );
+    }
+
+    #[test]
+    fn a_refused_pod_is_reported_at_once() {
+        let refused = [event(
+            "Job",
+            "backup-demo",
+            "FailedCreate",
+            "pods is forbidden: exceeded quota",
+        )];
+        let stuck = stuck(judge(&job(json!([])), &[], &refused));
+        assert_eq!(stuck.object, "job.batch/backup-demo");
+        assert_eq!(
+            stuck.cause,
+            "its pod is refused: pods is forbidden: exceeded quota"
+        );
+        assert_eq!(
+            judge(&job(json!([])), &[], &[]),
+            State::Pending(Some("its pod is being created".into()))
+        );
+    }
+
+    #[test]
+    fn a_missing_secret_is_reported_at_once_and_a_slow_volume_is_not() {
+        let pods = [waiting("ContainerCreating", "")];
+        let mount = |message: &str| [event("Pod", "backup-demo-x", "FailedMount", message)];
+        let missing = stuck(judge(
+            &job(json!([])),
+            &pods,
+            &mount("secret \"ark-credentials-default\" not found"),
+        ));
+        assert!(missing.cause.contains("ark-credentials-default"));
+        assert_eq!(missing.patience, Duration::ZERO);
+        assert_eq!(
+            stuck(judge(&job(json!([])), &pods, &mount("timed out"))).patience,
+            MOUNT_PATIENCE
+        );
+        let config = [waiting(
+            "CreateContainerConfigError",
+            "secret \"x\" not found",
+        )];
+        assert!(
+            stuck(judge(&job(json!([])), &config, &[]))
+                .cause
+                .contains("secret \"x\" not found")
+        );
+    }
+
+    #[test]
+    fn the_exit_code_is_the_last_pods() {
+        let log = "listing\nerror: the bucket ark does not exist\nhint: create it\n";
+        for (code, exit) in [
+            (10, Exit::NotFound),
+            (3, Exit::PartiallyFailed),
+            (137, Exit::Failed),
+            (0, Exit::Failed),
+        ] {
+            let state = judge(
+                &failed_job("PodFailurePolicy"),
+                &[ended_with(code, log)],
+                &[],
+            );
+            assert_eq!(
+                state,
+                State::Finished {
+                    exit,
+                    message: Some("the bucket ark does not exist".into()),
+                    hint: Some("create it".into()),
+                }
+            );
+        }
+        assert_eq!(
+            judge(
+                &job(json!([{"type": "Complete", "status": "True"}])),
+                &[ended_with(0, "")],
+                &[]
+            ),
+            State::Finished {
+                exit: Exit::Done,
+                message: None,
+                hint: None
+            }
+        );
+    }
+
+    #[test]
+    fn a_deadline_is_named() {
+        match judge(&failed_job("DeadlineExceeded"), &[], &[]) {
+            State::Finished {
+                exit: Exit::Failed,
+                message: Some(message),
+                hint: Some(hint),
+            } => {
+                assert!(message.contains("deadline"), "{message}");
+                assert!(hint.contains("--deadline"), "{hint}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_failed_attempt_is_not_the_end() {
+        assert_eq!(
+            judge(&job(json!([])), &[ended_with(1, "")], &[]),
+            State::Pending(Some(
+                "an attempt ended with exit code 1; there may be another".into()
+            ))
+        );
+        let running = in_state(json!({"running": {"startedAt": "2026-11-23T20:02:00Z"}}));
+        assert_eq!(judge(&job(json!([])), &[running], &[]), State::Running);
+    }
+
+    #[test]
+    fn events_about_an_earlier_job_are_dropped() {
+        let events = vec![event("Job", "backup-demo", "FailedCreate", "")];
+        assert_eq!(of_uid(events.clone(), &Some("u".into())).len(), 1);
+        assert_eq!(of_uid(events, &Some("new".into())).len(), 0);
+    }
+}

@@ -1,0 +1,407 @@
+//! What people read, and what is kept in Git, compared with files: help pages, rendered objects, tables, `manifests/`.
+//!
+//! `make manifests` (ARK_UPDATE=1) writes the files anew; then read the difference.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test's helpers fail by panicking, as tests do"
+)]
+
+use clap::{CommandFactory, Parser};
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use kubectl_ark::cli::Cli;
+use kubectl_ark::describe::Describe;
+use kubectl_ark::install::{self, Existing};
+use kubectl_ark::manifest::Manifest;
+use kubectl_ark::options::{CreateOptions, InstallOptions, Plan, resolve};
+use kubectl_ark::pod_template::Installation;
+use kubectl_ark::records::{Record, joined};
+use kubectl_ark::table::Table;
+use kubectl_ark::{Surroundings, create, output};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+use ark_job::api::{Backup, BackupStorageLocation, BackupStorageLocationSpec, Restore};
+use k8s_openapi::api::core::v1::PodTemplate;
+
+const IN_GIT: &str = "# Made by `make manifests`; do not edit.\n";
+
+fn now() -> Timestamp {
+    "2026-11-23T20:15:01Z".parse().unwrap()
+}
+
+fn plan(line: &str) -> Plan {
+    let surroundings = Surroundings {
+        now: now(),
+        home: Some("/home/ann".into()),
+        temporary: "/tmp".into(),
+        nonce: "n".into(),
+        terminal: false,
+    };
+    let Cli { cluster, command } =
+        Cli::try_parse_from(std::iter::once("kubectl-ark").chain(line.split(' '))).unwrap();
+    resolve(&cluster, command, &surroundings)
+        .unwrap_or_else(|failure| panic!("{line}: {}", failure.message()))
+}
+
+fn install_options(line: &str) -> InstallOptions {
+    match plan(line) {
+        Plan::Install(options) => *options,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn create_options(line: &str) -> CreateOptions {
+    match plan(line) {
+        Plan::Create(options) => *options,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The objects that a command would create on an installation made by another.
+fn rendered(line: &str, install_line: &str) -> Vec<Manifest> {
+    let options = install_options(install_line);
+    let installed = install::plan(&options, &Existing::default()).unwrap();
+    let of_kind = |kind: &str| {
+        installed
+            .iter()
+            .find(|one| one.kind() == kind)
+            .map(|one| one.value().clone())
+    };
+    let template: PodTemplate = serde_json::from_value(of_kind("PodTemplate").unwrap()).unwrap();
+    let location: Option<BackupStorageLocationSpec> =
+        of_kind("BackupStorageLocation").map(|value| {
+            serde_json::from_value::<BackupStorageLocation>(value)
+                .unwrap()
+                .spec
+        });
+    let plan = create::plan(
+        create_options(line),
+        &Installation::of(&template).unwrap(),
+        location.as_ref(),
+    )
+    .unwrap();
+    std::iter::once(plan.job).chain(plan.binding).collect()
+}
+
+fn yaml(objects: &[Manifest]) -> String {
+    output::documents(objects.iter().map(Manifest::value))
+}
+
+fn check(path: PathBuf, text: &str) {
+    if std::env::var_os("ARK_UPDATE").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        return;
+    }
+    let stored = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        stored == text,
+        "{} is not what the code makes (`make manifests` writes it anew):\n{text}",
+        path.display()
+    );
+}
+
+fn golden(name: &str, text: &str) {
+    check(
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/golden")
+            .join(name),
+        text,
+    );
+}
+
+fn manifest(name: &str, text: &str) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .join("manifests");
+    check(dir.join(name), &format!("{IN_GIT}{text}"));
+}
+
+#[test]
+fn help_pages() {
+    for path in [
+        "",
+        "install",
+        "backup",
+        "backup create",
+        "backup get",
+        "backup describe",
+        "backup logs",
+        "restore",
+        "restore create",
+        "restore get",
+        "restore describe",
+        "restore logs",
+        "create",
+        "get",
+        "describe",
+        "logs",
+        "version",
+    ] {
+        let mut command = Cli::command().term_width(100);
+        let words = path.split(' ').filter(|word| !word.is_empty());
+        let argv = std::iter::once("kubectl-ark")
+            .chain(words)
+            .chain(["--help"]);
+        let page = command
+            .try_get_matches_from_mut(argv)
+            .unwrap_err()
+            .render()
+            .to_string();
+        let name = if path.is_empty() {
+            "kubectl-ark".into()
+        } else {
+            path.replace(' ', "-")
+        };
+        golden(&format!("help/{name}.txt"), &page);
+    }
+}
+
+#[test]
+fn resource_types_are_in_git() {
+    for definition in install::resource_types() {
+        let plural = definition.name().split('.').next().unwrap().to_owned();
+        manifest(
+            &format!("crds/{plural}.yaml"),
+            &output::yaml(definition.value()),
+        );
+    }
+}
+
+const INSTALL: &str =
+    "install --storage s3://my-bucket/clusters/one?region=eu-central-1 --cluster-name one";
+
+#[test]
+fn an_installation_for_git() {
+    let objects = install::plan(&install_options(INSTALL), &Existing::default()).unwrap();
+    let without_types: Vec<Manifest> = objects
+        .into_iter()
+        .filter(|one| one.kind() != "CustomResourceDefinition")
+        .collect();
+    let note = "# Apply crds/ first. `kubectl ark install … --dry-run=client -o yaml` prints this for your storage.\n";
+    manifest("install.yaml", &format!("{note}{}", yaml(&without_types)));
+}
+
+#[test]
+fn examples_for_git() {
+    let backup = rendered(
+        "backup create before-upgrade --if-exists keep --ttl-after-finished never",
+        INSTALL,
+    );
+    let note =
+        "# A Job that is created again, by GitOps or by hand, keeps the backup that is there.\n";
+    manifest(
+        "examples/backup-job.yaml",
+        &format!("{note}{}", yaml(&backup)),
+    );
+    let restore = rendered(
+        "restore create move --from-backup before-upgrade --namespace-mappings shop:shop-copy --include-namespaces shop \
+         --ttl-after-finished never",
+        &format!("{INSTALL} --restore-rights standing"),
+    );
+    let note = "# Needs `kubectl ark install --restore-rights standing`. A restore that has ended well is not repeated.\n";
+    manifest(
+        "examples/restore-job.yaml",
+        &format!("{note}{}", yaml(&restore)),
+    );
+}
+
+#[test]
+fn a_backup_with_everything() {
+    let objects = rendered(
+        "backup create demo -n ark --include-namespaces a,b --exclude-resources events -l tier=web --ttl 48h \
+         --include-cluster-resources=true --labels team=x --deadline 0 --ttl-after-finished 1h",
+        "install -n ark --storage s3://b/p?endpoint=http://s3.local:8333&path-style=true --credentials-secret mine \
+         --image registry.local/ark-job:dev --image-pull-policy Never --image-pull-secret pull --toleration arm=yes:NoSchedule \
+         --node-selector disk=ssd --env HTTPS_PROXY=http://proxy:3128 --env NO=yes",
+    );
+    golden("backup-job.yaml", &yaml(&objects));
+}
+
+#[test]
+fn a_restore_with_its_rights() {
+    golden(
+        "restore.yaml",
+        &yaml(&rendered("restore create demo", "install --storage s3://b")),
+    );
+}
+
+#[test]
+fn standing_rights_need_no_binding_and_no_waiting() {
+    let objects = rendered(
+        "restore create demo",
+        "install --storage s3://b --restore-rights standing",
+    );
+    assert_eq!(objects.len(), 1);
+    assert!(!yaml(&objects).contains("wait-for-rights"));
+}
+
+#[test]
+fn a_job_says_the_same_every_time() {
+    assert_eq!(
+        rendered("backup create a", INSTALL),
+        rendered("backup create a", INSTALL)
+    );
+}
+
+#[test]
+fn a_directory_needs_a_volume() {
+    let options = create_options("backup create a --storage file:///backups");
+    let with_mounts = |mounts: Value| Installation {
+        template: json!({"spec": {"containers": [{"name": "ark-job", "image": "i", "volumeMounts": mounts}]}}),
+        standing_rights: false,
+    };
+    let failure = create::plan(options.clone(), &with_mounts(json!([])), None).unwrap_err();
+    assert!(
+        failure.message().contains("/backups"),
+        "{}",
+        failure.message()
+    );
+    let mounted = with_mounts(json!([{"name": "nfs", "mountPath": "/backups"}]));
+    create::plan(options, &mounted, None).unwrap();
+}
+
+#[test]
+fn an_upgrade_keeps_the_mode_and_what_administrators_set() {
+    let existing = Existing {
+        config: Some(
+            serde_json::from_value(json!({"metadata": {}, "data": {"mode": "RestoreOnly", "clusterName": "old"}})).unwrap(),
+        ),
+        template: Some(
+            serde_json::from_value(json!({
+                "metadata": {"annotations": {"ark.heptio.com/restore-rights": "standing"}},
+                "template": {"spec": {"containers": [{"name": "ark-job", "image": "mine"}], "nodeSelector": {"a": "b"}}},
+            }))
+            .unwrap(),
+        ),
+        account_annotations: [("ark-backup".to_owned(), [("role".to_owned(), "r".to_owned())].into())].into(),
+        cluster_name: Some("kubeconfig".into()),
+    };
+    let objects = install::plan(
+        &install_options("install --service-account-annotation x=y"),
+        &existing,
+    )
+    .unwrap();
+    let find = |reference: &str| {
+        objects
+            .iter()
+            .find(|one| one.reference() == reference)
+            .unwrap()
+            .value()
+    };
+    assert_eq!(
+        find("configmap/ark")["data"],
+        json!({"mode": "RestoreOnly", "clusterName": "old"})
+    );
+    assert_eq!(
+        find("serviceaccount/ark-backup")["metadata"]["annotations"],
+        json!({"role": "r", "x": "y"})
+    );
+    assert_eq!(
+        find("podtemplate/ark")["template"]["spec"]["nodeSelector"],
+        json!({"a": "b"})
+    );
+    find("clusterrolebinding.rbac.authorization.k8s.io/ark-restore-standing");
+}
+
+fn backups() -> Vec<Backup> {
+    let of = |name: &str, status: Value| {
+        serde_json::from_value(json!({
+            "apiVersion": "ark.heptio.com/v1", "kind": "Backup",
+            "metadata": {"name": name, "namespace": "heptio-ark", "creationTimestamp": "2026-11-23T20:00:00Z"},
+            "spec": {"storageLocation": "default", "includedNamespaces": ["shop"], "labelSelector": {
+                "matchLabels": {"a": "b"}, "matchExpressions": [{"key": "c", "operator": "In", "values": ["d", "e"]}]}},
+            "status": status,
+        }))
+        .unwrap()
+    };
+    let done = json!({
+        "phase": "PartiallyFailed", "startTimestamp": "2026-11-21T17:10:00Z", "completionTimestamp": "2026-11-21T17:12:05Z",
+        "expiration": "2026-12-21T17:10:00Z", "progress": {"totalItems": 1204, "itemsBackedUp": 1204, "bytesRead": 99},
+        "size": 3412345, "warnings": 1, "errors": 1, "resourceVersion": "4711", "clusterName": "one",
+        "clusterUID": "aaaa", "messages": ["error: widgets.example.com: forbidden", "warning: something"],
+        "version": "v0.1.0", "formatVersion": "1",
+    });
+    vec![
+        of("nightly-20261122010000", json!({"phase": "Completed"})),
+        of(
+            "nightly-20261123010000",
+            json!({"phase": "Failed", "failureReason": "the bucket is gone"}),
+        ),
+        of("demo", done),
+    ]
+}
+
+fn jobs() -> Vec<Job> {
+    let of = |name: &str, argv: &[&str], conditions: Value| {
+        serde_json::from_value(json!({
+            "metadata": {"name": name, "namespace": "heptio-ark", "creationTimestamp": "2026-11-23T20:14:00Z"},
+            "spec": {"template": {"spec": {"containers": [{"name": "ark-job", "args": argv}]}}},
+            "status": {"conditions": conditions},
+        }))
+        .unwrap()
+    };
+    vec![
+        of("backup-demo", &["backup", "demo"], json!([])),
+        of(
+            "backup-fresh",
+            &["backup", "fresh", "--location=other", "--ttl=0"],
+            json!([]),
+        ),
+        of(
+            "backup-stuck",
+            &["backup", "stuck"],
+            json!([
+            {"type": "Failed", "status": "True", "reason": "DeadlineExceeded", "message": "Job was active too long"}]),
+        ),
+        of(
+            "backup-gone",
+            &["backup", "gone"],
+            json!([{"type": "Complete", "status": "True"}]),
+        ),
+        of(
+            "restore-r",
+            &["restore", "demo", "--name=r", "--namespace-mappings=a:b"],
+            json!([]),
+        ),
+    ]
+}
+
+#[test]
+fn tables() {
+    let mut text = String::new();
+    for wide in [false, true] {
+        let mut backup_table = Table::new(Backup::header(wide));
+        joined(backups(), &jobs())
+            .iter()
+            .for_each(|one| backup_table.push(one.row(wide, now())));
+        let mut restore_table = Table::new(Restore::header(wide));
+        joined(Vec::<Restore>::new(), &jobs())
+            .iter()
+            .for_each(|one| restore_table.push(one.row(wide, now())));
+        text.push_str(&format!(
+            "{}\n{}\n",
+            backup_table.render(true),
+            restore_table.render(true)
+        ));
+    }
+    golden("tables.txt", &text);
+}
+
+#[test]
+fn descriptions() {
+    let mut text = String::new();
+    for backup in joined(backups(), &jobs())
+        .iter()
+        .filter(|one| ["demo", "stuck"].contains(&kubectl_ark::records::name(*one)))
+    {
+        text.push_str(&format!("{}\n\n", backup.describe(None, now())));
+    }
+    for restore in joined(Vec::<Restore>::new(), &jobs()) {
+        text.push_str(&restore.describe(Some("pod/restore-r-x is being started"), now()));
+    }
+    golden("describe.txt", &text);
+}
