@@ -254,8 +254,10 @@ async fn claim(context: &Context, options: &Options, started: Timestamp) -> Resu
         .claim(record, &context.run.id, started)
         .await
         .map_err(|error| match &error {
-            RecordError::Busy { .. } | RecordError::Elsewhere { .. } => Failure::from_error(Exit::Conflict, &error)
-                .hint("wait for it, or choose another name with --name"),
+            RecordError::Busy { .. } | RecordError::Elsewhere { .. } => {
+                Failure::from_error(Exit::Conflict, &error)
+                    .hint("wait for it, or choose another name with --name")
+            }
             RecordError::Cluster(_) => Failure::from_error(Exit::Failed, &error),
         })?;
     let status = status_in_progress(options, started, &Progress::default());

@@ -394,30 +394,66 @@ async fn killed_on_files() -> Result<()> {
     let storage = format!("file://{}", directory.path().display());
     let killer = directory.path().join("kill_at_call.so");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/kill_at_call.c");
-    process::output(Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&killer).arg(source))?;
+    process::output(
+        Command::new("cc")
+            .args(["-shared", "-fPIC", "-o"])
+            .arg(&killer)
+            .arg(source),
+    )?;
     let job = |name: &str, pod: &str| {
-        let arguments = ["backup", name, "--storage", &storage, "--include-namespaces", &namespace];
+        let arguments = [
+            "backup",
+            name,
+            "--storage",
+            &storage,
+            "--include-namespaces",
+            &namespace,
+        ];
         ArkJob::new(world.cluster.kubeconfig(), &arguments).of(name, pod)
     };
     let trace = directory.path().join("trace");
     let calls = "trace=link,linkat,unlink,unlinkat,mkdir,mkdirat,fsync,fdatasync";
-    let strace = ["strace", "-f", "-qq", "-e", calls, "-o", &trace.display().to_string()];
+    let strace = [
+        "strace",
+        "-f",
+        "-qq",
+        "-e",
+        calls,
+        "-o",
+        &trace.display().to_string(),
+    ];
     job("unharmed", "pod").under(&strace).expect(0).await?;
     let expected = read(&directory.path().join("backups/unharmed"))?;
-    let total = std::fs::read_to_string(&trace)?.lines().filter(|line| line.contains('(') && !line.contains("resumed")).count();
+    let total = std::fs::read_to_string(&trace)?
+        .lines()
+        .filter(|line| line.contains('(') && !line.contains("resumed"))
+        .count();
     ensure!(total >= 12, "only {total} calls were seen");
     for n in 1..=total {
         let name = format!("killed-{n}");
         let preload = killer.display().to_string();
-        let first = job(&name, "pod-1").variable("LD_PRELOAD", &preload).variable("KILL_AT", &n.to_string()).run().await?;
+        let first = job(&name, "pod-1")
+            .variable("LD_PRELOAD", &preload)
+            .variable("KILL_AT", &n.to_string())
+            .run()
+            .await?;
         // The first backup also made the directory of all backups.
         let last = n == total && first.code == Some(0);
-        ensure!(first.code.is_none() || last, "{name}: not killed: {first:?}");
+        ensure!(
+            first.code.is_none() || last,
+            "{name}: not killed: {first:?}"
+        );
         let backup = directory.path().join("backups").join(&name);
         if backup.join("ark-backup.json").exists() {
-            ensure!(read(&backup)? == expected, "{name}: a marker without a whole backup");
+            ensure!(
+                read(&backup)? == expected,
+                "{name}: a marker without a whole backup"
+            );
         }
-        job(&name, "pod-2").expect(0).await.with_context(|| name.clone())?;
+        job(&name, "pod-2")
+            .expect(0)
+            .await
+            .with_context(|| name.clone())?;
         ensure!(read(&backup)? == expected, "{name}: not the whole backup");
     }
     eprintln!("killed at each of {total} calls");

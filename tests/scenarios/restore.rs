@@ -662,7 +662,8 @@ async fn unsteady_api_server() -> Result<()> {
     let proxy = FaultProxy::start_before(cluster).await?;
     let kubeconfig = cluster.kubeconfig_for(proxy.url())?;
     let creates = || Rule::on(|request| request.is_write() && request.path.contains("/configmaps"));
-    let rules: [(&str, fn(Rule) -> Rule); 4] = [
+    type Fault = fn(Rule) -> Rule;
+    let rules: [(&str, Fault); 4] = [
         ("lost answers", |rule| rule.up_to(3).lose_answer()),
         ("resets", |rule| rule.up_to(3).reset()),
         ("too many requests", |rule| {
@@ -816,10 +817,10 @@ async fn rights() -> Result<()> {
     place
         .run(&["backup", "b", "--include-namespaces", "app"])
         .await?;
-    let bind = |rights: &str| {
+    let bind = |annotations: &str| {
         let manifest = format!(
             "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\n\
-             metadata: {{name: ark-restore, annotations: {{ark.heptio.com/restore-rights: {rights}}}}}\n\
+             metadata: {{name: ark-restore, annotations: {{{annotations}}}}}\n\
              roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}}\n\
              subjects: [{{kind: ServiceAccount, name: ark-restore, namespace: heptio-ark}}]\n"
         );
@@ -857,16 +858,16 @@ async fn rights() -> Result<()> {
     );
     let running = waiting("waited", "60s").start()?;
     tokio::time::sleep(Duration::from_millis(700)).await;
-    bind("on-demand")?;
+    bind("ark.heptio.com/request: restore b")?;
     let finished = running.wait().await?;
     ensure!(finished.code == Some(0), "{finished:?}");
     ensure!(!bound()?, "the rights are still there");
-    // Rights for good stay.
-    bind("standing")?;
+    // A binding that no request has made is somebody's own.
+    bind("mine: x")?;
     place.run(&["restore", "b", "--name", "standing"]).await?;
     ensure!(bound()?);
     // And so do those that another restore needs.
-    bind("on-demand")?;
+    bind("ark.heptio.com/request: restore b")?;
     let job = "apiVersion: batch/v1\nkind: Job\nmetadata: {name: other, namespace: heptio-ark, labels: {ark.heptio.com/operation: restore}}\n\
         spec: {suspend: true, template: {spec: {restartPolicy: Never, containers: [{name: c, image: i}]}}}\n";
     cluster.kubectl_with_input(&["apply", "-f", "-"], job)?;
