@@ -524,8 +524,10 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value as Json, json};
 
+    type Scanned = (Vec<Vec<u8>>, Vec<String>, ListHead);
+
     /// Feeds `body` in pieces of `size`, returns the items' JSON and their names.
-    fn scan(body: &[u8], size: usize) -> Result<(Vec<Vec<u8>>, Vec<String>, ListHead), ScanError> {
+    fn scan(body: &[u8], size: usize) -> Result<Scanned, ScanError> {
         let mut scanner = ListScanner::default();
         let (mut items, mut names) = (Vec::new(), Vec::new());
         for piece in body.chunks(size.max(1)) {

@@ -56,6 +56,23 @@ pub fn build(
     Ok(())
 }
 
+/// The image of ark-job, from the repository's Containerfile on a base of Debian's packages; gives its archive.
+pub fn ark_job(image: &str, archive: &Path) -> Result<()> {
+    let context = tempfile::tempdir()?;
+    let program = crate::job::program("ark-job")?;
+    fs::copy(&program, context.path().join("ark-job"))
+        .with_context(|| format!("copying {}", program.display()))?;
+    let containerfile = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Containerfile");
+    let base = format!("docker-archive:{}", debian_base()?.display());
+    build(
+        context.path(),
+        &containerfile,
+        image,
+        &[("BASE", &base)],
+        archive,
+    )
+}
+
 /// buildah with a store in the cache. vfs and chroot work everywhere, also where overlay mounts and namespaces do not.
 pub fn buildah() -> Command {
     let store = cache::directory().join("buildah");

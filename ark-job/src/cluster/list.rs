@@ -178,11 +178,10 @@ impl<'a> List<'a> {
             .take_if(|early| early.page.same_place(&self.page))
         {
             self.page = std::mem::replace(&mut early.page, Page::None);
-            let joined = (&mut early.answer).await;
-            match joined {
-                Ok(Ok(answer)) => return self.start(answer),
-                // Asked for again below, with retries and with what the error means.
-                Ok(Err(_)) | Err(_) => {}
+            // An error is not looked at: the page is asked for again below, with retries.
+            if let Ok(Ok(answer)) = (&mut early.answer).await {
+                self.start(answer);
+                return Ok(());
             }
         }
         loop {
@@ -194,17 +193,19 @@ impl<'a> List<'a> {
                 )
                 .await;
             match answer {
-                Ok(answer) => return self.start(answer),
+                Ok(answer) => {
+                    self.start(answer);
+                    return Ok(());
+                }
                 Err(error) if error.is_expired() && self.skip == 0 => self.resume(error)?,
                 Err(error) => self.backoff.after(error).await?,
             }
         }
     }
 
-    fn start(&mut self, answer: Response<Body>) -> Result<(), ClusterError> {
+    fn start(&mut self, answer: Response<Body>) {
         self.scanner.reset();
         self.body = Some(answer.into_body());
-        Ok(())
     }
 
     /// The revision has been compacted: goes on at the current one, which the summary then names.

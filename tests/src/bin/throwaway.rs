@@ -55,8 +55,12 @@ enum Action {
         #[command(flatten)]
         size: Size,
     },
-    /// Build a base image from Debian's packages and print its archive
-    Base,
+    /// Build the image of ark-job on a base of Debian's packages, into this archive
+    Image {
+        /// Its full name, such as localhost/ark-job:demo
+        image: String,
+        archive: PathBuf,
+    },
     /// Hold a cluster until ended by a signal; the state is written when it is ready
     #[command(hide = true)]
     Hold {
@@ -120,7 +124,7 @@ fn run(action: Action) -> Result<()> {
             let control_plane_only = size.control_plane_only || !node_is_possible();
             get_prerequisites(&Size { control_plane_only })
         }
-        Action::Base => base(),
+        Action::Image { image, archive } => build_image(&image, &archive),
         Action::Hold { state, size } => runtime.block_on(hold(&state, &size)),
     }
 }
@@ -230,14 +234,14 @@ fn node_prerequisites() -> Result<()> {
 }
 
 #[cfg(target_os = "linux")]
-fn base() -> Result<()> {
-    println!("{}", ark_tests::images::debian_base()?.display());
-    Ok(())
+fn build_image(image: &str, archive: &Path) -> Result<()> {
+    prerequisites::node()?;
+    ark_tests::images::ark_job(image, archive)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn base() -> Result<()> {
-    bail!("a base made of Debian's packages needs Debian")
+fn build_image(_image: &str, _archive: &Path) -> Result<()> {
+    bail!("images are built on Linux, or with docker: `make image`")
 }
 
 fn node_is_possible() -> bool {
