@@ -78,10 +78,6 @@ pub mod service_account {
 
 /// Name of the one ClusterRoleBinding that gives restores their rights while they run.
 pub const RESTORE_BINDING: &str = "ark-restore";
-/// Annotation on that binding: `on-demand` when the last restore out is to delete it.
-pub const RIGHTS_ANNOTATION: &str = "ark.heptio.com/restore-rights";
-/// Its value.
-pub const RIGHTS_ON_DEMAND: &str = "on-demand";
 
 /// One backup: what was asked for (spec) and what came of it (status).
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

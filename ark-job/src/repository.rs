@@ -12,7 +12,9 @@ use crate::layout::BackupKeys;
 use crate::marker::{Marker, MarkerError};
 use crate::store::{Store, StoreError};
 use futures::{Stream, StreamExt};
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, mpsc};
+use tokio::sync::oneshot;
 
 /// A marker is kilobytes: the spec, digests, at most a hundred messages.
 const MARKER_MAX: u64 = 16 << 20;
@@ -61,6 +63,9 @@ pub enum RepositoryError {
         #[source]
         source: ReadError,
     },
+    /// The machine has no thread left.
+    #[error("starting a thread")]
+    Thread(#[source] io::Error),
     /// The store does not answer, or not well.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -84,7 +89,7 @@ impl From<RepositoryError> for Failure {
                 Exit::Integrity
             }
             RepositoryError::Store(error) if error.is_not_found() => Exit::NotFound,
-            RepositoryError::Store(_) => Exit::Failed,
+            RepositoryError::Store(_) | RepositoryError::Thread(_) => Exit::Failed,
         };
         let hint = match &error {
             RepositoryError::NotFound { .. } => {
@@ -114,6 +119,36 @@ pub struct OpenBackup {
     name: String,
     store: Store,
     archive: String,
+    worker: Worker,
+}
+
+/// The one thread on which members are checked, unpacked and worked on.
+///
+/// Not the runtime's: each of its threads would keep the memory of the largest member that it ever saw.
+#[derive(Debug)]
+struct Worker {
+    work: mpsc::Sender<Box<dyn FnOnce() + Send>>,
+}
+
+impl Worker {
+    fn start() -> io::Result<Worker> {
+        let (work, due) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
+        std::thread::Builder::new()
+            .name("members".into())
+            .spawn(move || due.into_iter().for_each(|work| work()))?;
+        Ok(Worker { work })
+    }
+
+    /// Runs `work` on the thread; nothing when the thread is gone, since earlier work panicked.
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let (answer, result) = oneshot::channel();
+        let work = Box::new(move || {
+            // Nobody may be waiting any more.
+            drop(answer.send(work()));
+        });
+        self.work.send(work).ok()?;
+        result.await.ok()
+    }
 }
 
 /// Opens the backup called `name`.
@@ -184,6 +219,7 @@ pub async fn open_backup(store: &Store, name: &str) -> Result<OpenBackup, Reposi
         name: backup(),
         store: store.clone(),
         archive,
+        worker: Worker::start().map_err(RepositoryError::Thread)?,
     })
 }
 
@@ -274,7 +310,7 @@ impl OpenBackup {
         let range = member.offset..member.offset + member.length;
         let bytes = self.store.get_range(&self.archive, range).await?;
         let backup = Arc::clone(self);
-        tokio::task::spawn_blocking(move || {
+        let worked = self.worker.run(move || {
             let member = &backup.footer.members[index];
             match read::open_member(&bytes, member, &backup.footer) {
                 Ok(opened) => Ok(work(member, opened)),
@@ -283,8 +319,12 @@ impl OpenBackup {
                     source,
                 }),
             }
+        });
+        worked.await.unwrap_or_else(|| {
+            Err(RepositoryError::Damaged {
+                backup: self.name.clone(),
+                why: format!("reading member {index} crashed"),
+            })
         })
-        .await
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }
 }

@@ -10,6 +10,7 @@ mod harness;
 #[cfg(target_os = "linux")]
 mod node;
 mod proxy;
+mod restore;
 mod store;
 mod world;
 
@@ -20,6 +21,7 @@ fn main() {
     trials.extend(proxy::trials());
     trials.extend(store::trials());
     trials.extend(backup::trials());
+    trials.extend(restore::trials());
     #[cfg(target_os = "linux")]
     trials.extend(node::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);

@@ -25,7 +25,7 @@ const ESTABLISHED_WITHIN: Duration = Duration::from_secs(60);
 /// Then it is in discovery within a second or two, later when the API server is busy.
 const SERVED_WITHIN: Duration = Duration::from_secs(60);
 /// A namespace's default service account and quota appear shortly after the namespace, and pods need them.
-const SETTLED_WITHIN: Duration = Duration::from_secs(30);
+const SETTLED_WITHIN: Duration = Duration::from_secs(15);
 
 /// Only metadata comes back: nobody reads the rest, and the API server need not encode it.
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
@@ -72,7 +72,10 @@ pub async fn create(
         };
         // A refusal has done nothing; no answer, or a broken one, may have.
         maybe_ours |= !is_throttling(&error);
-        if is_settling(&error) && Instant::now() < give_up {
+        if is_settling(&error) {
+            if Instant::now() >= give_up {
+                return Err(error);
+            }
             tokio::time::sleep(LOOK_EVERY).await;
         } else {
             if is_throttling(&error) {
@@ -88,7 +91,8 @@ fn is_throttling(error: &ClusterError) -> bool {
     error.code() == Some(429)
 }
 
-/// What passes by itself: a quota that several requests update at once, a service account that is just being made.
+/// What passes by itself: a quota that several requests update at once, a service account or a webhook's server that is
+/// just coming.
 fn is_settling(error: &ClusterError) -> bool {
     match error {
         ClusterError::Status {
@@ -100,8 +104,16 @@ fn is_settling(error: &ClusterError) -> bool {
             message.contains("error looking up service account")
                 || message.contains("status unknown for quota")
         }
+        // Retried like the rest, a webhook whose server is down would hold up every object for minutes.
+        ClusterError::Status {
+            code: 500, message, ..
+        } => is_webhook(message),
         _ => false,
     }
+}
+
+fn is_webhook(message: &str) -> bool {
+    message.contains("failed calling webhook") || message.contains("failed to call webhook")
 }
 
 /// POSTs once; returns what the API server remarked about fields that it dropped.

@@ -4,7 +4,7 @@
 //! writes the binding then, always: a restore that ends and finds no other Job deletes the binding only as it was before
 //! it looked, so it never takes the rights of a Job that it did not see.
 
-use crate::api::{OPERATION_LABEL, RESTORE_BINDING, RIGHTS_ANNOTATION, RIGHTS_ON_DEMAND};
+use crate::api::{OPERATION_LABEL, REQUEST_ANNOTATION, RESTORE_BINDING};
 use crate::cluster::apply::{delete_unchanged, wait_for_all_rights};
 use crate::cluster::{Cluster, ClusterError, encode};
 use crate::error::Failure;
@@ -83,9 +83,10 @@ async fn try_to_give_up(context: &Context) -> Result<Option<&'static str>, Clust
     Ok(Some("the rights to restore have been given up"))
 }
 
+/// The version of a binding that was written for a request; somebody else's of that name is not ours to delete.
 fn version_on_demand(binding: &ObjectMeta) -> Option<&str> {
-    let annotation = binding.annotations.as_ref()?.get(RIGHTS_ANNOTATION)?;
-    (annotation == RIGHTS_ON_DEMAND).then_some(())?;
+    let annotations = binding.annotations.as_ref()?;
+    annotations.get(REQUEST_ANNOTATION)?;
     binding.resource_version.as_deref()
 }
 
@@ -126,13 +127,11 @@ mod tests {
             annotations,
             ..ObjectMeta::default()
         };
-        let annotated = |value: &str| {
-            metadata(Some(
-                [(RIGHTS_ANNOTATION.to_owned(), value.to_owned())].into(),
-            ))
-        };
-        assert_eq!(version_on_demand(&annotated(RIGHTS_ON_DEMAND)), Some("7"));
-        assert_eq!(version_on_demand(&annotated("standing")), None);
+        let requested = [(REQUEST_ANNOTATION.to_owned(), "restore b".to_owned())];
+        assert_eq!(
+            version_on_demand(&metadata(Some(requested.into()))),
+            Some("7")
+        );
         assert_eq!(version_on_demand(&metadata(None)), None);
     }
 
