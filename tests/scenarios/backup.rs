@@ -1,6 +1,6 @@
 //! Backup: what is in it, whose it is, and what is left when it is cut off.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
