@@ -49,6 +49,8 @@ pub const PART_OF: &str = "kubectl-ark";
 
 /// Name of the ConfigMap with mode and cluster name, and of the PodTemplate.
 pub const CONFIG_NAME: &str = "ark";
+/// Key in that ConfigMap: the name that the administrator gives to the cluster.
+pub const CLUSTER_NAME_KEY: &str = "clusterName";
 /// Key in a credential Secret: an AWS shared-credentials file (as Ark).
 pub const CREDENTIALS_KEY: &str = "cloud";
 

@@ -10,19 +10,19 @@ use self::gather::{GatherError, Progress, Selection};
 use self::names::NameLists;
 use self::writer::ArchiveWriter;
 use crate::api::{
-    self, Backup, BackupPhase, BackupProgress, BackupSpec, BackupStatus, DEFAULT_TTL,
+    self, AccessMode, Backup, BackupPhase, BackupProgress, BackupSpec, BackupStatus, DEFAULT_TTL,
     FORMAT_VERSION,
 };
 use crate::archive::footer::Head;
 use crate::args::{BackupArgs, IfExists, parse_duration};
 use crate::cluster::discover::{Discovery, ResourceType, discover};
+use crate::context::{Context, Outcome, storage_failure};
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::filter::{Filter, resolve_resources};
 use crate::layout::BackupKeys;
 use crate::records::RecordError;
 use crate::report::{About, Report};
-use crate::run::{Context, Outcome, storage_failure};
 use crate::store::{Conditional, Spool};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -151,6 +151,11 @@ impl Options {
 /// # Errors
 /// [`Failure`] when there is no backup; one from which something is missing is an [`Outcome`].
 pub async fn backup(context: &Context, options: &Options) -> Result<Outcome, Failure> {
+    if context.access_mode == AccessMode::ReadOnly {
+        let location = context.location.as_deref().unwrap_or_default();
+        let text = format!("storage location {location} is ReadOnly: nothing is written to it");
+        return Err(Failure::new(Exit::Refused, text).hint("choose another with --location"));
+    }
     let keys = BackupKeys::new(&options.name);
     let started = Timestamp::now();
     let found = commit::look(&context.store, &keys, &context.run.id).await?;
@@ -257,6 +262,7 @@ fn status_in_progress(context: &Context, started: Timestamp, progress: &Progress
             bytes_read: progress.bytes.load(Ordering::Relaxed),
         }),
         cluster_uid: Some(context.run.cluster_uid.clone()),
+        cluster_name: context.cluster_name.clone(),
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         format_version: Some(FORMAT_VERSION.to_owned()),
         ..BackupStatus::default()
@@ -415,6 +421,7 @@ fn head(
         messages: report.messages(),
         resource_version: Some(gathered.resource_version.clone()),
         cluster_uid: Some(context.run.cluster_uid.clone()),
+        cluster_name: context.cluster_name.clone(),
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         format_version: Some(FORMAT_VERSION.to_owned()),
         ..BackupStatus::default()

@@ -7,6 +7,8 @@
 pub mod backup;
 pub mod restore;
 pub mod run;
+// what operations share
+pub mod context;
 // edges
 pub mod cluster;
 pub mod log;

@@ -3,9 +3,10 @@
 use anyhow::Context as _;
 use ark_job::api::environment;
 use ark_job::args::Args;
+use ark_job::context::Environment;
 use ark_job::error::chain;
 use ark_job::exit::Exit;
-use ark_job::run::{Environment, run};
+use ark_job::run::run;
 use clap::Parser;
 use std::process::ExitCode;
 

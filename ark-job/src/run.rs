@@ -1,72 +1,13 @@
 //! One run: from parsed arguments to an exit code. `ark-job` and `kubectl ark --local` both come through here.
 
-use crate::api::{BackupStorageLocation, BackupStorageLocationSpec, DEFAULT_LOCATION};
-use crate::args::{Args, Command, StorageFlags};
+use crate::args::{Args, Command};
 use crate::cluster::Cluster;
-use crate::error::{Failure, chain};
+use crate::context::{Context, Environment, Outcome};
+use crate::error::Failure;
 use crate::exit::Exit;
-use crate::identity::{Origin, Run, RunId};
-use crate::log::Log;
-use crate::records::Records;
-use crate::store::{Checksum, Credentials, Encryption, Location, Store, StoreError};
+use crate::store::Location;
 use crate::{backup, restore};
-use k8s_openapi::api::core::v1::ConfigMap;
 use std::future::Future;
-use std::path::PathBuf;
-
-/// What the process was told by its surroundings; read by the caller, not here.
-#[derive(Clone, Debug)]
-pub struct Environment {
-    /// UID of the Job this pod belongs to; absent outside of a Job.
-    pub job_uid: Option<String>,
-    /// UID of this pod; absent outside of a pod.
-    pub pod_uid: Option<String>,
-    /// A random text, for what has no other identity.
-    pub nonce: String,
-    /// Directory for temporary files, with room for an archive.
-    pub temporary: PathBuf,
-}
-
-/// What an operation works with.
-pub struct Context {
-    /// The API server.
-    pub cluster: Cluster,
-    /// Where backups are.
-    pub store: Store,
-    /// The name of that location, unless a URL was given.
-    pub location: Option<String>,
-    /// Who is running.
-    pub run: Run,
-    /// Ark's namespace.
-    pub namespace: String,
-    /// Backup and Restore resources.
-    pub records: Records,
-    /// The log.
-    pub log: Log,
-    /// Directory for temporary files.
-    pub temporary: PathBuf,
-}
-
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// The exit code.
-    pub exit: Exit,
-    /// One line for people.
-    pub message: String,
-    /// What to do next.
-    pub hint: Option<String>,
-}
-
-impl From<Failure> for Outcome {
-    fn from(failure: Failure) -> Self {
-        Outcome {
-            exit: failure.exit(),
-            message: failure.message().to_owned(),
-            hint: failure.next_step().map(str::to_owned),
-        }
-    }
-}
 
 /// Runs what `args` ask for, until done or `interrupt` completes.
 pub async fn run(
@@ -104,7 +45,14 @@ async fn try_run(
         if let Operation::Restore(options) = &operation {
             restore::wait_for_rights(&cluster, options).await?;
         }
-        open(&args.namespace, storage, url, &environment, cluster).await
+        Context::open(
+            cluster,
+            &args.namespace,
+            storage.location.as_deref(),
+            url,
+            &environment,
+        )
+        .await
     };
     let context = tokio::select! {
         context = opening => context?,
@@ -153,173 +101,4 @@ fn interrupted() -> Failure {
 fn parse_url(url: &str) -> Result<Location, Failure> {
     url.parse()
         .map_err(|error| Failure::from_error(Exit::Usage, &error))
-}
-
-/// Connects to cluster and storage.
-async fn open(
-    namespace: &str,
-    flags: &StorageFlags,
-    url: Option<Location>,
-    environment: &Environment,
-    cluster: Cluster,
-) -> Result<Context, Failure> {
-    let log = Log::new(&environment.temporary).map_err(|error| {
-        let directory = environment.temporary.display();
-        Failure::new(
-            Exit::Failed,
-            format!("creating a temporary file in {directory}: {error}"),
-        )
-        .hint("give the pod a writable /tmp (an emptyDir volume), or set TMPDIR")
-    })?;
-    let (location, place) = match url {
-        Some(place) => (None, place),
-        None => {
-            let name = flags.location.as_deref().unwrap_or(DEFAULT_LOCATION);
-            (
-                Some(name.to_owned()),
-                read_location(&cluster, namespace, name).await?,
-            )
-        }
-    };
-    let cluster_uid = cluster
-        .uid()
-        .await
-        .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
-    let store = Store::open(&place, &Credentials::Chain)
-        .await
-        .map_err(|error| storage_failure(&error))?;
-    let run = identify(&cluster_uid, namespace, environment);
-    let records = Records::open(&cluster, namespace, &run.id)
-        .await
-        .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
-    Ok(Context {
-        cluster,
-        store,
-        location,
-        run,
-        namespace: namespace.to_owned(),
-        records,
-        log,
-        temporary: environment.temporary.clone(),
-    })
-}
-
-fn identify(cluster_uid: &str, namespace: &str, environment: &Environment) -> Run {
-    let origin = match &environment.job_uid {
-        Some(uid) => Origin::Job { uid: uid.clone() },
-        None => Origin::Local {
-            nonce: environment.nonce.clone(),
-        },
-    };
-    Run {
-        id: RunId::new(cluster_uid, namespace, &origin),
-        attempt: environment
-            .pod_uid
-            .clone()
-            .unwrap_or_else(|| environment.nonce.clone()),
-        cluster_uid: cluster_uid.to_owned(),
-    }
-}
-
-/// What a failure of the store means for the whole run.
-pub fn storage_failure(error: &StoreError) -> Failure {
-    let exit = if error.is_bucket_missing() {
-        Exit::NotFound
-    } else {
-        Exit::Failed
-    };
-    Failure::from_error(exit, error).maybe_hint(error.hint())
-}
-
-/// Reads a BackupStorageLocation and makes it a place.
-async fn read_location(
-    cluster: &Cluster,
-    namespace: &str,
-    name: &str,
-) -> Result<Location, Failure> {
-    let doing = format!("reading BackupStorageLocation {name} in namespace {namespace}");
-    let path = format!(
-        "/apis/{}/v1/namespaces/{namespace}/backupstoragelocations/{name}",
-        crate::api::GROUP
-    );
-    let resource: BackupStorageLocation = cluster.get(&path, &doing).await.map_err(|error| {
-        if error.is_not_found() {
-            Failure::new(
-                Exit::NotFound,
-                format!("there is no BackupStorageLocation {name} in namespace {namespace}"),
-            )
-            .hint("`kubectl ark install --storage URL` makes one; `--storage URL` does without")
-        } else {
-            Failure::from_error(Exit::Failed, &error)
-        }
-    })?;
-    let spec = resource.spec;
-    let certificates = match &spec.ca_config_map {
-        Some(map) => Some(read_certificates(cluster, namespace, map).await?),
-        None => None,
-    };
-    place(&spec, certificates).map_err(|why| {
-        Failure::new(
-            Exit::Usage,
-            format!("BackupStorageLocation {name} in namespace {namespace}: {why}"),
-        )
-    })
-}
-
-async fn read_certificates(
-    cluster: &Cluster,
-    namespace: &str,
-    name: &str,
-) -> Result<Vec<u8>, Failure> {
-    let doing = format!("reading the certificates in ConfigMap {name} in namespace {namespace}");
-    let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
-    let map: ConfigMap = cluster
-        .get(&path, &doing)
-        .await
-        .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
-    let certificates = map.data.unwrap_or_default().remove("ca.crt");
-    certificates
-        .map(String::into_bytes)
-        .ok_or_else(|| Failure::new(Exit::Failed, format!("{doing}: it has no key ca.crt")))
-}
-
-/// The place that a BackupStorageLocation describes; its fields win over the query of its URL.
-fn place(
-    spec: &BackupStorageLocationSpec,
-    certificates: Option<Vec<u8>>,
-) -> Result<Location, String> {
-    let mut location: Location = spec.url.parse().map_err(|error| chain(&error))?;
-    if let Location::S3(s3) = &mut location {
-        let BackupStorageLocationSpec {
-            url: _,
-            region,
-            endpoint,
-            path_style,
-            checksum,
-            kms_key_id,
-            server_side_encryption,
-            ca_config_map: _,
-            profile,
-            role_arn,
-            // Mounted into the pod; the default chain finds it by AWS_SHARED_CREDENTIALS_FILE.
-            credential_secret: _,
-            access_mode: _,
-        } = spec.clone();
-        s3.region = region.or(s3.region.take());
-        s3.endpoint = endpoint.or(s3.endpoint.take());
-        s3.path_style = path_style.unwrap_or(s3.path_style);
-        if let Some(text) = checksum {
-            s3.checksum = Some(text.parse::<Checksum>().map_err(|error| chain(&error))?);
-        }
-        s3.kms_key_id = kms_key_id.or(s3.kms_key_id.take());
-        if let Some(text) = server_side_encryption {
-            s3.server_side_encryption =
-                Some(text.parse::<Encryption>().map_err(|error| chain(&error))?);
-        }
-        s3.profile = profile.or(s3.profile.take());
-        s3.role_arn = role_arn.or(s3.role_arn.take());
-        s3.ca_bundle = certificates;
-        s3.validate().map_err(|error| chain(&error))?;
-    }
-    Ok(location)
 }

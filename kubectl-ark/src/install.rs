@@ -9,8 +9,8 @@ use crate::options::{InstallOptions, LocationOptions};
 use crate::pod_template::{self, ON_DEMAND, RESTORE_RIGHTS_ANNOTATION, STANDING};
 use crate::{output, rights};
 use ark_job::api::{
-    Backup, BackupStorageLocation, CONFIG_NAME, CONTRACT_ANNOTATION, CREDENTIALS_KEY,
-    EXCLUDE_LABEL, Restore, VELERO_EXCLUDE_LABEL,
+    Backup, BackupStorageLocation, CLUSTER_NAME_KEY, CONFIG_NAME, CONTRACT_ANNOTATION,
+    CREDENTIALS_KEY, EXCLUDE_LABEL, Restore, VELERO_EXCLUDE_LABEL,
 };
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
@@ -26,7 +26,6 @@ use std::time::Duration;
 const ESTABLISH_TIMEOUT: Duration = Duration::from_secs(30);
 const MODE: &str = "mode";
 const NORMAL: &str = "Normal";
-const CLUSTER_NAME: &str = "clusterName";
 
 /// What is in the cluster already and stays unless a flag says otherwise.
 #[derive(Clone, Debug, Default)]
@@ -159,14 +158,14 @@ fn config(namespace: &str, existing: &Existing, cluster_name: Option<&str>) -> M
         .unwrap_or_default();
     data.entry(MODE.into()).or_insert_with(|| NORMAL.into());
     let known = data
-        .get(CLUSTER_NAME)
+        .get(CLUSTER_NAME_KEY)
         .cloned()
         .filter(|name| !name.is_empty());
     let name = cluster_name
         .map(str::to_owned)
         .or(known)
         .or(existing.cluster_name.clone());
-    data.insert(CLUSTER_NAME.into(), name.unwrap_or_default());
+    data.insert(CLUSTER_NAME_KEY.into(), name.unwrap_or_default());
     Manifest::of(&ConfigMap {
         metadata: named(CONFIG_NAME, namespace),
         data: Some(data),

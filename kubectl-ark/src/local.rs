@@ -2,9 +2,10 @@
 
 use crate::Surroundings;
 use crate::options::CreateOptions;
+use ark_job::context::{Environment, Outcome};
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
-use ark_job::run::{Environment, Outcome, run as run_operation};
+use ark_job::run::run as run_operation;
 use kube::Client;
 use std::path::Path;
 

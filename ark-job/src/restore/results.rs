@@ -1,8 +1,8 @@
 //! What is stored of a restore: what was done with each object, the warnings and errors, the log.
 
+use crate::context::Context;
 use crate::layout::RestoreKeys;
 use crate::report::Results;
-use crate::run::Context;
 use crate::store::{Created, StoreError};
 use bytes::Bytes;
 use flate2::Compression;

@@ -7,10 +7,10 @@
 use crate::api::{OPERATION_LABEL, REQUEST_ANNOTATION, RESTORE_BINDING};
 use crate::cluster::apply::{delete_unchanged, wait_for_all_rights};
 use crate::cluster::{Cluster, ClusterError, encode};
+use crate::context::Context;
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::identity::{Origin, RunId};
-use crate::run::Context;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
