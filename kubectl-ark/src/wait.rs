@@ -104,7 +104,11 @@ fn attempt(last: &ContainerStateTerminated) -> Option<String> {
         return None;
     }
     let why = said(last, "error: ").unwrap_or_else(|| format!("exit code {}", last.exit_code));
-    Some(format!("an attempt failed, there may be another: {why}"))
+    let next = said(last, "hint: ").map(|hint| format!(" (hint: {hint})"));
+    Some(format!(
+        "an attempt failed, there may be another: {why}{}",
+        next.unwrap_or_default()
+    ))
 }
 
 /// The last line of a pod's log that starts with `prefix`.
@@ -748,11 +752,15 @@ mod tests {
         assert_eq!(
             judge(
                 &job(json!([])),
-                &[ended_with(1, "x\nerror: the store is away\n")],
+                &[ended_with(
+                    1,
+                    "x\nerror: the store is away\nhint: fetch it\n"
+                )],
                 &[]
             ),
             State::Pending(Some(
-                "an attempt failed, there may be another: the store is away".into()
+                "an attempt failed, there may be another: the store is away (hint: fetch it)"
+                    .into()
             ))
         );
         let running = in_state(json!({"running": {"startedAt": "2026-11-23T20:02:00Z"}}));
