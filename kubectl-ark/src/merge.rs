@@ -111,7 +111,29 @@ pub fn without_server_defaults(template: &mut Value) {
             if container.get("resources") == Some(&Value::Object(Map::new())) {
                 container.shift_remove("resources");
             }
+            // Kept, the policy of the image that is there would become that of the next one.
+            let image = container.get("image").and_then(Value::as_str);
+            let default = image.map(default_pull_policy);
+            if default.is_some()
+                && container.get("imagePullPolicy").and_then(Value::as_str) == default
+            {
+                container.shift_remove("imagePullPolicy");
+            }
         }
+    }
+}
+
+/// When the API server lets an image be pulled if nobody says so: always, when its tag moves.
+pub fn default_pull_policy(image: &str) -> &'static str {
+    let name = image.rsplit('/').next().unwrap_or(image);
+    let (name, digest) = match name.split_once('@') {
+        Some((name, digest)) => (name, Some(digest)),
+        None => (name, None),
+    };
+    match name.split_once(':').map(|(_, tag)| tag) {
+        Some("latest") => "Always",
+        None if digest.is_none() => "Always",
+        _ => "IfNotPresent",
     }
 }
 
@@ -191,5 +213,35 @@ mod tests {
                 "dnsPolicy": "Default", "containers": [{"name": "ark-job", "image": "i"}],
             }}),
         );
+    }
+
+    #[test]
+    fn the_pull_policy_of_one_image_does_not_become_that_of_the_next() {
+        let left = |image: &str, policy: &str| {
+            let mut template =
+                json!({"spec": {"containers": [{"image": image, "imagePullPolicy": policy}]}});
+            without_server_defaults(&mut template);
+            template["spec"]["containers"][0]
+                .get("imagePullPolicy")
+                .is_some()
+        };
+        for moving in [
+            "ark-job",
+            "host:5000/ark-job",
+            "ark-job:latest",
+            "a/ark-job:latest@sha256:0",
+        ] {
+            assert!(
+                !left(moving, "Always") && left(moving, "IfNotPresent"),
+                "{moving}"
+            );
+        }
+        for fixed in ["ark-job:v1", "host:5000/ark-job:v1", "ark-job@sha256:0"] {
+            assert!(
+                !left(fixed, "IfNotPresent") && left(fixed, "Always"),
+                "{fixed}"
+            );
+        }
+        assert!(left("ark-job:v1", "Never"));
     }
 }

@@ -3,7 +3,7 @@
 //! `install` writes it; everything that runs is rendered over it. What a pod must be to work and to be safe is not here,
 //! but in [`crate::render`].
 
-use crate::merge::{merge, without_server_defaults};
+use crate::merge::{default_pull_policy, merge, without_server_defaults};
 use ark_job::api::{CONFIG_NAME, CONTRACT_ANNOTATION, CONTRACT_VERSION};
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
@@ -107,6 +107,7 @@ pub fn plan(
         }
         None => defaults(),
     };
+    let before = image(&template).map(str::to_owned);
     if let Some(file) = &settings.template {
         merge(&mut template, file.clone());
     }
@@ -121,10 +122,14 @@ pub fn plan(
         (None, Some(image)) if !ours(&image) => (image, contract(existing)),
         (None, _) => (default_image(), CONTRACT_VERSION.to_owned()),
     };
-    merge(
-        &mut template,
-        json!({"spec": {"containers": [{"name": CONTAINER, "image": image}]}}),
-    );
+    let mut container = json!({"name": CONTAINER, "image": image});
+    // The API server would keep the policy that it chose for the image before.
+    if before.is_some_and(|before| before != image)
+        && of_container(&template, "imagePullPolicy").is_none()
+    {
+        container["imagePullPolicy"] = default_pull_policy(&image).into();
+    }
+    merge(&mut template, json!({"spec": {"containers": [container]}}));
     let template = serde_json::from_value(template).map_err(|error| {
         Failure::new(
             Exit::Usage,
@@ -136,8 +141,12 @@ pub fn plan(
 }
 
 fn image(template: &Value) -> Option<&str> {
+    of_container(template, "image")
+}
+
+fn of_container<'a>(template: &'a Value, field: &str) -> Option<&'a str> {
     let containers = template.pointer("/spec/containers")?.as_array()?;
-    containers.iter().find(|one| one["name"] == CONTAINER)?["image"].as_str()
+    containers.iter().find(|one| one["name"] == CONTAINER)?[field].as_str()
 }
 
 fn contract(existing: Option<&PodTemplate>) -> String {
@@ -231,6 +240,33 @@ mod tests {
             Some(&json!({"memory": "256Mi"}))
         );
         assert_eq!(contract, CONTRACT_VERSION);
+    }
+
+    #[test]
+    fn the_pull_policy_follows_the_image_unless_it_was_chosen() {
+        let policy = |there: &str, policy: &str, image: Option<&str>| {
+            let mut template = with_image(there);
+            template["spec"]["containers"][0]["imagePullPolicy"] = policy.into();
+            let settings = PodSettings {
+                image: image.map(str::to_owned),
+                flags: json!({}),
+                template: None,
+            };
+            let (template, _) = plan(&settings, Some(&installed("1", template))).unwrap();
+            let template = serde_json::to_value(template).unwrap();
+            of_container(&template, "imagePullPolicy").map(str::to_owned)
+        };
+        let said = |policy: &str| Some(policy.to_owned());
+        assert_eq!(policy("ark:1", "IfNotPresent", None), None);
+        assert_eq!(
+            policy("ark:1", "IfNotPresent", Some("ark:latest")),
+            said("Always")
+        );
+        assert_eq!(
+            policy("ark:latest", "Always", Some("ark:1")),
+            said("IfNotPresent")
+        );
+        assert_eq!(policy("ark:1", "Never", Some("ark:latest")), said("Never"));
     }
 
     #[test]
