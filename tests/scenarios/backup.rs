@@ -110,13 +110,13 @@ async fn add_custom_resource(cluster: &ControlPlane, plural: &str, namespace: &s
 }
 
 /// A backup's files on local disk, wherever it was stored.
-struct Stored {
+pub struct Stored {
     directory: tempfile::TempDir,
     name: String,
 }
 
 impl Stored {
-    async fn fetch(bucket: &Bucket, prefix: &str, name: &str) -> Result<Stored> {
+    pub async fn fetch(bucket: &Bucket, prefix: &str, name: &str) -> Result<Stored> {
         let directory = tempfile::tempdir()?;
         let root = format!("{prefix}/backups/{name}/");
         let objects = bucket.objects(&root).await?;
@@ -131,7 +131,7 @@ impl Stored {
         })
     }
 
-    fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.directory.path().join(&self.name)
     }
 }
@@ -146,7 +146,7 @@ fn script(name: &str, arguments: &[&Path]) -> Result<String> {
 }
 
 /// The lines `resource namespace name` of what a backup holds, after every byte of it has been checked.
-fn read(backup: &Path) -> Result<BTreeSet<String>> {
+pub fn read(backup: &Path) -> Result<BTreeSet<String>> {
     let lines = script("read_backup.py", &[backup, Path::new("--names")])?;
     Ok(lines.lines().map(str::to_owned).collect())
 }

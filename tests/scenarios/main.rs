@@ -9,6 +9,8 @@ mod backup;
 mod harness;
 #[cfg(target_os = "linux")]
 mod node;
+#[cfg(target_os = "linux")]
+mod plugin;
 mod proxy;
 mod restore;
 mod store;
@@ -23,7 +25,10 @@ fn main() {
     trials.extend(backup::trials());
     trials.extend(restore::trials());
     #[cfg(target_os = "linux")]
-    trials.extend(node::trials());
+    {
+        trials.extend(node::trials());
+        trials.extend(plugin::trials());
+    }
     let conclusion = libtest_mimic::run(&arguments, trials);
     world::end();
     conclusion.exit();

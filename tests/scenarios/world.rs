@@ -15,7 +15,7 @@ use libtest_mimic::Trial;
 use tokio::sync::OnceCell;
 
 /// A server that started, or why it did not: said by each scenario that needs it, and tried once.
-type Shared<T> = OnceCell<Result<T, String>>;
+pub type Shared<T> = OnceCell<Result<T, String>>;
 
 static CONTROL_PLANE: Shared<ControlPlane> = OnceCell::const_new();
 static S3: Shared<S3Server> = OnceCell::const_new();
@@ -23,7 +23,8 @@ static S3: Shared<S3Server> = OnceCell::const_new();
 static NODE: Shared<ark_tests::NodeCluster> = OnceCell::const_new();
 static NAMESPACES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-async fn shared<T>(
+/// The server, started if it is not.
+pub async fn shared<T>(
     cell: &'static Shared<T>,
     start: impl Future<Output = Result<T>>,
 ) -> Result<&'static T> {
