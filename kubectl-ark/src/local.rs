@@ -1,6 +1,7 @@
 //! `--local`: the operation in this process, with the user's own rights. The same code as in a Job, the same format.
 
 use crate::Surroundings;
+use crate::client;
 use crate::options::CreateOptions;
 use ark_job::context::{Environment, Outcome};
 use ark_job::error::Failure;
@@ -23,6 +24,11 @@ pub async fn run(
                 .hint("say where backups go with --storage file:///DIRECTORY")
         })?;
     }
+    // The operation itself tries again for a while, as a Job should; a person wants to know at once.
+    client
+        .apiserver_version()
+        .await
+        .map_err(|error| client::failure(&error, "asking for the cluster's version"))?;
     let environment = Environment {
         job_uid: None,
         pod_uid: None,

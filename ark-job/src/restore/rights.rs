@@ -4,7 +4,10 @@
 //! writes the binding then, always: a restore that ends and finds no other Job deletes the binding only as it was before
 //! it looked, so it never takes the rights of a Job that it did not see.
 
-use crate::api::{OPERATION_LABEL, REQUEST_ANNOTATION, RESTORE_BINDING};
+use crate::api::{
+    GROUP, OPERATION_LABEL, REQUEST_ANNOTATION, RESTORE_BINDING, RUN_ANNOTATION, Restore,
+    RestorePhase,
+};
 use crate::cluster::apply::{delete_unchanged, wait_for_all_rights};
 use crate::cluster::{Cluster, ClusterError, encode};
 use crate::context::Context;
@@ -14,6 +17,7 @@ use crate::identity::{Origin, RunId};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Waits until the rights have been granted.
@@ -92,20 +96,48 @@ fn version_on_demand(binding: &ObjectMeta) -> Option<&str> {
 
 async fn other_restores(context: &Context) -> Result<bool, ClusterError> {
     #[derive(serde::Deserialize)]
-    struct List {
-        items: Vec<Job>,
+    struct List<T> {
+        items: Vec<T>,
     }
     let namespace = &context.namespace;
     let selector = encode(&format!("{OPERATION_LABEL}=restore"));
     let path = format!("/apis/batch/v1/namespaces/{namespace}/jobs?labelSelector={selector}");
-    let list: List = context.cluster.get(&path, "listing restores").await?;
-    let ours = |job: &Job| {
-        job.metadata.uid.as_ref().is_some_and(|uid| {
-            let origin = Origin::Job { uid: uid.clone() };
-            RunId::new(&context.run.cluster_uid, namespace, &origin) == context.run.id
-        })
+    let jobs: List<Job> = context.cluster.get(&path, "listing restores").await?;
+    // A Job is complete some seconds after its pod; the record says so at once. Without this, restores that end
+    // together would each leave the rights to the others.
+    let records: List<Restore> = if context.records.keeps::<Restore>() {
+        let path = format!("/apis/{GROUP}/v1/namespaces/{namespace}/restores");
+        context.cluster.get(&path, "listing restores").await?
+    } else {
+        List { items: Vec::new() }
     };
-    Ok(list.items.iter().any(|job| !has_ended(job) && !ours(job)))
+    let done: BTreeSet<&str> = records.items.iter().filter_map(run_of_done).collect();
+    let at_work = |job: &Job| {
+        let run = job.metadata.uid.as_ref().map(|uid| {
+            let origin = Origin::Job { uid: uid.clone() };
+            RunId::new(&context.run.cluster_uid, namespace, &origin)
+        });
+        let over = |run: &RunId| *run == context.run.id || done.contains(run.as_str());
+        !has_ended(job) && !run.as_ref().is_some_and(over)
+    };
+    Ok(jobs.items.iter().any(at_work))
+}
+
+/// The run of a restore that needs its rights no more. One that Failed may be tried again by its Job.
+fn run_of_done(record: &Restore) -> Option<&str> {
+    let phase = record.status.as_ref().and_then(|status| status.phase);
+    if !matches!(
+        phase,
+        Some(RestorePhase::Completed | RestorePhase::PartiallyFailed)
+    ) {
+        return None;
+    }
+    record
+        .metadata
+        .annotations
+        .as_ref()?
+        .get(RUN_ANNOTATION)
+        .map(String::as_str)
 }
 
 fn has_ended(job: &Job) -> bool {
@@ -133,6 +165,32 @@ mod tests {
             Some("7")
         );
         assert_eq!(version_on_demand(&metadata(None)), None);
+    }
+
+    #[test]
+    fn a_restore_that_may_be_tried_again_is_not_done() {
+        let record = |phase| {
+            let mut record = Restore::new("r", Default::default());
+            record.metadata.annotations =
+                Some([(RUN_ANNOTATION.to_owned(), "run".to_owned())].into());
+            record.status = Some(crate::api::RestoreStatus {
+                phase: Some(phase),
+                ..Default::default()
+            });
+            record
+        };
+        assert_eq!(run_of_done(&record(RestorePhase::Completed)), Some("run"));
+        assert_eq!(
+            run_of_done(&record(RestorePhase::PartiallyFailed)),
+            Some("run")
+        );
+        for phase in [
+            RestorePhase::New,
+            RestorePhase::InProgress,
+            RestorePhase::Failed,
+        ] {
+            assert_eq!(run_of_done(&record(phase)), None);
+        }
     }
 
     #[test]
