@@ -854,7 +854,7 @@ async fn ark_backup_may_list_and_nothing_more() -> Result<()> {
         ("GET", "/api/v1/namespaces/private/secrets/till"),
         (
             "GET",
-            &format!("/api/v1/namespaces/private/pods/{pod}/proxy/"),
+            &format!("/api/v1/namespaces/private/pods/{pod}:8080/proxy/"),
         ),
         ("POST", "/api/v1/namespaces/private/pods"),
         ("POST", &format!("/api/v1/namespaces/{ARK}/pods")),
@@ -1415,22 +1415,21 @@ async fn without_ark_or_a_cluster_it_says_what_to_do() -> Result<()> {
     }
 
     // Nothing listens there, and then nothing answers.
-    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    for (url, patience) in [
-        ("https://127.0.0.1:9".to_owned(), 10),
-        (format!("https://{}", silent.local_addr()?), 20),
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let silent = format!("https://{}", listener.local_addr()?);
+    for (line, url, patience) in [
+        ("backup create x", "https://127.0.0.1:9", 10),
+        ("install --storage=s3://b", "https://127.0.0.1:9", 10),
+        ("backup get", &silent, 20),
     ] {
         let directory = tempfile::tempdir()?;
         let kubeconfig = directory.path().join("kubeconfig");
-        let text =
-            std::fs::read_to_string(world.cluster.kubeconfig())?.replace(world.cluster.url(), &url);
-        std::fs::write(&kubeconfig, text)?;
-        for line in ["backup create x", "backup get", "install --storage=s3://b"] {
-            let said = run(outside(&kubeconfig, line)).await?;
-            ensure!(said.code == Some(1), "{said:?}");
-            said.explains(&["the cluster does not answer"], "kubectl cluster-info")?;
-            ensure!(said.took < Duration::from_secs(patience), "{said:?}");
-        }
+        let text = std::fs::read_to_string(world.cluster.kubeconfig())?;
+        std::fs::write(&kubeconfig, text.replace(world.cluster.url(), url))?;
+        let said = run(outside(&kubeconfig, line)).await?;
+        ensure!(said.code == Some(1), "{said:?}");
+        said.explains(&["the cluster does not answer"], "kubectl cluster-info")?;
+        ensure!(said.took < Duration::from_secs(patience), "{said:?}");
     }
     let said = run(outside(Path::new("/nowhere/kubeconfig"), "backup get")).await?;
     ensure!(said.code == Some(1), "{said:?}");
