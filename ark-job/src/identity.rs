@@ -3,7 +3,6 @@
 //! A *run* is one request for a backup or restore. Retries of its Job, twin pods and re-created Jobs of the same
 //! schedule tick are the same run; anything else is a stranger to it.
 
-use crate::api::RESTORE_LABEL;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -156,11 +155,6 @@ pub fn check_name(name: &str) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// The label that a restore puts on what it creates, as key and value.
-pub fn restore_label_pair(backup: &str, requested: Timestamp) -> (&'static str, String) {
-    (RESTORE_LABEL, restore_label(backup, requested))
 }
 
 #[cfg(test)]
