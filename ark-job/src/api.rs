@@ -41,7 +41,7 @@ pub const REQUEST_ANNOTATION: &str = "ark.heptio.com/request";
 /// Annotation on the PodTemplate: the version of the `ark-job` command line its image understands.
 pub const CONTRACT_ANNOTATION: &str = "ark.heptio.com/contract";
 /// The version of the command line that this code renders.
-pub const CONTRACT_VERSION: &str = "1";
+pub const CONTRACT_VERSION: &str = "2";
 /// Label on every object that `install` makes.
 pub const PART_OF_LABEL: &str = "app.kubernetes.io/part-of";
 /// Its value.
@@ -116,6 +116,9 @@ pub struct BackupSpec {
     /// Only objects that match this selector.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label_selector: Option<LabelSelector>,
+    /// Only objects that match at least one of these selectors.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub or_label_selectors: Vec<LabelSelector>,
     /// Cluster-scoped objects: true all, false none, absent those that the selected namespaces need (all when no
     /// namespace is selected).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -123,6 +126,9 @@ pub struct BackupSpec {
     /// Disk snapshots: true wanted, false not, absent where there is a way to take them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_volumes: Option<bool>,
+    /// API groups whose objects may be missing because they could not be discovered.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ignore_undiscoverable: Vec<String>,
     /// How long the backup is kept, a Go duration; 0 means for ever.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl: Option<String>,
@@ -156,6 +162,9 @@ pub struct BackupStatus {
     /// How far it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<BackupProgress>,
+    /// Objects left out because they were being deleted, or carry an exclude label.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub skipped: u64,
     /// Number of warnings.
     pub warnings: u64,
     /// Number of errors; more than none means something is missing from the backup.
@@ -184,6 +193,11 @@ pub struct BackupStatus {
     /// Version of the stored format.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format_version: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// How far a backup is.

@@ -83,9 +83,18 @@ pub struct BackupFlags {
     /// Only objects whose labels match, as in kubectl: 'app=nginx,tier in (a,b)'
     #[arg(long, short = 'l', value_name = "SELECTOR")]
     pub selector: Option<String>,
+    /// Objects that match any of several selectors: repeat it, or write 'app=a or app=b'
+    #[arg(long, value_name = "SELECTOR", conflicts_with = "selector")]
+    pub or_selector: Vec<String>,
     /// Cluster-scoped objects: true all, false none; by default all, or with selected namespaces those they need
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub include_cluster_resources: Option<bool>,
+    /// Disk snapshots: true, and a volume without one is an error; false, none; by default, such a volume is a warning
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub snapshot_volumes: Option<bool>,
+    /// API groups whose objects may be missing because the server behind them is down
+    #[arg(long, value_name = "GROUPS", value_delimiter = ',')]
+    pub ignore_undiscoverable: Vec<String>,
     /// How long to keep the backup, as a Go duration (720h, 90m); 0 is for ever
     #[arg(long, value_name = "DURATION")]
     pub ttl: Option<String>,
@@ -207,6 +216,12 @@ impl Argv {
         self.list(flag, &texts);
     }
 
+    fn each(&mut self, flag: &str, values: &[String]) {
+        for value in values {
+            self.value(flag, &Some(value));
+        }
+    }
+
     fn switch(&mut self, flag: &str, on: bool) {
         if on {
             self.0.push(flag.to_owned());
@@ -283,7 +298,10 @@ impl BackupFlags {
             include_resources,
             exclude_resources,
             selector,
+            or_selector,
             include_cluster_resources,
+            snapshot_volumes,
+            ignore_undiscoverable,
             ttl,
             labels,
             if_exists,
@@ -294,7 +312,10 @@ impl BackupFlags {
         argv.list("--include-resources", include_resources);
         argv.list("--exclude-resources", exclude_resources);
         argv.value("--selector", selector);
+        argv.each("--or-selector", or_selector);
         argv.value("--include-cluster-resources", include_cluster_resources);
+        argv.value("--snapshot-volumes", snapshot_volumes);
+        argv.list("--ignore-undiscoverable", ignore_undiscoverable);
         argv.value("--ttl", ttl);
         argv.pairs("--labels", '=', labels);
         match if_exists {
@@ -443,16 +464,23 @@ mod tests {
             exclude_namespaces in vec(word(), 0..3),
             include_resources in vec(word(), 0..3),
             exclude_resources in vec(word(), 0..3),
-            selector in option::of("[ -~]{1,30}"),
+            selectors in prop_oneof![
+                Just((None, Vec::new())),
+                "[ -~]{1,30}".prop_map(|one| (Some(one), Vec::new())),
+                vec("[ -~]{1,30}", 1..3).prop_map(|some| (None, some)),
+            ],
             include_cluster_resources in option::of(any::<bool>()),
+            snapshot_volumes in option::of(any::<bool>()),
+            ignore_undiscoverable in vec(word(), 0..3),
             ttl in option::of("[0-9]{1,3}h"),
             labels in vec((name(), "[a-z0-9=]{0,5}"), 0..3),
             keep in any::<bool>(),
             compression_level in 1u8..=9,
         ) -> BackupFlags {
             BackupFlags {
-                include_namespaces, exclude_namespaces, include_resources, exclude_resources, selector,
-                include_cluster_resources, ttl, labels,
+                include_namespaces, exclude_namespaces, include_resources, exclude_resources,
+                selector: selectors.0, or_selector: selectors.1,
+                include_cluster_resources, snapshot_volumes, ignore_undiscoverable, ttl, labels,
                 if_exists: if keep { IfExists::Keep } else { IfExists::Fail },
                 compression_level,
             }

@@ -23,10 +23,10 @@ use crate::filter::{Filter, resolve_resources};
 use crate::layout::BackupKeys;
 use crate::records::RecordError;
 use crate::report::{About, Report};
+use crate::selector::{AnyOf, parse_choice};
 use crate::store::{Conditional, Spool};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::core::Selector;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -40,7 +40,7 @@ pub struct Options {
     name: String,
     spec: BackupSpec,
     namespaces: Filter,
-    selector: Selector,
+    selector: AnyOf,
     labels: BTreeMap<String, String>,
     ttl: Duration,
     if_exists: IfExists,
@@ -73,8 +73,18 @@ impl Options {
             .map(crate::selector::parse)
             .transpose()
             .map_err(usage("--selector"))?;
-        let selector = Selector::try_from(label_selector.clone().unwrap_or_default())
-            .map_err(|error| usage("--selector")(error.to_string()))?;
+        let or_label_selectors = backup
+            .or_selector
+            .iter()
+            .map(|text| parse_choice(text))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(usage("--or-selector"))?
+            .concat();
+        let selector = AnyOf::new(label_selector.iter().chain(&or_label_selectors))
+            .map_err(usage("--selector, --or-selector"))?;
+        for group in &backup.ignore_undiscoverable {
+            crate::identity::check_name(group).map_err(usage("--ignore-undiscoverable"))?;
+        }
         for (key, value) in &backup.labels {
             crate::selector::check_label(key, value).map_err(usage("--labels"))?;
         }
@@ -95,8 +105,10 @@ impl Options {
             included_resources: everything(&backup.include_resources),
             excluded_resources: backup.exclude_resources.clone(),
             label_selector,
+            or_label_selectors,
             include_cluster_resources: backup.include_cluster_resources,
-            snapshot_volumes: None,
+            snapshot_volumes: backup.snapshot_volumes,
+            ignore_undiscoverable: backup.ignore_undiscoverable.clone(),
             ttl: Some(go_duration(ttl)),
             storage_location: match &storage.storage {
                 Some(_) => None,
@@ -130,8 +142,18 @@ impl Options {
         let types: Vec<ResourceType> = discovery.restorable().cloned().collect();
         let resolve = |flag: &str, names: &[String]| {
             resolve_resources(names, &types).map_err(|why| {
-                Failure::new(Exit::Usage, format!("{flag}: {why}"))
-                    .hint("`kubectl api-resources` lists what the cluster serves")
+                let missing: Vec<&str> = discovery
+                    .missing
+                    .iter()
+                    .map(|missing| missing.group_version.as_str())
+                    .collect();
+                Failure::new(Exit::Usage, format!("{flag}: {why}")).hint(match missing[..] {
+                    [] => "`kubectl api-resources` lists what the cluster serves".to_owned(),
+                    _ => format!(
+                        "{} cannot be discovered at the moment: `kubectl get apiservices` says why",
+                        missing.join(", ")
+                    ),
+                })
             })
         };
         let include = resolve("--include-resources", &self.spec.included_resources)?;
@@ -142,6 +164,7 @@ impl Options {
             resources,
             selector: self.selector.clone(),
             cluster_resources: self.spec.include_cluster_resources,
+            snapshot_volumes: self.spec.snapshot_volumes,
         })
     }
 }
@@ -166,23 +189,33 @@ pub async fn backup(context: &Context, options: &Options) -> Result<Outcome, Fai
             Err(commit::taken(&keys, &taken.by))
         };
     }
+    let wanted = match &found {
+        Look::Free => match want(context, options).await {
+            // A type that nobody serves is a mistake on the command line: said before anything is written.
+            Err(failure) if failure.exit() == Exit::Usage => return Err(failure),
+            wanted => Some(wanted),
+        },
+        _ => None,
+    };
     claim(context, options, started).await?;
     let progress = Progress::default();
     let work = async {
         let mut report = Report::default();
         check_store(context, &mut report).await?;
-        match found {
-            Look::Ours(marker, etag) => Ok((marker.status, etag)),
-            Look::Unfinished(archive) => {
+        match (found, wanted) {
+            (Look::Ours(marker, etag), _) => Ok((marker.status, etag)),
+            (Look::Unfinished(archive), _) => {
                 context.log.info(
                     "an attempt at this backup was cut off after its archive; going on from there",
                 );
                 let (marker, etag) = commit::commit(context, &keys, &archive, None).await?;
                 Ok((marker.status, etag))
             }
-            Look::Free | Look::Taken(_) => {
+            (Look::Free | Look::Taken(_), wanted) => {
+                let wanted = wanted.expect("what is wanted is known when the name is free")?;
                 let (archive, names) =
-                    write_archive(context, options, &keys, started, &progress, report).await?;
+                    write_archive(context, options, wanted, &keys, started, &progress, report)
+                        .await?;
                 let (marker, etag) = commit::commit(context, &keys, &archive, names).await?;
                 Ok((marker.status, etag))
             }
@@ -288,10 +321,28 @@ async fn heartbeat(context: &Context, options: &Options, started: Timestamp, pro
     }
 }
 
+/// What the cluster serves, and what of it is wanted.
+struct Wanted {
+    discovery: Discovery,
+    selection: Selection,
+}
+
+async fn want(context: &Context, options: &Options) -> Result<Wanted, Failure> {
+    let discovery = discover(&context.cluster)
+        .await
+        .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
+    let selection = options.select(&discovery)?;
+    Ok(Wanted {
+        discovery,
+        selection,
+    })
+}
+
 /// Gathers the objects and uploads the archive while it grows.
 async fn write_archive(
     context: &Context,
     options: &Options,
+    wanted: Wanted,
     keys: &BackupKeys,
     started: Timestamp,
     progress: &Progress,
@@ -302,11 +353,11 @@ async fn write_archive(
         Failure::new(Exit::Failed, format!("writing a temporary file in {directory}: {error}"))
             .hint("the archive is kept there until it is uploaded: give it more room (the Job's /tmp volume, or TMPDIR)")
     };
-    let discovery = discover(&context.cluster)
-        .await
-        .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
-    let selection = options.select(&discovery)?;
-    report_missing(context, &discovery, &mut report);
+    let Wanted {
+        discovery,
+        selection,
+    } = wanted;
+    report_missing(context, options, &discovery, &mut report);
     let types: Vec<&ResourceType> = discovery.restorable().collect();
     let (spool, mut source) = Spool::create(&context.temporary).map_err(temporary)?;
     let mut names = NameLists::new(&context.temporary).map_err(temporary)?;
@@ -372,15 +423,27 @@ async fn check_store(context: &Context, report: &mut Report) -> Result<(), Failu
 }
 
 /// Names the groups that could not be asked what they serve: their objects are missing from the backup.
-fn report_missing(context: &Context, discovery: &Discovery, report: &mut Report) {
+fn report_missing(
+    context: &Context,
+    options: &Options,
+    discovery: &Discovery,
+    report: &mut Report,
+) {
     for missing in &discovery.missing {
         let text = format!(
             "{} cannot be discovered, so its objects are missing: {}",
             missing.group_version,
             missing.error.full_text()
         );
-        context.log.error(&text);
-        report.error(About::Cluster, text);
+        let group = missing.group_version.split('/').next().unwrap_or_default();
+        let mut ignored = options.spec.ignore_undiscoverable.iter();
+        if ignored.any(|name| name == group) {
+            context.log.warn(&text);
+            report.warn(About::Cluster, text);
+        } else {
+            context.log.error(&text);
+            report.error(About::Cluster, text);
+        }
     }
     for group in &discovery.ignored {
         context.log.info(&format!(
@@ -416,6 +479,7 @@ fn head(
             items_backed_up: items,
             bytes_read: bytes,
         }),
+        skipped: gathered.skipped,
         warnings: report.warnings,
         errors: report.errors,
         messages: report.messages(),

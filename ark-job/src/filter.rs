@@ -124,6 +124,14 @@ impl Filter {
         !self.include.is_empty()
     }
 
+    /// The included names, without the globs.
+    pub fn named(&self) -> impl Iterator<Item = &str> {
+        let plain = self.include.iter().filter(|pattern| !pattern.glob);
+        plain
+            .map(|pattern| pattern.text.as_str())
+            .filter(|name| !self.excludes(name))
+    }
+
     /// The included globs that match none of `names`.
     pub fn idle_globs(&self, names: &[String]) -> Vec<&str> {
         let idle =

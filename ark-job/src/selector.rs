@@ -1,6 +1,57 @@
 //! Label selectors as people type them, in kubectl's grammar.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use kube::core::{Selector, SelectorExt};
+use std::collections::BTreeMap;
+
+/// Selectors of which an object must match one; none at all select everything.
+#[derive(Clone, Debug, Default)]
+pub struct AnyOf(Vec<Selector>);
+
+impl AnyOf {
+    /// Compiles `selectors`.
+    ///
+    /// # Errors
+    /// When one has an operator that does not exist.
+    pub fn new<'a>(
+        selectors: impl IntoIterator<Item = &'a LabelSelector>,
+    ) -> Result<AnyOf, String> {
+        let compile = |selector: &LabelSelector| {
+            Selector::try_from(selector.clone()).map_err(|error| error.to_string())
+        };
+        selectors
+            .into_iter()
+            .map(compile)
+            .collect::<Result<_, _>>()
+            .map(AnyOf)
+    }
+
+    /// Whether everything matches.
+    pub fn selects_all(&self) -> bool {
+        self.0.is_empty() || self.0.iter().any(Selector::selects_all)
+    }
+
+    /// Whether an object with these labels matches.
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.0.is_empty() || self.0.iter().any(|selector| selector.matches(labels))
+    }
+
+    /// What the API server can be asked to select by: it takes one selector, not a choice of several.
+    pub fn for_server(&self) -> Option<String> {
+        match &self.0[..] {
+            [one] if !one.selects_all() => Some(one.to_string()),
+            _ => None,
+        }
+    }
+}
+
+/// Splits `app=a or app=b` (Velero's notation) and parses what it joins.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_choice(text: &str) -> Result<Vec<LabelSelector>, String> {
+    text.split(" or ").map(parse).collect()
+}
 
 /// Parses `app=nginx,tier in (a,b),!old` as kubectl does.
 ///
@@ -143,8 +194,6 @@ fn is_name(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kube::core::{Selector, SelectorExt};
-    use std::collections::BTreeMap;
 
     fn matches(text: &str, labels: &[(&str, &str)]) -> bool {
         let labels: BTreeMap<String, String> = labels
@@ -177,6 +226,20 @@ mod tests {
         ] {
             assert_eq!(matches(text, &web), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn one_of_several_is_enough() {
+        let labels = |key: &str| BTreeMap::from([(key.to_owned(), "x".to_owned())]);
+        let choice = AnyOf::new(&parse_choice("a=x or b in (x,or),!c").unwrap()).unwrap();
+        assert!(choice.matches(&labels("a")) && choice.matches(&labels("b")));
+        assert!(!choice.matches(&labels("c")) && !choice.selects_all());
+        assert_eq!(choice.for_server(), None);
+        let one = AnyOf::new(&parse_choice("a=x").unwrap()).unwrap();
+        assert_eq!(one.for_server().as_deref(), Some("a=x"));
+        let all = AnyOf::default();
+        assert!(all.selects_all() && all.matches(&labels("c")) && all.for_server().is_none());
+        assert!(parse_choice("a=x or ").is_err());
     }
 
     #[test]

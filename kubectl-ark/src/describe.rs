@@ -161,8 +161,15 @@ impl Describe for Backup {
             "Label selector",
             spec.label_selector
                 .as_ref()
+                .into_iter()
+                .chain(&spec.or_label_selectors)
                 .map(selector)
-                .unwrap_or_default(),
+                .collect::<Vec<_>>()
+                .join(" or "),
+        );
+        page.some(
+            "May be missing",
+            (!spec.ignore_undiscoverable.is_empty()).then(|| spec.ignore_undiscoverable.join(", ")),
         );
         page.field(
             "Snapshots",
@@ -205,6 +212,11 @@ impl Describe for Backup {
                 }
                 _ => progress.items_backed_up.to_string(),
             }),
+        );
+        page.some(
+            "Left out",
+            (status.skipped > 0)
+                .then(|| format!("{} (being deleted, or labelled so)", status.skipped)),
         );
         page.some("Size", status.size.map(bytes));
         page.some("Format version", status.format_version.as_ref());

@@ -253,7 +253,15 @@ impl Record for Backup {
                 .selector
                 .as_deref()
                 .and_then(|text| selector::parse(text).ok()),
+            or_label_selectors: backup
+                .or_selector
+                .iter()
+                .filter_map(|text| selector::parse_choice(text).ok())
+                .flatten()
+                .collect(),
             include_cluster_resources: backup.include_cluster_resources,
+            snapshot_volumes: backup.snapshot_volumes,
+            ignore_undiscoverable: backup.ignore_undiscoverable.clone(),
             ttl: backup.ttl.clone(),
             storage_location: storage.location.clone(),
             ..BackupSpec::default()

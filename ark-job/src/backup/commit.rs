@@ -632,6 +632,10 @@ fn velero_backup(footer: &Footer) -> Vec<u8> {
         spec.label_selector.as_ref().map(|selector| json!(selector)),
     );
     set(
+        "orLabelSelectors",
+        (!spec.or_label_selectors.is_empty()).then(|| json!(spec.or_label_selectors)),
+    );
+    set(
         "includeClusterResources",
         spec.include_cluster_resources.map(|on| json!(on)),
     );

@@ -14,8 +14,8 @@ use crate::filter::{Filter, Named};
 use crate::item::{Item, Metadata, type_prefix};
 use crate::log::Log;
 use crate::report::{About, Report};
+use crate::selector::AnyOf;
 use futures::stream::{self, StreamExt};
-use kube::core::{Selector, SelectorExt};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -27,10 +27,15 @@ const TYPES_AT_ONCE: usize = 4;
 /// Types asked at once where they stand, before the instant is fixed.
 const PROBES_AT_ONCE: usize = 8;
 
+/// Up to so many selected namespaces are listed one by one; of more, everything is listed and the rest thrown away.
+const NAMESPACES_ONE_BY_ONE: usize = 32;
+
 /// Velero unpacks objects into files called `<name>.json`, and a file's name has at most 255 bytes.
 const VELERO_NAME_MAX: usize = 250;
 
 const NAMESPACES: &str = "namespaces";
+const PODS: &str = "pods";
+const PRIORITY_CLASSES: &str = "priorityclasses.scheduling.k8s.io";
 const VOLUMES: &str = "persistentvolumes";
 const CLAIMS: &str = "persistentvolumeclaims";
 const SERVICE_ACCOUNTS: &str = "serviceaccounts";
@@ -46,9 +51,11 @@ pub struct Selection {
     /// Of these types, as `resource.group`.
     pub resources: Filter,
     /// With these labels; all when it selects all.
-    pub selector: Selector,
+    pub selector: AnyOf,
     /// Cluster-scoped objects: all, none, or those that the rest needs.
     pub cluster_resources: Option<bool>,
+    /// Snapshots of volumes: a volume without one is an error, is not worth a word, or is a warning.
+    pub snapshot_volumes: Option<bool>,
 }
 
 /// How far gathering is; read by whoever shows progress.
@@ -67,6 +74,8 @@ pub struct Gathered {
     pub types: Vec<TypeEntry>,
     /// The instant: every type without a revision of its own was read at this one.
     pub resource_version: String,
+    /// Objects left out because they were being deleted, or carry an exclude label.
+    pub skipped: u64,
 }
 
 /// Where the names of what is in the archive go, type by type.
@@ -111,8 +120,12 @@ enum Apart {
 struct Needs {
     /// Namespaces with objects in the archive.
     namespaces: BTreeSet<String>,
-    /// Names of volumes.
-    volumes: BTreeSet<String>,
+    /// Names of volumes, and a claim that each is bound to.
+    volumes: BTreeMap<String, String>,
+    /// Namespace and name of claims that selected pods mount.
+    claims: BTreeSet<(String, String)>,
+    /// Names of priority classes.
+    priority_classes: BTreeSet<String>,
     /// Namespace and name of service accounts.
     service_accounts: BTreeSet<(String, String)>,
     /// `resource.group` of types with objects in the archive.
@@ -128,6 +141,8 @@ struct Gatherer<'a, N> {
     progress: &'a Progress,
     log: &'a Log,
     instant: Instant,
+    /// Namespaces that carry an exclude label.
+    left_out: BTreeSet<String>,
     needs: Mutex<Needs>,
     report: Mutex<&'a mut Report>,
     names: Mutex<&'a mut N>,
@@ -163,13 +178,14 @@ pub async fn gather<N: Names>(
         wanted.len(),
         instant.version
     ));
-    let gatherer = Gatherer {
+    let mut gatherer = Gatherer {
         cluster,
         selection,
         writer,
         progress,
         log,
         instant,
+        left_out: BTreeSet::new(),
         needs: Mutex::default(),
         report: Mutex::new(report),
         names: Mutex::new(names),
@@ -183,15 +199,20 @@ pub async fn gather<N: Names>(
             .copied()
             .filter(move |candidate| candidate.namespaced == namespaced)
     };
+    // Pods with the wanted labels bring their claims, whatever labels those have.
+    let (claims, namespaced): (Vec<_>, Vec<_>) =
+        of_scope(true).partition(|candidate| candidate.group_resource() == CLAIMS);
     gatherer
-        .read_types(of_scope(true).collect(), &known, &mut entries)
+        .read_types(namespaced, &known, &mut entries)
         .await?;
+    gatherer.read_types(claims, &known, &mut entries).await?;
     // Bindings name the roles that are needed, and custom resources of the cluster need definitions.
     let (first, last): (Vec<_>, Vec<_>) = of_scope(false).partition(|candidate| {
         ![ROLES, DEFINITIONS].contains(&candidate.group_resource().as_str())
     });
     gatherer.read_types(first, &known, &mut entries).await?;
     gatherer.read_types(last, &known, &mut entries).await?;
+    gatherer.warn_of_absent_volumes();
     let skipped = gatherer.skipped.load(Ordering::Relaxed);
     if skipped > 0 {
         log.info(&format!(
@@ -202,6 +223,7 @@ pub async fn gather<N: Names>(
     Ok(Gathered {
         types: entries,
         resource_version: gatherer.instant.version,
+        skipped,
     })
 }
 
@@ -218,16 +240,28 @@ impl Selection {
             && !self.resources.excludes(resource)
     }
 
+    /// Whether the filters of types and scope take a type.
+    fn takes(&self, resource: &str, namespaced: bool) -> bool {
+        (self.resources.includes(resource) || self.brings(resource))
+            && (namespaced || self.cluster_resources != Some(false))
+    }
+
     /// Whether objects of a type may be in the backup.
     fn may_include(&self, candidate: &ResourceType) -> bool {
         let resource = candidate.group_resource();
-        (self.resources.includes(&resource) || self.brings(&resource))
-            && (candidate.namespaced || self.cluster_resources != Some(false))
+        self.takes(&resource, candidate.namespaced)
             && (candidate.namespaced
                 || self.cluster_resources == Some(true)
                 || self.namespaces.is_everything()
-                || [NAMESPACES, VOLUMES, DEFINITIONS, BINDINGS, ROLES]
-                    .contains(&candidate.group_resource().as_str()))
+                || [
+                    NAMESPACES,
+                    VOLUMES,
+                    DEFINITIONS,
+                    BINDINGS,
+                    ROLES,
+                    PRIORITY_CLASSES,
+                ]
+                .contains(&resource.as_str()))
     }
 }
 
@@ -303,16 +337,13 @@ impl<'a, N: Names> Gatherer<'a, N> {
         self.needs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The included namespaces that exist, in the order of keys, when they were named one by one.
+    /// The wanted namespaces in the order of keys, when they are selected and few; and notes those that are left out.
     ///
-    /// One that does not exist is an error: whoever named it expects it in the backup.
-    async fn check_namespaces(&self) -> Result<Option<Vec<String>>, GatherError> {
+    /// A namespace that was named and does not exist is an error: whoever named it expects it in the backup.
+    async fn check_namespaces(&mut self) -> Result<Option<Vec<String>>, GatherError> {
         let filter = &self.selection.namespaces;
-        if !filter.selects() {
-            return Ok(None);
-        }
         let namespaces = namespaces_type();
-        let mut existing = Vec::new();
+        let (mut existing, mut left_out) = (BTreeSet::new(), BTreeSet::new());
         let mut list = List::new(
             self.cluster,
             &namespaces,
@@ -325,28 +356,51 @@ impl<'a, N: Names> Gatherer<'a, N> {
                 let metadata = item
                     .metadata()
                     .map_err(|source| malformed(&namespaces, source))?;
-                if filter.includes(&metadata.name) {
-                    existing.push(metadata.name.into_owned());
+                let excluded = metadata.is_excluded();
+                let name = metadata.name.into_owned();
+                if excluded && filter.includes(&name) {
+                    left_out.insert(name.clone());
+                }
+                if filter.selects() && filter.includes(&name) {
+                    existing.insert(name);
                 }
             }
         }
-        for glob in filter.idle_globs(&existing) {
-            self.warn(format!("no namespace matches {glob}"));
+        for name in &left_out {
+            self.log.info(&format!(
+                "namespace {name} carries an exclude label: it is left out with all that is in it"
+            ));
         }
-        let Some(plain) = filter.plain_names() else {
+        if !filter.selects() {
+            self.left_out = left_out;
             return Ok(None);
-        };
-        for name in plain
-            .iter()
-            .filter(|name| !existing.iter().any(|known| known == *name))
-        {
+        }
+        for name in filter.named().filter(|name| !existing.contains(*name)) {
             let text = format!("namespace {name} was asked for but does not exist");
             self.log.error(&text);
             self.report().error(About::Operation, text);
         }
+        let mut existing: Vec<String> = existing.into_iter().collect();
+        for glob in filter.idle_globs(&existing) {
+            self.warn(format!("no namespace matches {glob}"));
+        }
+        existing.retain(|name| !left_out.contains(name));
+        self.left_out = left_out;
         // The order of `<namespace>/<name>`, in which `a-b/` comes before `a/`.
         existing.sort_by_key(|name| format!("{name}/"));
-        Ok(Some(existing))
+        Ok((existing.len() <= NAMESPACES_ONE_BY_ONE).then_some(existing))
+    }
+
+    /// Names the volumes that claims are bound to and that were not there: such a claim cannot be restored as it was.
+    fn warn_of_absent_volumes(&self) {
+        if !self.selection.takes(VOLUMES, false) {
+            return;
+        }
+        for (volume, claim) in std::mem::take(&mut self.needs().volumes) {
+            self.warn(format!(
+                "persistentvolumes {volume}, which persistentvolumeclaims {claim} is bound to, does not exist"
+            ));
+        }
     }
 
     fn at(&self, candidate: &ResourceType) -> At {
@@ -433,8 +487,10 @@ impl<'a, N: Names> Gatherer<'a, N> {
     ) -> Result<(), GatherError> {
         let candidate = reading.candidate;
         // What others need is taken whatever its labels are, so those types are filtered here, not by the server.
-        let by_server = candidate.namespaced && !self.selection.selector.selects_all();
-        let selector = by_server.then(|| self.selection.selector.to_string());
+        let by_server = candidate.namespaced && candidate.group_resource() != CLAIMS;
+        let selector = by_server
+            .then(|| self.selection.selector.for_server())
+            .flatten();
         let at = self.at(candidate);
         let elsewhere = at == At::Now;
         let mut list = List::new(self.cluster, candidate, namespace, selector.as_deref(), at);
@@ -508,6 +564,9 @@ impl<'a, N: Names> Gatherer<'a, N> {
                 .warn(namespace.map_or(About::Cluster, About::Namespace), text);
         }
         self.note_needs(candidate, &metadata, item)?;
+        if candidate.group_resource() == VOLUMES {
+            self.note_unsaved_volume(candidate, &metadata, item)?;
+        }
         let prefix: &[u8] = if item.typed { &[] } else { &reading.prefix };
         reading
             .block
@@ -530,15 +589,6 @@ impl<'a, N: Names> Gatherer<'a, N> {
         item: &Item<'_>,
     ) -> Result<bool, GatherError> {
         let selection = self.selection;
-        if let Some(namespace) = &metadata.namespace {
-            return Ok(selection.namespaces.includes(namespace));
-        }
-        if selection.brings(&candidate.group_resource()) {
-            return self.is_needed(candidate, metadata, item);
-        }
-        if selection.is_everything() {
-            return Ok(true);
-        }
         let labels_match = || -> Result<bool, GatherError> {
             if selection.selector.selects_all() {
                 return Ok(true);
@@ -548,6 +598,17 @@ impl<'a, N: Names> Gatherer<'a, N> {
                 .map_err(|source| malformed(candidate, source))?;
             Ok(selection.selector.matches(&labels))
         };
+        if let Some(namespace) = &metadata.namespace {
+            return Ok(selection.namespaces.includes(namespace)
+                && !self.left_out.contains(&**namespace)
+                && (labels_match()? || self.is_mounted(candidate, namespace, &metadata.name)));
+        }
+        if selection.brings(&candidate.group_resource()) {
+            return self.is_needed(candidate, metadata, item);
+        }
+        if selection.is_everything() {
+            return Ok(true);
+        }
         if candidate.group_resource() == NAMESPACES {
             // A namespace comes with its objects; an empty one if it is selected (Velero's rule).
             return Ok(selection.namespaces.includes(&metadata.name)
@@ -560,6 +621,44 @@ impl<'a, N: Names> Gatherer<'a, N> {
         Ok(all && labels_match()?)
     }
 
+    /// Whether this is a claim that a selected pod mounts.
+    fn is_mounted(&self, candidate: &ResourceType, namespace: &str, name: &str) -> bool {
+        candidate.group_resource() == CLAIMS
+            && self
+                .needs()
+                .claims
+                .contains(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    /// Says of a volume that its data is not in the backup, as strongly as snapshots were asked for.
+    fn note_unsaved_volume(
+        &self,
+        candidate: &ResourceType,
+        metadata: &Metadata<'_>,
+        item: &Item<'_>,
+    ) -> Result<(), GatherError> {
+        let asked_for = match self.selection.snapshot_volumes {
+            Some(false) => return Ok(()),
+            asked_for => asked_for == Some(true),
+        };
+        let volume: Volume = read(candidate, item)?;
+        let claim = volume.spec.claim_ref.map_or(String::new(), |claim| {
+            format!(" (claim {}/{})", claim.namespace, claim.name)
+        });
+        let text = format!(
+            "persistentvolumes {}{claim} has no snapshot, so the data in it is not in the backup",
+            metadata.name
+        );
+        if asked_for {
+            self.log.error(&text);
+            self.report().error(About::Cluster, text);
+        } else {
+            self.log.warn(&text);
+            self.report().warn(About::Cluster, text);
+        }
+        Ok(())
+    }
+
     /// Whether a cluster-scoped object is needed by what has been taken from namespaces.
     fn is_needed(
         &self,
@@ -569,7 +668,9 @@ impl<'a, N: Names> Gatherer<'a, N> {
     ) -> Result<bool, GatherError> {
         let mut needs = self.needs();
         Ok(match candidate.group_resource().as_str() {
-            VOLUMES => needs.volumes.contains(&*metadata.name),
+            // Whatever is left at the end does not exist.
+            VOLUMES => needs.volumes.remove(&*metadata.name).is_some(),
+            PRIORITY_CLASSES => needs.priority_classes.contains(&*metadata.name),
             DEFINITIONS => needs.resources.contains(&*metadata.name),
             ROLES => needs.roles.contains(&*metadata.name),
             BINDINGS => {
@@ -609,9 +710,21 @@ impl<'a, N: Names> Gatherer<'a, N> {
         match candidate.group_resource().as_str() {
             CLAIMS => {
                 let claim: Claim = read(candidate, item)?;
-                needs
-                    .volumes
-                    .extend(claim.spec.volume_name.filter(|name| !name.is_empty()));
+                let volume = claim.spec.volume_name.filter(|name| !name.is_empty());
+                needs.volumes.extend(
+                    volume.map(|volume| (volume, format!("{namespace}/{}", metadata.name))),
+                );
+            }
+            PODS => {
+                let pod: Pod = read(candidate, item)?;
+                needs.claims.extend(
+                    pod.spec
+                        .volumes
+                        .into_iter()
+                        .filter_map(|volume| volume.persistent_volume_claim)
+                        .map(|claim| (namespace.clone().into_owned(), claim.claim_name)),
+                );
+                needs.priority_classes.extend(pod.spec.priority_class_name);
             }
             SERVICE_ACCOUNTS => {
                 needs.service_accounts.insert((
@@ -666,6 +779,10 @@ impl<'a, N: Names> Gatherer<'a, N> {
     }
 
     fn type_failed(&self, resource: &str, error: &ClusterError) {
+        if resource == VOLUMES {
+            // Nobody knows then which of them exist.
+            self.needs().volumes.clear();
+        }
         let text = format!("{resource} is missing or incomplete: {}", error.full_text());
         self.log.error(&text);
         self.report().error(About::Cluster, text);
@@ -692,6 +809,52 @@ struct Claim {
 #[serde(rename_all = "camelCase")]
 struct ClaimSpec {
     volume_name: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Volume {
+    #[serde(default)]
+    spec: VolumeSpec,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct VolumeSpec {
+    claim_ref: Option<ClaimRef>,
+}
+
+#[derive(Deserialize)]
+struct ClaimRef {
+    #[serde(default)]
+    namespace: String,
+    #[serde(default)]
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Pod {
+    #[serde(default)]
+    spec: PodSpec,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PodSpec {
+    #[serde(default)]
+    volumes: Vec<PodVolume>,
+    priority_class_name: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PodVolume {
+    persistent_volume_claim: Option<PodClaim>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PodClaim {
+    claim_name: String,
 }
 
 #[derive(Deserialize)]

@@ -16,8 +16,16 @@ const COMPUTED: [&str; 3] = [
     "custom.metrics.k8s.io",
     "external.metrics.k8s.io",
 ];
-/// Types that show objects of another type: (group, resource) left out, because the core group has them.
-const COHABITING: [(&str, &str); 1] = [("events.k8s.io", "events")];
+/// Types that show the objects of another type: (group, resource, the group that has them too). They are stored once, as
+/// the latter; a server that serves only the former keeps them there (Velero's list).
+const COHABITING: [(&str, &str, &str); 6] = [
+    ("events.k8s.io", "events", ""),
+    ("extensions", "deployments", "apps"),
+    ("extensions", "daemonsets", "apps"),
+    ("extensions", "replicasets", "apps"),
+    ("extensions", "networkpolicies", "networking.k8s.io"),
+    ("extensions", "ingresses", "networking.k8s.io"),
+];
 /// Verbs a type must have: what cannot be listed cannot be backed up, what cannot be created cannot be restored, and
 /// what cannot be got and deleted is a report, not an object (Velero's rule).
 const VERBS: [&str; 4] = ["get", "list", "create", "delete"];
@@ -75,7 +83,6 @@ impl ResourceType {
         VERBS
             .iter()
             .all(|verb| self.verbs.iter().any(|has| has == verb))
-            && !COHABITING.contains(&(self.group.as_str(), self.resource.as_str()))
     }
 }
 
@@ -119,11 +126,22 @@ pub struct MissingGroup {
 }
 
 impl Discovery {
-    /// The types that can be backed up, in the server's order.
+    /// The types that can be backed up, in the server's order; of types that show the same objects, one.
     pub fn restorable(&self) -> impl Iterator<Item = &ResourceType> {
         self.types
             .iter()
-            .filter(|candidate| candidate.is_restorable())
+            .filter(|candidate| candidate.is_restorable() && !self.has_twin(candidate))
+    }
+
+    /// Whether the objects of `candidate` are those of another type that can be backed up.
+    fn has_twin(&self, candidate: &ResourceType) -> bool {
+        COHABITING.iter().any(|&(group, resource, home)| {
+            candidate.group == group
+                && candidate.resource == resource
+                && self.types.iter().any(|other| {
+                    other.group == home && other.resource == resource && other.is_restorable()
+                })
+        })
     }
 
     /// The type `resource[.group]` as `api_version`, when that version is served.
@@ -372,7 +390,42 @@ mod tests {
     }
 
     #[test]
-    fn types_without_the_four_verbs_and_twins_are_left_out() {
+    fn cohabiting_types_are_stored_once() {
+        let discovery = |types: &[(&str, &str)]| Discovery {
+            types: types
+                .iter()
+                .map(|&(group, resource)| resource_type(group, resource, &VERBS))
+                .collect(),
+            ..Discovery::default()
+        };
+        let stored = |types: &[(&str, &str)]| -> Vec<String> {
+            discovery(types)
+                .restorable()
+                .map(Named::group_resource)
+                .collect()
+        };
+        assert_eq!(
+            stored(&[("extensions", "deployments"), ("apps", "deployments")]),
+            ["deployments.apps"]
+        );
+        assert_eq!(
+            stored(&[("extensions", "deployments")]),
+            ["deployments.extensions"]
+        );
+        assert_eq!(
+            stored(&[
+                ("apps", "deployments"),
+                ("velero.io", "deployments"),
+                ("extensions", "deployments"),
+                ("", "events"),
+                ("events.k8s.io", "events")
+            ]),
+            ["deployments.apps", "deployments.velero.io", "events"]
+        );
+    }
+
+    #[test]
+    fn types_without_the_four_verbs_are_left_out() {
         assert!(
             resource_type("", "pods", &["create", "delete", "get", "list", "watch"])
                 .is_restorable()
@@ -380,7 +433,5 @@ mod tests {
         assert!(
             !resource_type("authentication.k8s.io", "tokenreviews", &["create"]).is_restorable()
         );
-        assert!(resource_type("", "events", &VERBS).is_restorable());
-        assert!(!resource_type("events.k8s.io", "events", &VERBS).is_restorable());
     }
 }
