@@ -13,6 +13,7 @@ mod node;
 mod plugin;
 mod proxy;
 mod restore;
+mod selection;
 mod store;
 mod world;
 
@@ -24,6 +25,7 @@ fn main() {
     trials.extend(store::trials());
     trials.extend(backup::trials());
     trials.extend(restore::trials());
+    trials.extend(selection::trials());
     #[cfg(target_os = "linux")]
     {
         trials.extend(node::trials());
