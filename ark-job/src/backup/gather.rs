@@ -663,7 +663,8 @@ impl<'a, N: Names> Gatherer<'a, N> {
         if elsewhere {
             entry.resource_version = summary.resource_version.clone();
             if entry.items > 0 {
-                self.warn(format!("{resource}: kept in another etcd or by another server, so read on its own and not at revision {instant}"));
+                let own = summary.resource_version.as_deref().unwrap_or("unknown");
+                self.warn(format!("{resource}: kept in another etcd or by another server, so read on its own at its revision {own} and not at revision {instant}"));
             }
         } else if summary
             .resource_version
