@@ -167,7 +167,7 @@ fn failed(finished: &Finished, code: i32, texts: &[&str]) -> Result<()> {
     ensure!(finished.code == Some(code), "{finished:?}");
     let end = finished
         .stderr
-        .rfind("error: ")
+        .rfind("\nerror: ")
         .map(|at| &finished.stderr[at..])
         .context("no error was said")?;
     for text in texts {

@@ -144,7 +144,7 @@ impl Rule {
         self
     }
 
-    /// Answered here, not passed on; the request's body is not read.
+    /// Answered here, not passed on; the request's body is read and thrown away, as servers do that close politely.
     pub fn answer(
         mut self,
         status: u16,
@@ -525,6 +525,8 @@ async fn exchange(
         Action::Delay(time) => tokio::time::sleep(*time).await,
         Action::Hold(gate) => gate.opened().await,
         Action::Answer(status, headers, body) => {
+            // A client that cannot send on would take the answer for a broken connection.
+            let _ = request.body_mut().collect().await;
             record.lock().expect(POISON).status = Some(*status);
             let mut response = hyper::Response::new(full(body.clone()));
             *response.status_mut() = *status;
