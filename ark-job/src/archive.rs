@@ -35,6 +35,8 @@ mod tests {
     use super::read::{self, ReadError};
     use super::write::{Block, Compressor, Index};
     use super::*;
+    use crate::item::{ListScanner, type_prefix};
+    use proptest::prelude::*;
     use std::io::Read;
 
     fn archive(items: &[(&str, &str, &str)]) -> (Vec<u8>, Footer) {
@@ -203,5 +205,160 @@ mod tests {
         let mut gap = footer.clone();
         gap.members[1].offset += 1;
         assert!(read::check_tiling(&gap, footer.members.iter().map(|m| m.length).sum()).is_err());
+    }
+
+    /// JSON texts that no encoder of ours would write: numbers that fit no type, every escape, odd white space.
+    fn raw_json() -> impl Strategy<Value = String> {
+        let string = prop::collection::vec(
+            prop_oneof![
+                any::<char>().prop_filter_map("needs an escape", |c| {
+                    (c >= ' ' && !['"', '\\'].contains(&c)).then(|| c.to_string())
+                }),
+                prop::sample::select(vec![
+                    "\\\"",
+                    "\\\\",
+                    "\\/",
+                    "\\b",
+                    "\\n",
+                    "\\u0000",
+                    "\\u003c",
+                    "\\ud83d\\ude00",
+                    "\\ud800",
+                    "{",
+                    "}",
+                    "[",
+                    "]",
+                    ",",
+                    ":",
+                ])
+                .prop_map(str::to_owned),
+            ],
+            0..12,
+        )
+        .prop_map(|parts| format!("\"{}\"", parts.concat()));
+        let leaf = prop_oneof![
+            "-?(0|[1-9][0-9]{0,40})(\\.[0-9]{1,30})?([eE][+-]?[0-9]{1,5})?",
+            "null|true|false",
+            string.clone(),
+        ];
+        let space = "[ \t\r\n]{0,2}";
+        leaf.prop_recursive(8, 48, 5, move |inner| {
+            let pair = (string.clone(), space, inner.clone())
+                .prop_map(|(key, space, value)| format!("{key}{space}:{space}{value}"));
+            let join = |open: &'static str, close: &'static str| {
+                move |(parts, space): (Vec<String>, String)| {
+                    format!(
+                        "{open}{space}{}{space}{close}",
+                        parts.join(&format!("{space},"))
+                    )
+                }
+            };
+            prop_oneof![
+                (prop::collection::vec(inner, 0..5), space).prop_map(join("[", "]")),
+                (prop::collection::vec(pair, 0..5), space).prop_map(join("{", "}")),
+            ]
+        })
+    }
+
+    /// An object's name and its JSON, with metadata before and after other keys.
+    fn raw_object(typed: bool) -> impl Strategy<Value = (String, String)> {
+        let name = prop_oneof!["[a-z0-9]([a-z0-9.-]{0,8}[a-z0-9])?", "[a-z0-9]{253}"];
+        (name, raw_json(), raw_json(), any::<bool>()).prop_map(move |(name, a, b, first)| {
+            let metadata = format!(r#""metadata":{{"x":{a},"name":"{name}","namespace":"n"}}"#);
+            let data = format!(r#""data":{b}"#);
+            let (one, two) = if first {
+                (metadata, data)
+            } else {
+                (data, metadata)
+            };
+            let kind = if typed {
+                r#""apiVersion":"v1","kind":"ConfigMap","#
+            } else {
+                ""
+            };
+            (name, format!("{{{kind}{one},{two}}}"))
+        })
+    }
+
+    fn raw_list() -> impl Strategy<Value = (String, Vec<(String, String)>)> {
+        any::<bool>().prop_flat_map(|typed| {
+            prop::collection::vec(raw_object(typed), 0..6).prop_map(move |objects| {
+                let items = objects
+                    .iter()
+                    .map(|(_, json)| json.as_str())
+                    .collect::<Vec<_>>()
+                    .join(",");
+                let metadata = r#""metadata":{"resourceVersion":"7"}"#;
+                let list = if typed {
+                    format!(r#"{{"apiVersion":"v1","items":[{items}],"kind":"L",{metadata}}}"#)
+                } else {
+                    format!(r#"{{"kind":"L","apiVersion":"v1",{metadata},"items":[{items}]}}"#)
+                };
+                let expected = objects.into_iter().map(|(name, json)| {
+                    let spliced = r#"{"kind":"ConfigMap","apiVersion":"v1","#;
+                    let json = if typed {
+                        json
+                    } else {
+                        format!("{spliced}{}", &json[1..])
+                    };
+                    (format!("n/{name}"), json)
+                });
+                (list, expected.collect())
+            })
+        })
+    }
+
+    /// From the bytes of a LIST, which arrive in pieces of `size`, to what an archive of it gives back.
+    fn through(list: &[u8], size: usize) -> Vec<(String, String)> {
+        let mut scanner = ListScanner::default();
+        let prefix = type_prefix("v1", "ConfigMap");
+        let mut objects = Vec::new();
+        for piece in list.chunks(size) {
+            scanner.feed(piece);
+            while let Some(span) = scanner.next_item().unwrap() {
+                let item = scanner.item(&span);
+                let metadata = item.metadata().unwrap();
+                let prefix: &[u8] = if item.typed { &[] } else { &prefix };
+                let json = String::from_utf8([prefix, item.rest()].concat()).unwrap();
+                objects.push((metadata.name.into_owned(), json));
+            }
+        }
+        scanner.finish().unwrap();
+        let objects: Vec<_> = objects
+            .iter()
+            .map(|(name, json)| ("n", name.as_str(), json.as_str()))
+            .collect();
+        let (bytes, footer) = archive(&objects);
+        let members = footer.members[1..].iter();
+        members
+            .flat_map(|member| items(&bytes, &footer, member).unwrap())
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn objects_go_from_list_to_archive_byte_for_byte((list, expected) in raw_list(), size in 1usize..300) {
+            prop_assert_eq!(through(list.as_bytes(), size), expected);
+        }
+    }
+
+    #[test]
+    fn large_and_deeply_nested_objects_go_through_byte_for_byte() {
+        let deep = 9_000;
+        let nested = format!("{}1e999{}", r#"{"a":["#.repeat(deep), "]}".repeat(deep));
+        let large = r#"\"\u0001ä"#.repeat(140_000);
+        // Managed fields are as deep as the object, and stand in what is decoded.
+        let objects = [
+            format!(r#"{{"metadata":{{"managedFields":{nested},"name":"deep"}},"data":{nested}}}"#),
+            format!(r#"{{"data":"{large}","metadata":{{"name":"large"}}}}"#),
+        ];
+        let list = format!(r#"{{"metadata":{{}},"items":[{}]}}"#, objects.join(","));
+        let expected =
+            |json: &str| format!(r#"{{"kind":"ConfigMap","apiVersion":"v1",{}"#, &json[1..]);
+        let found = through(list.as_bytes(), 16_384);
+        assert_eq!(found.len(), 2);
+        for ((key, json), object) in found.iter().zip(&objects) {
+            assert!(json == &expected(object), "{key} has changed");
+        }
     }
 }

@@ -400,8 +400,8 @@ async fn write_archive(
         }
     };
     let finished = finished?;
-    created.map_err(|error| storage_failure(&error))?;
-    let archive = commit::settle(context, keys).await?;
+    let created = created.map_err(|error| storage_failure(&error))?;
+    let archive = commit::settle(context, keys, &created).await?;
     // The names are those of our own archive, not of a twin's.
     let names = (archive.footer == finished).then_some(names);
     Ok((archive, names))
@@ -570,7 +570,12 @@ async fn fail(context: &Context, options: &Options, started: Timestamp, reason: 
             return;
         }
         Ok(_) => {}
-        Err(error) => context.log.warn(&error.full_text()),
+        Err(error) => {
+            // An API server that did not answer this will not take the status either, and would be waited for again.
+            let text = format!("the failure could not be recorded: {}", error.full_text());
+            context.log.warn(&text);
+            return;
+        }
     }
     let status = BackupStatus {
         phase: Some(BackupPhase::Failed),

@@ -7,16 +7,18 @@ pub mod apply;
 pub mod discover;
 pub mod list;
 
+use crate::log::Log;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use kube::client::{Body, Client};
 use serde::de::DeserializeOwned;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// No answer that is decoded as a whole may be larger: an object is at most 1.5 MB, discovery of a thousand types 3 MB.
 const ANSWER_MAX: usize = 32 << 20;
-/// How long a request is retried. Long enough for an API server that restarts, short beside a Job's deadline.
+/// How long a request is retried after its first failure. Long enough for an API server that restarts, short beside a Job's deadline.
 const RETRY_FOR: Duration = Duration::from_secs(90);
 /// Without an answer for this long, a request is given up and retried: the API server ends its own after 60 s.
 const ANSWER_WITHIN: Duration = Duration::from_secs(75);
@@ -27,6 +29,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
+    log: Option<Log>,
 }
 
 /// What went wrong in asking the API server.
@@ -129,17 +132,22 @@ impl ClusterError {
 }
 
 /// Pauses between attempts: doubling, with jitter, until the budget is spent.
+///
+/// [`Cluster::backoff`] makes one that says so in the log; the default one is silent.
 #[derive(Debug)]
 pub struct Backoff {
     pause: Duration,
-    left: Duration,
+    /// From the first failure on: attempts that hang spend the budget, too.
+    until: Option<Instant>,
+    log: Option<Log>,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
         Backoff {
             pause: FIRST_PAUSE,
-            left: RETRY_FOR,
+            until: None,
+            log: None,
         }
     }
 }
@@ -147,10 +155,26 @@ impl Default for Backoff {
 impl Backoff {
     /// Waits before another attempt after `error`, or returns it when it is final or the budget is spent.
     ///
+    /// The first failure is logged, not each: several requests are under way when an API server is gone.
+    ///
     /// # Errors
     /// `error` itself.
     pub async fn after(&mut self, error: ClusterError) -> Result<(), ClusterError> {
-        if !error.is_transient() || self.left.is_zero() {
+        if !error.is_transient() {
+            return Err(error);
+        }
+        let now = Instant::now();
+        if self.until.is_none()
+            && let Some(log) = &self.log
+        {
+            let seconds = RETRY_FOR.as_secs();
+            log.warn(&format!(
+                "{}; trying again for up to {seconds} s",
+                error.full_text()
+            ));
+        }
+        let left = *self.until.get_or_insert(now + RETRY_FOR) - now;
+        if left.is_zero() {
             return Err(error);
         }
         // Jitter, so that several requests refused together do not come back together; the clock's digits will do.
@@ -160,9 +184,7 @@ impl Backoff {
             .pause
             .mul_f64(0.5 + jitter / 2.0)
             .max(error.retry_after().unwrap_or_default());
-        let pause = pause.min(self.left.max(FIRST_PAUSE));
-        tokio::time::sleep(pause).await;
-        self.left = self.left.saturating_sub(pause);
+        tokio::time::sleep(pause.min(left)).await;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         Ok(())
     }
@@ -171,7 +193,23 @@ impl Backoff {
 impl Cluster {
     /// Uses `client`.
     pub fn new(client: Client) -> Cluster {
-        Cluster { client }
+        Cluster { client, log: None }
+    }
+
+    /// From now on says in `log` what it asks again.
+    pub fn with_log(self, log: &Log) -> Cluster {
+        Cluster {
+            log: Some(log.clone()),
+            ..self
+        }
+    }
+
+    /// What to wait between the attempts at one request.
+    pub fn backoff(&self) -> Backoff {
+        Backoff {
+            log: self.log.clone(),
+            ..Backoff::default()
+        }
     }
 
     /// The client, for typed requests.
@@ -213,7 +251,7 @@ impl Cluster {
         request: &Request<Vec<u8>>,
         doing: &str,
     ) -> Result<Response<Body>, ClusterError> {
-        let mut backoff = Backoff::default();
+        let mut backoff = self.backoff();
         loop {
             match self.send(request.clone(), doing).await {
                 Ok(answer) => return Ok(answer),
@@ -243,7 +281,7 @@ impl Cluster {
         request: &Request<Vec<u8>>,
         doing: &str,
     ) -> Result<T, ClusterError> {
-        let mut backoff = Backoff::default();
+        let mut backoff = self.backoff();
         loop {
             let answer = self.request(request, doing).await?;
             match collect(answer.into_body()).await {
@@ -264,6 +302,15 @@ impl Cluster {
                         .await?
                 }
             }
+        }
+    }
+
+    /// Whether the API server does its work at all, asked once: else a failure is not that of one type or object.
+    pub async fn is_there(&self) -> bool {
+        let request = get("/api/v1/namespaces?limit=1", "application/json");
+        match self.send(request, "listing namespaces").await {
+            Ok(_) => true,
+            Err(error) => !error.is_transient(),
         }
     }
 

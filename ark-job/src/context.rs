@@ -92,6 +92,7 @@ impl Context {
             )
             .hint("give the pod a writable /tmp (an emptyDir volume), or set TMPDIR")
         })?;
+        let cluster = cluster.with_log(&log);
         let (location, access_mode, place) = match url {
             Some(place) => (None, AccessMode::ReadWrite, place),
             None => {
@@ -106,7 +107,8 @@ impl Context {
             .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
         let store = Store::open(&place, &Credentials::Chain)
             .await
-            .map_err(|error| storage_failure(&error))?;
+            .map_err(|error| storage_failure(&error))?
+            .with_log(&log);
         let run = identify(&cluster_uid, namespace, environment);
         let records = Records::open(&cluster, namespace, &run.id)
             .await

@@ -7,15 +7,17 @@ use jiff::Timestamp;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// Bytes of log that are stored; a longer one is cut at its beginning, for what matters stands at the end.
 const STORED_MAX: u64 = 4 << 20;
 
 /// A log. Lines have logrus's form, as Velero's do, so that the same tools read both.
-#[derive(Debug)]
+///
+/// Clones are the same log.
+#[derive(Clone, Debug)]
 pub struct Log {
-    file: Mutex<File>,
+    file: Arc<Mutex<File>>,
 }
 
 impl Log {
@@ -25,7 +27,7 @@ impl Log {
     /// When the file cannot be made.
     pub fn new(directory: &Path) -> io::Result<Log> {
         Ok(Log {
-            file: Mutex::new(tempfile::tempfile_in(directory)?),
+            file: Arc::new(Mutex::new(tempfile::tempfile_in(directory)?)),
         })
     }
 

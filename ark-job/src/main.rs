@@ -60,7 +60,7 @@ async fn operate(args: Args) -> anyhow::Result<Exit> {
     {
         anyhow::bail!("a TLS provider was installed already");
     }
-    let client = match kube::Client::try_default().await {
+    let client = match connect().await {
         Ok(client) => client,
         Err(error) => {
             eprintln!("error: no cluster: {}", chain(&error));
@@ -77,6 +77,16 @@ async fn operate(args: Args) -> anyhow::Result<Exit> {
         eprintln!("hint: {hint}");
     }
     Ok(outcome.exit)
+}
+
+/// A client of the cluster that the pod is in, or that KUBECONFIG names.
+async fn connect() -> Result<kube::Client, kube::Error> {
+    let mut config = kube::Config::infer()
+        .await
+        .map_err(kube::Error::InferConfig)?;
+    // kube would try for minutes, and say nothing; requests are retried, and their retries logged, in `cluster`.
+    config.default_retry = false;
+    kube::Client::try_from(config)
 }
 
 fn surroundings() -> anyhow::Result<Environment> {

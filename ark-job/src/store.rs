@@ -14,6 +14,7 @@
 
 use std::ops::Range;
 
+use crate::log::Log;
 use bytes::{Bytes, BytesMut};
 use futures::Stream;
 use jiff::Timestamp;
@@ -150,6 +151,16 @@ impl Store {
             Location::S3(s3) => S3Store::open(s3, credentials).await.map(Self::S3),
             Location::File { dir } => FileStore::open(dir).map(Self::File),
         }
+    }
+
+    /// From now on says in `log` what it asks again.
+    #[must_use]
+    pub fn with_log(self, log: &Log) -> Self {
+        match &self {
+            Self::S3(store) => store.log_to(log),
+            Self::File(_) => {}
+        }
+        self
     }
 
     /// [`Location::canonical`] with the endpoint and region that are really used (`AWS_ENDPOINT_URL`, a profile).

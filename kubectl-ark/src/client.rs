@@ -14,6 +14,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Connection {
     /// The client.
     pub kube: Client,
+    /// One for an operation of ark-job, which retries by itself, and says so in its log.
+    pub operation: Client,
     /// Name of the cluster in the kubeconfig.
     pub cluster_name: Option<String>,
 }
@@ -60,8 +62,14 @@ pub async fn connect(flags: &ClusterFlags) -> Result<Connection, Failure> {
     };
     let mut config = config;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
-    let kube = Client::try_from(config).map_err(|error| no_cluster(chain(&error)))?;
-    Ok(Connection { kube, cluster_name })
+    let client = |config| Client::try_from(config).map_err(|error| no_cluster(chain(&error)));
+    let kube = client(config.clone())?;
+    config.default_retry = false;
+    Ok(Connection {
+        kube,
+        operation: client(config)?,
+        cluster_name,
+    })
 }
 
 fn cluster_name(kubeconfig: &Kubeconfig, context: Option<&str>) -> Option<String> {

@@ -65,7 +65,7 @@ pub async fn run(
         Plan::Create(options) => {
             let client = client::connect(&cluster).await?;
             if options.local {
-                local::run(client.kube, *options, surroundings, interrupt).await
+                local::run(client.operation, *options, surroundings, interrupt).await
             } else {
                 create::run(&client.kube, *options, surroundings, interrupt).await
             }

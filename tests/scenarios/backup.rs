@@ -53,7 +53,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// Objects of several kinds in a namespace of their own, enough for several members and odd names.
-fn fill(cluster: &ControlPlane, namespace: &str, config_maps: usize) -> Result<()> {
+pub fn fill(cluster: &ControlPlane, namespace: &str, config_maps: usize) -> Result<()> {
     let mut manifest = String::new();
     for n in 0..config_maps {
         let data = format!("{n}").repeat(200);
@@ -137,7 +137,7 @@ impl Stored {
 }
 
 /// Runs a script that shares no code with the product.
-fn script(name: &str, arguments: &[&Path]) -> Result<String> {
+pub fn script(name: &str, arguments: &[&Path]) -> Result<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("scripts")
         .join(name);
@@ -152,7 +152,7 @@ pub fn read(backup: &Path) -> Result<BTreeSet<String>> {
 }
 
 /// Whether a backup's files say that it exists.
-fn has_marker(keys: impl IntoIterator<Item = impl AsRef<str>>) -> bool {
+pub fn has_marker(keys: impl IntoIterator<Item = impl AsRef<str>>) -> bool {
     keys.into_iter()
         .any(|key| key.as_ref().ends_with("/ark-backup.json"))
 }

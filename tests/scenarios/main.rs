@@ -6,9 +6,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod backup;
+mod faults;
 mod harness;
+mod instant;
 #[cfg(target_os = "linux")]
 mod node;
+mod odd;
 #[cfg(target_os = "linux")]
 mod plugin;
 mod proxy;
@@ -24,6 +27,9 @@ fn main() {
     trials.extend(proxy::trials());
     trials.extend(store::trials());
     trials.extend(backup::trials());
+    trials.extend(instant::trials());
+    trials.extend(odd::trials());
+    trials.extend(faults::trials());
     trials.extend(restore::trials());
     trials.extend(selection::trials());
     #[cfg(target_os = "linux")]

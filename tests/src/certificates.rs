@@ -1,10 +1,47 @@
-//! The keys of a throw-away cluster: its certificate authority, the API server's certificate, the token signing key.
+//! The keys of a throw-away cluster: its certificate authority, the API server's certificate, the token signing key, and
+//! what one API server needs to stand in front of another.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+
+/// Writes `front-proxy-ca.crt`, `front-proxy.crt` and `front-proxy.key`: by these an API server that passes requests on
+/// shows who it is to the aggregated one, which then believes it who the user is.
+pub fn write_front_proxy(directory: &Path) -> Result<()> {
+    let authority_key = KeyPair::generate()?;
+    let mut authority = CertificateParams::default();
+    authority
+        .distinguished_name
+        .push(DnType::CommonName, "front proxy authority");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    authority.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
+    fs::write(
+        directory.join("front-proxy-ca.crt"),
+        authority.self_signed(&authority_key)?.pem(),
+    )?;
+    let issuer = Issuer::new(authority, authority_key);
+    let mut client = CertificateParams::default();
+    client
+        .distinguished_name
+        .push(DnType::CommonName, "front-proxy");
+    client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let client_key = KeyPair::generate()?;
+    let certificate = client.signed_by(&client_key, &issuer)?;
+    fs::write(directory.join("front-proxy.crt"), certificate.pem())?;
+    fs::write(
+        directory.join("front-proxy.key"),
+        client_key.serialize_pem(),
+    )
+    .context("writing the front proxy's key")
+}
 
 /// Writes `ca.crt`, `apiserver.crt`, `apiserver.key`, `tokens.key` and `tokens.pub` into the directory.
 ///

@@ -38,7 +38,7 @@
 
 pub mod background;
 pub mod cache;
-mod certificates;
+pub mod certificates;
 pub mod cluster;
 #[cfg(target_os = "linux")]
 pub mod images;
@@ -57,6 +57,6 @@ pub use cluster::{ControlPlane, Options};
 pub use moto::MotoServer;
 #[cfg(target_os = "linux")]
 pub use node::NodeCluster;
-pub use proxy::{FaultProxy, Rule, Victim};
+pub use proxy::{FaultProxy, Gate, Rule, Victim};
 pub use s3::{Bucket, S3Server};
 pub use wait::wait_until;

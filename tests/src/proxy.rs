@@ -20,7 +20,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::task::{Context as TaskContext, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
@@ -54,6 +54,8 @@ pub struct Request {
     pub query: String,
     /// As the client sent them.
     pub headers: HeaderMap,
+    /// When it arrived.
+    pub at: Instant,
     /// What the client was answered; none while it waits, and when its connection was reset.
     pub status: Option<StatusCode>,
     /// Bytes of the request's body so far.
@@ -90,6 +92,7 @@ enum Action {
     ResetBefore,
     ResetAfter,
     Delay(Duration),
+    Hold(Gate),
     TruncateRequest(u64),
     TruncateAnswer(u64),
     FlipBit(u64),
@@ -141,7 +144,7 @@ impl Rule {
         self
     }
 
-    /// Answered here, not passed on; the request's body is not read.
+    /// Answered here, not passed on; the request's body is read and thrown away, as servers do that close politely.
     pub fn answer(
         mut self,
         status: u16,
@@ -174,6 +177,12 @@ impl Rule {
     /// Passed on only after that time.
     pub fn delay(mut self, time: Duration) -> Self {
         self.action = Action::Delay(time);
+        self
+    }
+
+    /// Passed on only when the gate is open.
+    pub fn hold(mut self, gate: &Gate) -> Self {
+        self.action = Action::Hold(gate.clone());
         self
     }
 
@@ -223,6 +232,29 @@ impl Rule {
     pub fn kill_after(self, victim: &Victim) -> Self {
         let victim = victim.clone();
         self.after(move |_| victim.kill()).lose_answer()
+    }
+}
+
+/// Holds requests until a test has done something meanwhile.
+#[derive(Clone)]
+pub struct Gate(Arc<tokio::sync::watch::Sender<bool>>);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Gate(Arc::new(tokio::sync::watch::Sender::new(false)))
+    }
+}
+
+impl Gate {
+    /// Lets through what is held, and all that comes.
+    pub fn open(&self) {
+        self.0.send_replace(true);
+    }
+
+    async fn opened(&self) {
+        let mut receiver = self.0.subscribe();
+        // The sender is ours, so it is not gone.
+        let _ = receiver.wait_for(|open| *open).await;
     }
 }
 
@@ -491,7 +523,10 @@ async fn exchange(
     match &action {
         Action::ResetBefore => return Err(broken("reset before the request was passed on")),
         Action::Delay(time) => tokio::time::sleep(*time).await,
+        Action::Hold(gate) => gate.opened().await,
         Action::Answer(status, headers, body) => {
+            // A client that cannot send on would take the answer for a broken connection.
+            let _ = request.body_mut().collect().await;
             record.lock().expect(POISON).status = Some(*status);
             let mut response = hyper::Response::new(full(body.clone()));
             *response.status_mut() = *status;
@@ -590,6 +625,7 @@ impl Shared {
             path: request.uri().path().into(),
             query: request.uri().query().unwrap_or_default().into(),
             headers: request.headers().clone(),
+            at: Instant::now(),
             status: None,
             sent: 0,
             received: 0,

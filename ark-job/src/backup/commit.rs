@@ -224,10 +224,24 @@ async fn open_archive(store: &Store, keys: &BackupKeys) -> Result<Stored, Failur
 /// else's, and there are stores (SeaweedFS) that let two completions at the same instant both succeed.
 ///
 /// # Errors
-/// [`Exit::Conflict`] when it is a stranger's.
-pub async fn settle(context: &Context, keys: &BackupKeys) -> Result<Archive, Failure> {
+/// [`Exit::Conflict`] when it is a stranger's, [`Exit::Integrity`] when it is not what was written.
+pub async fn settle(
+    context: &Context,
+    keys: &BackupKeys,
+    created: &Created,
+) -> Result<Archive, Failure> {
     let stored = match open_archive(&context.store, keys).await? {
         Stored::Ours(stored) => *stored,
+        // Nobody can have put another one over it.
+        Stored::Foreign if *created != Created::Exists => {
+            let key = keys.archive();
+            let text = format!(
+                "{key} was written, but the store does not give it back whole: it has no footer"
+            );
+            return Err(Failure::new(Exit::Integrity, text).hint(
+                "the store loses or changes data: check it, then back up under another name",
+            ));
+        }
         Stored::Foreign => {
             return Err(taken(
                 keys,

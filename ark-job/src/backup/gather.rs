@@ -302,7 +302,17 @@ async fn fix_instant(cluster: &Cluster, types: &[&ResourceType]) -> Result<Insta
             current_version(cluster, candidate).await,
         )
     }));
-    let stands: Vec<_> = probes.buffer_unordered(PROBES_AT_ONCE).collect().await;
+    let mut probes = probes.buffer_unordered(PROBES_AT_ONCE);
+    let mut stands = Vec::new();
+    while let Some((resource, stand)) = probes.next().await {
+        stands.push((
+            resource,
+            match stand {
+                Err(error) => Err(of_one_type(cluster, error).await?),
+                Ok(version) => Ok(version),
+            },
+        ));
+    }
     let last = look().await?;
     let mut apart = BTreeMap::new();
     for (resource, stand) in stands {
@@ -322,6 +332,17 @@ async fn fix_instant(cluster: &Cluster, types: &[&ResourceType]) -> Result<Insta
         version: last.to_string(),
         apart,
     })
+}
+
+/// The error that retries did not cure, if it concerns one type only.
+///
+/// # Errors
+/// The same, when the API server is gone: each further type would be retried as long, for nothing.
+async fn of_one_type(cluster: &Cluster, error: ClusterError) -> Result<ClusterError, GatherError> {
+    if error.is_transient() && !cluster.is_there().await {
+        return Err(GatherError::Cluster(error));
+    }
+    Ok(error)
 }
 
 impl<'a, N: Names> Gatherer<'a, N> {
@@ -499,6 +520,7 @@ impl<'a, N: Names> Gatherer<'a, N> {
                 Ok(Some(batch)) => batch,
                 Ok(None) => break,
                 Err(error) => {
+                    let error = of_one_type(self.cluster, error).await?;
                     self.type_failed(&reading.entry.resource, &error);
                     return Ok(());
                 }
@@ -754,7 +776,8 @@ impl<'a, N: Names> Gatherer<'a, N> {
         if elsewhere {
             entry.resource_version = summary.resource_version.clone();
             if entry.items > 0 {
-                self.warn(format!("{resource}: kept in another etcd or by another server, so read on its own and not at revision {instant}"));
+                let own = summary.resource_version.as_deref().unwrap_or("unknown");
+                self.warn(format!("{resource}: kept in another etcd or by another server, so read on its own at its revision {own} and not at revision {instant}"));
             }
         } else if summary
             .resource_version
@@ -769,7 +792,8 @@ impl<'a, N: Names> Gatherer<'a, N> {
         }
         if let Some(version) = &summary.resumed_at {
             entry.resource_version = Some(version.clone());
-            self.warn(format!("{resource}: its revision was compacted on the way, so the rest was read at revision {version}"));
+            let from = summary.resource_version.as_deref().unwrap_or(instant);
+            self.warn(format!("{resource}: revision {from} was compacted on the way, so the rest was read at revision {version}"));
         }
     }
 

@@ -115,7 +115,7 @@ impl<'a> List<'a> {
             page: Page::First(at),
             body: None,
             early: None,
-            backoff: Backoff::default(),
+            backoff: cluster.backoff(),
             spans: Vec::new(),
             handed_out: 0,
             skip: 0,
@@ -314,7 +314,7 @@ impl<'a> List<'a> {
         }
         self.body = None;
         self.handed_out = 0;
-        self.backoff = Backoff::default();
+        self.backoff = self.cluster.backoff();
         self.page = match head.next {
             Some(token) => Page::Next {
                 token,

@@ -28,8 +28,8 @@ pub use self::read::Reader;
 use super::location::{Checksum, Encryption, S3Location};
 use super::spool::{SpoolReader, SpoolSlice};
 use super::{
-    Cause, Conditional, Created, Credentials, Lock, Meaning, ObjectMeta, StoreError, Upload, check,
-    checked_prefix,
+    Cause, Conditional, Created, Credentials, Lock, Log, Meaning, ObjectMeta, StoreError, Upload,
+    check, checked_prefix,
 };
 
 mod client;
@@ -123,6 +123,10 @@ impl S3Store {
                 ignores_complete_condition: AtomicBool::new(false),
             }),
         })
+    }
+
+    pub(super) fn log_to(&self, log: &Log) {
+        self.inner.clients.log_to(log);
     }
 
     pub(super) fn canonical(&self) -> &str {

@@ -5,7 +5,7 @@
 //! URL is likelier than a hiccup.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_config::BehaviorVersion;
@@ -18,7 +18,10 @@ use aws_config::timeout::TimeoutConfig;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
+use aws_sdk_s3::config::interceptors::{
+    BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
+    FinalizerInterceptorContextRef,
+};
 use aws_sdk_s3::config::{
     ConfigBag, Intercept, Region, RequestChecksumCalculation, ResponseChecksumValidation,
     RuntimeComponents, SharedHttpClient,
@@ -28,6 +31,8 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder as HttpClientBuilder, Connector};
 use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::retries::RequestAttempts;
+use aws_smithy_types::config_bag::{Storable, StoreReplace};
 use aws_types::SdkConfig;
 use aws_types::service_config::ServiceConfigKey;
 use jiff::Timestamp;
@@ -36,7 +41,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::meaning::chain_text;
-use super::{Cause, Checksum, Credentials, Meaning, S3Location};
+use super::{Cause, Checksum, Credentials, Log, Meaning, S3Location};
 
 /// Attempts in all, with 0.5, 1, 2, 4 and 8 seconds at most between them (half of that on average): a restart of the
 /// store is survived.
@@ -83,6 +88,15 @@ impl Clients {
         } else {
             &self.first
         }
+    }
+
+    /// Says in `log` what is asked again; the first log stays.
+    pub(super) fn log_to(&self, log: &Log) {
+        let _ = self.answers.log.set(log.clone());
+    }
+
+    pub(super) fn warn(&self, text: &str) {
+        self.answers.warn(text);
     }
 
     /// The store's clock, since its first answer.
@@ -165,12 +179,13 @@ fn retries(attempts: u32) -> RetryConfig {
         .with_max_backoff(MAX_BACKOFF)
 }
 
-/// Bounds for a request: an attempt may take `answer`, all of them together what the attempts and waits add up to.
+/// Bounds for a request: an attempt may take `answer`, all of them together twice that and the waits between them. A
+/// store that hung once may be back; one that hangs again and again is gone, and a Job should end before its deadline.
 pub(super) fn timeouts(answer: Duration, attempts: u32) -> TimeoutConfig {
     TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .operation_attempt_timeout(answer)
-        .operation_timeout((answer + MAX_BACKOFF) * attempts)
+        .operation_timeout(answer * 2 + MAX_BACKOFF * attempts)
         .build()
 }
 
@@ -309,16 +324,31 @@ fn endpoint_of_environment(config: &SdkConfig) -> Option<String> {
         .or_else(|| config.endpoint_url().map(str::to_owned))
 }
 
-/// Watches the answers of the store: whether there was one, and what its clock said.
+/// Watches the answers of the store: whether there was one, what its clock said, and what has to be asked again.
 #[derive(Clone, Debug, Default)]
 struct Answers {
     latest: Arc<Mutex<Option<(Timestamp, Instant)>>>,
     any: Arc<AtomicBool>,
+    log: Arc<OnceLock<Log>>,
+}
+
+/// Why the attempt before failed.
+#[derive(Debug)]
+struct Failed(String);
+
+impl Storable for Failed {
+    type Storer = StoreReplace<Self>;
 }
 
 impl Answers {
     fn any(&self) -> bool {
         self.any.load(Ordering::Relaxed)
+    }
+
+    fn warn(&self, text: &str) {
+        if let Some(log) = self.log.get() {
+            log.warn(text);
+        }
     }
 
     fn clock(&self) -> Option<Timestamp> {
@@ -346,5 +376,54 @@ impl Intercept for Answers {
             *latest = Some((date.timestamp(), Instant::now()));
         }
         Ok(())
+    }
+
+    fn read_after_attempt(
+        &self,
+        context: &FinalizerInterceptorContextRef<'_>,
+        _runtime_components: &RuntimeComponents,
+        cfg: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if let Some(Err(error)) = context.output_or_error() {
+            let text = match context.response() {
+                Some(answer) => answered(answer.status().as_u16(), answer.body().bytes()),
+                None => chain_text(error),
+            };
+            cfg.interceptor_state().store_put(Failed(text));
+        }
+        Ok(())
+    }
+
+    fn read_before_attempt(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _runtime_components: &RuntimeComponents,
+        cfg: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        // Once a request: what follows is mostly more of the same, and the last failure becomes the error.
+        let second = cfg
+            .load::<RequestAttempts>()
+            .is_some_and(|attempt| attempt.attempts() == 2);
+        if let (true, Some(Failed(why))) = (second, cfg.load::<Failed>()) {
+            let request = context.request();
+            let (method, uri) = (request.method(), request.uri());
+            // Without the query, which may hold a signature.
+            let url = uri.split('?').next().unwrap_or_default();
+            self.warn(&format!("{method} {url}: {why}; trying again"));
+        }
+        Ok(())
+    }
+}
+
+/// An answer that says no, in short: `HTTP 503 SlowDown`.
+fn answered(status: u16, body: Option<&[u8]>) -> String {
+    let body = String::from_utf8_lossy(body.unwrap_or_default());
+    let code = body
+        .split_once("<Code>")
+        .and_then(|(_, rest)| rest.split_once("</Code>"))
+        .map(|(code, _)| code);
+    match code {
+        Some(code) => format!("HTTP {status} {code}"),
+        None => format!("HTTP {status}"),
     }
 }

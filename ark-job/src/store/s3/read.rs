@@ -103,6 +103,13 @@ impl Reader {
             let text = format!("{text} (after {READ_ATTEMPTS} attempts)");
             return Err(self.error(Cause::new(Meaning::Unreachable, text)));
         }
+        if self.failures == 1 {
+            let url = &self.url;
+            self.store
+                .inner
+                .clients
+                .warn(&format!("reading {url}: {text}; trying again"));
+        }
         tokio::time::sleep(backoff(self.failures)).await;
         Ok(())
     }
