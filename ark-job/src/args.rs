@@ -86,6 +86,9 @@ pub struct BackupFlags {
     /// Cluster-scoped objects: true all, false none; by default all, or with selected namespaces those they need
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub include_cluster_resources: Option<bool>,
+    /// ConfigMap in Ark's namespace with hooks for pods, besides those of annotations; 'none' runs no hooks at all
+    #[arg(long, value_name = "CONFIGMAP|none", value_parser = parse_name)]
+    pub hooks: Option<String>,
     /// How long to keep the backup, as a Go duration (720h, 90m); 0 is for ever
     #[arg(long, value_name = "DURATION")]
     pub ttl: Option<String>,
@@ -99,6 +102,9 @@ pub struct BackupFlags {
     #[arg(long, value_name = "LEVEL", default_value_t = DEFAULT_COMPRESSION, value_parser = clap::value_parser!(u8).range(1..=9))]
     pub compression_level: CompressionLevel,
 }
+
+/// The value of `--hooks` that runs none, not even those of annotations.
+pub const NO_HOOKS: &str = "none";
 
 /// A gzip level.
 pub type CompressionLevel = u8;
@@ -284,6 +290,7 @@ impl BackupFlags {
             exclude_resources,
             selector,
             include_cluster_resources,
+            hooks,
             ttl,
             labels,
             if_exists,
@@ -295,6 +302,7 @@ impl BackupFlags {
         argv.list("--exclude-resources", exclude_resources);
         argv.value("--selector", selector);
         argv.value("--include-cluster-resources", include_cluster_resources);
+        argv.value("--hooks", hooks);
         argv.value("--ttl", ttl);
         argv.pairs("--labels", '=', labels);
         match if_exists {
@@ -445,6 +453,7 @@ mod tests {
             exclude_resources in vec(word(), 0..3),
             selector in option::of("[ -~]{1,30}"),
             include_cluster_resources in option::of(any::<bool>()),
+            hooks in option::of(name()),
             ttl in option::of("[0-9]{1,3}h"),
             labels in vec((name(), "[a-z0-9=]{0,5}"), 0..3),
             keep in any::<bool>(),
@@ -452,7 +461,7 @@ mod tests {
         ) -> BackupFlags {
             BackupFlags {
                 include_namespaces, exclude_namespaces, include_resources, exclude_resources, selector,
-                include_cluster_resources, ttl, labels,
+                include_cluster_resources, hooks, ttl, labels,
                 if_exists: if keep { IfExists::Keep } else { IfExists::Fail },
                 compression_level,
             }
