@@ -8,6 +8,8 @@
 mod backup;
 mod harness;
 #[cfg(target_os = "linux")]
+mod hooks;
+#[cfg(target_os = "linux")]
 mod node;
 #[cfg(target_os = "linux")]
 mod plugin;
@@ -28,6 +30,7 @@ fn main() {
     {
         trials.extend(node::trials());
         trials.extend(plugin::trials());
+        trials.extend(hooks::trials());
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     world::end();
