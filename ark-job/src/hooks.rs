@@ -200,6 +200,11 @@ impl HookSpecs {
         Ok(HookSpecs(kept))
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// How long the post hooks of one pod may take at most, if all specs are about it.
     pub fn longest_thaw(&self) -> Duration {
         let post = self.0.iter().flat_map(|spec| &spec.post);

@@ -38,6 +38,10 @@ pub fn trials() -> Vec<Trial> {
         node_scenario("hooks::what_is_frozen_is_thawed_on_sigterm", interrupted),
         node_scenario("hooks::after_a_kill_the_next_attempt_thaws_first", killed),
         node_scenario(
+            "hooks::another_run_thaws_what_a_stale_record_names",
+            stale_record,
+        ),
+        node_scenario(
             "hooks::without_resource_types_a_config_map_is_the_record",
             killed_without_resource_types,
         ),
@@ -56,7 +60,8 @@ static ARK_CLUSTER: Shared<Ark> = Shared::const_new();
 
 /// A cluster of our own: other scenarios look at what Ark may not do without hooks.
 async fn ark() -> Result<&'static Ark> {
-    shared(&ARK_CLUSTER, Ark::start()).await
+    // Boxed: starting a cluster is a large future, and a test's thread has a small stack.
+    shared(&ARK_CLUSTER, Box::pin(Ark::start())).await
 }
 
 fn kubectl(cluster: &ControlPlane, line: &str) -> Result<String> {
@@ -665,6 +670,57 @@ async fn killed() -> Result<()> {
     ensure!(
         app.names("hooks-kill")?.contains("pods hooks-kill a"),
         "the pod is missing"
+    );
+    Ok(())
+}
+
+async fn stale_record() -> Result<()> {
+    let cluster = &ark().await?.cluster;
+    let app = App::start(
+        cluster,
+        "hooks-stale",
+        &[pod("a", annotations("velero.io", "pre-a", "post-a"))],
+    )
+    .await?;
+    let proxy = FaultProxy::start_before(cluster).await?;
+    let victim = Victim::default();
+    proxy.add(runs("post-a").only(1).kill_before(&victim));
+    let running = app
+        .backup(&cluster.kubeconfig_for(proxy.url())?, "hooks-stale", &[])
+        .start()?;
+    victim.is(running.id());
+    ensure!(running.wait().await?.code.is_none(), "it was not killed");
+    let storage = app.storage();
+    let arguments = [
+        "backup",
+        "hooks-stale",
+        "--storage",
+        &storage,
+        "--include-namespaces",
+        "hooks-stale",
+    ];
+    let other = ArkJob::new(cluster.kubeconfig(), &arguments).of("another-job", "other");
+    other.expect(11).await?;
+    app.expect(&["pre-a main"])?;
+    // Eleven minutes later nobody believes any more that the first is alive.
+    let patch = json!({ "status": { "heartbeat": "2026-01-01T00:00:00Z" } }).to_string();
+    cluster.kubectl(&[
+        "patch",
+        "backup.ark.heptio.com",
+        "hooks-stale",
+        "-n",
+        ARK,
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &patch,
+    ])?;
+    other.expect(0).await?;
+    app.expect(&["pre-a main", "post-a main", "pre-a main", "post-a main"])?;
+    let status = app.status("hooks-stale")?;
+    ensure!(
+        status["phase"] == "Completed" && status["freeze"].is_null(),
+        "{status:#}"
     );
     Ok(())
 }

@@ -19,6 +19,7 @@ use crate::report::{About, Report};
 use futures::future::join_all;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::SelectorExt;
+use memchr::memmem;
 use serde::Deserialize;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -28,6 +29,8 @@ use tokio::time::Instant;
 const DEAD_AFTER: Duration = Duration::from_secs(15);
 /// How often we look for one.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What the names of all annotations of hooks have in common.
+const ANNOTATIONS: &[u8] = b"hook.backup.";
 /// Characters of a failed hook's output that its message has; the log has more.
 const MESSAGE_TAIL: usize = 300;
 
@@ -43,7 +46,7 @@ pub enum Frozen {
 /// Runs all hooks of the pods in `selection`.
 ///
 /// # Errors
-/// When pods cannot be listed, or what is frozen cannot be recorded; nothing is left frozen then.
+/// When what is frozen cannot be recorded; nothing is left frozen then.
 pub async fn run_hooks(
     context: &Context,
     backup: &str,
@@ -51,7 +54,7 @@ pub async fn run_hooks(
     specs: &HookSpecs,
     report: &mut Report,
 ) -> Result<Frozen, Failure> {
-    let pods = find_pods(context, selection, specs, report).await?;
+    let pods = find_pods(context, selection, specs, report).await;
     if pods.is_empty() {
         return Ok(Frozen::Done(None));
     }
@@ -74,38 +77,57 @@ pub async fn run_hooks(
     Ok(Frozen::Done(Some(freezer.status)))
 }
 
-/// The pods with hooks that the backup takes and that can run them.
+/// The pods with hooks that the backup takes and that can run them. When pods cannot be listed that is an error of the
+/// backup, as for every type; the others go on.
 async fn find_pods(
     context: &Context,
     selection: &Selection,
     specs: &HookSpecs,
     report: &mut Report,
-) -> Result<Vec<PodHooks>, Failure> {
+) -> Vec<PodHooks> {
     if !selection.resources.includes("pods") {
-        return Ok(Vec::new());
+        return Vec::new();
     }
+    match list_pods(context, selection, specs).await {
+        Ok(mut pods) => {
+            pods.retain(|pod| can_run_hooks(context, pod, report));
+            pods
+        }
+        Err(error) => {
+            let text = format!(
+                "no hooks are run, for it is not known which pods have any: {}",
+                error.full_text()
+            );
+            context.log.error(&text);
+            report.error(About::Cluster, text);
+            Vec::new()
+        }
+    }
+}
+
+async fn list_pods(
+    context: &Context,
+    selection: &Selection,
+    specs: &HookSpecs,
+) -> Result<Vec<PodHooks>, ClusterError> {
     let pods_type = pods_type();
     let namespaces: Vec<Option<&str>> = match selection.namespaces.plain_names() {
         Some(names) => names.into_iter().map(Some).collect(),
         None => vec![None],
     };
-    let failed = |error: ClusterError| {
-        Failure::new(
-            Exit::Failed,
-            format!("looking for pods with hooks: {}", error.full_text()),
-        )
+    let malformed = |source: Box<dyn std::error::Error + Send + Sync>| ClusterError::Malformed {
+        doing: "listing pods".into(),
+        source,
     };
     let mut found = Vec::new();
     for namespace in namespaces {
         let mut list = List::new(&context.cluster, &pods_type, namespace, None, At::Now);
-        while let Some(batch) = list.next().await.map_err(failed)? {
+        while let Some(batch) = list.next().await? {
             for item in batch.items() {
-                let malformed = |source: Box<dyn std::error::Error + Send + Sync>| {
-                    failed(ClusterError::Malformed {
-                        doing: "listing pods".into(),
-                        source,
-                    })
-                };
+                // Most pods of most clusters have no hooks, and need not be decoded to see that.
+                if specs.is_empty() && memmem::find(item.json, ANNOTATIONS).is_none() {
+                    continue;
+                }
                 let metadata = item.metadata().map_err(|error| malformed(error.into()))?;
                 if metadata.deletion_timestamp.is_some()
                     || metadata.is_excluded()
@@ -123,7 +145,6 @@ async fn find_pods(
             }
         }
     }
-    found.retain(|pod| can_run_hooks(context, pod, report));
     Ok(found)
 }
 
@@ -188,12 +209,14 @@ struct Freezer<'a> {
 }
 
 /// What came of the pre hooks of a pod.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Freezing {
-    /// At least one may have begun, or there are none: the post hooks must run.
+    /// At least one may have begun: the post hooks must run.
     Begun,
-    /// None has begun, and one had to.
-    NotBegun,
+    /// None has begun, and none had to: the post hooks run, but there is nothing that they must undo.
+    GoneOn,
+    /// None has begun, and one had to: there is nothing to undo.
+    Refused,
 }
 
 impl Freezer<'_> {
@@ -205,7 +228,7 @@ impl Freezer<'_> {
         group: &[PodHooks],
         work: impl AsyncFnOnce() -> T,
     ) -> Result<T, Failure> {
-        let mut begun = Vec::new();
+        let mut to_thaw = Vec::new();
         let mut refused = None;
         for pod in group {
             if let Some(entry) = pod.to_record() {
@@ -218,17 +241,20 @@ impl Freezer<'_> {
             }
             self.status.attempted += pod.count();
             self.remark(pod);
-            match self.freeze(pod).await {
-                Freezing::Begun => begun.push(pod),
-                Freezing::NotBegun => self.context.frozen.remove(&pod.uid),
+            let freezing = self.freeze(pod).await;
+            if freezing != Freezing::Begun {
+                self.context.frozen.remove(&pod.uid);
+            }
+            if freezing != Freezing::Refused {
+                to_thaw.push((pod, freezing));
             }
         }
         let done = match refused {
             None => Ok(work().await),
             Some(failure) => Err(failure),
         };
-        for pod in begun {
-            self.thaw(pod).await;
+        for (pod, freezing) in to_thaw {
+            self.thaw(pod, freezing).await;
         }
         if let Err(error) = self.record.save().await {
             // Then a later attempt thaws once more than needed.
@@ -250,31 +276,24 @@ impl Freezer<'_> {
     }
 
     async fn freeze(&mut self, pod: &PodHooks) -> Freezing {
-        let mut begun = pod.pre.is_empty();
+        let mut freezing = Freezing::GoneOn;
         for step in &pod.pre {
-            let failed = match self.run(pod, step, Phase::Pre).await {
-                Ran::Well => {
-                    begun = true;
-                    false
-                }
-                Ran::Badly => {
-                    begun = true;
-                    true
-                }
-                Ran::NotAtAll => true,
-            };
-            if failed && step.on_error == OnError::Fail {
-                return match begun {
-                    true => Freezing::Begun,
-                    false => Freezing::NotBegun,
+            let ran = self.run(pod, step, Phase::Pre).await;
+            if ran != Ran::NotAtAll {
+                freezing = Freezing::Begun;
+            }
+            if ran != Ran::Well && step.on_error == OnError::Fail {
+                return match freezing {
+                    Freezing::Begun => Freezing::Begun,
+                    Freezing::GoneOn | Freezing::Refused => Freezing::Refused,
                 };
             }
         }
-        Freezing::Begun
+        freezing
     }
 
-    /// Runs the post hooks; a pod that could not be reached stays in the record.
-    async fn thaw(&mut self, pod: &PodHooks) {
+    /// Runs the post hooks; a pod that is frozen and could not be reached stays in the record.
+    async fn thaw(&mut self, pod: &PodHooks, freezing: Freezing) {
         let mut reached = true;
         for step in &pod.post {
             let ran = self.run(pod, step, Phase::Post).await;
@@ -285,7 +304,7 @@ impl Freezer<'_> {
         }
         if reached {
             self.context.frozen.remove(&pod.uid);
-        } else if pod.to_record().is_some() {
+        } else if freezing == Freezing::Begun && pod.to_record().is_some() {
             let text = format!("pod {}: may still be frozen, see above", pod.name);
             self.context
                 .log
