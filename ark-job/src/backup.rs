@@ -266,11 +266,12 @@ async fn read_hooks(context: &Context, options: &Options) -> Result<HookSpecs, F
     let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
     let doing = format!("reading hooks from ConfigMap {name} in namespace {namespace}");
     let map: ConfigMap = context.cluster.get(&path, &doing).await.map_err(|error| {
-        let exit = match error.is_not_found() {
-            true => Exit::NotFound,
-            false => Exit::Failed,
-        };
-        Failure::from_error(exit, &error)
+        if error.is_not_found() {
+            let text = format!("there is no ConfigMap {name} with hooks in namespace {namespace}");
+            Failure::new(Exit::NotFound, text)
+        } else {
+            Failure::from_error(Exit::Failed, &error)
+        }
     })?;
     parse_hooks(&map, name)
 }

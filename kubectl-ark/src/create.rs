@@ -182,10 +182,20 @@ async fn read_hooks(
     };
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let map = maps.get(name).await.map_err(|error| {
-        client::failure(
-            &error,
-            &format!("reading hooks from ConfigMap {name} in namespace {namespace}"),
-        )
+        if client::is_not_found(&error) {
+            Failure::new(
+                Exit::NotFound,
+                format!("there is no ConfigMap {name} with hooks in namespace {namespace}"),
+            )
+            .hint(format!(
+                "`kubectl create configmap {name} -n {namespace} --from-file hooks.yaml=FILE` makes one"
+            ))
+        } else {
+            client::failure(
+                &error,
+                &format!("reading hooks from ConfigMap {name} in namespace {namespace}"),
+            )
+        }
     })?;
     ark_job::backup::parse_hooks(&map, name).map(Some)
 }

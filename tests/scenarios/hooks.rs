@@ -38,6 +38,10 @@ pub fn trials() -> Vec<Trial> {
         node_scenario("hooks::what_is_frozen_is_thawed_on_sigterm", interrupted),
         node_scenario("hooks::after_a_kill_the_next_attempt_thaws_first", killed),
         node_scenario(
+            "hooks::a_kill_at_any_request_leaves_nothing_frozen",
+            killed_anywhere,
+        ),
+        node_scenario(
             "hooks::another_run_thaws_what_a_stale_record_names",
             stale_record,
         ),
@@ -384,7 +388,7 @@ async fn annotations_and_specs() -> Result<()> {
             2,
             "resources[0].includedResources: ",
         ),
-        (None, 10, "ConfigMap no-such-hooks"),
+        (None, 10, "there is no ConfigMap no-such-hooks"),
     ] {
         if let Some(yaml) = yaml {
             let patch = json!({ "data": { "hooks.yaml": yaml } }).to_string();
@@ -671,6 +675,87 @@ async fn killed() -> Result<()> {
         app.names("hooks-kill")?.contains("pods hooks-kill a"),
         "the pod is missing"
     );
+    Ok(())
+}
+
+/// The UID of a pod in Ark's namespace that has ended, as that of an attempt that was killed has.
+async fn ended_pod(cluster: &ControlPlane, name: &str) -> Result<String> {
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": ARK },
+        "spec": {
+            "restartPolicy": "Never",
+            "securityContext": { "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": { "type": "RuntimeDefault" } },
+            "containers": [{
+                "name": "main", "image": images::BUSYBOX, "command": ["true"],
+                "securityContext": { "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } },
+            }],
+        },
+    });
+    cluster.kubectl_with_input(&["apply", "-f", "-"], &pod.to_string())?;
+    wait_until("the pod to end", Duration::from_secs(60), async || {
+        let line =
+            format!("get pod {name} -n {ARK} -o jsonpath={{.status.phase}}/{{.metadata.uid}}");
+        let said = kubectl(cluster, &line)?;
+        Ok(said.strip_prefix("Succeeded/").map(str::to_owned))
+    })
+    .await
+}
+
+async fn killed_anywhere() -> Result<()> {
+    let cluster = &ark().await?.cluster;
+    let app = App::start(
+        cluster,
+        "hooks-matrix",
+        &[pod("a", annotations("velero.io", "pre-a", "post-a"))],
+    )
+    .await?;
+    let dead = ended_pod(cluster, "killed-attempt").await?;
+    let file = app.directory.path().join("lines");
+    let mut kills = 0;
+    for after in [false, true] {
+        for n in 1.. {
+            let name = format!("hooks-matrix-{after}-{n}");
+            let proxy = FaultProxy::start_before(cluster).await?;
+            let victim = Victim::default();
+            let rule = Rule::on(|request| request.is_write() || request.path.ends_with("/exec"));
+            let kill = proxy.add(match after {
+                false => rule.only(n).kill_before(&victim),
+                true => rule.only(n).kill_after(&victim),
+            });
+            let kubeconfig = cluster.kubeconfig_for(proxy.url())?;
+            let running = app.attempt(&kubeconfig, &name, &dead, &[]).start()?;
+            victim.is(running.id());
+            let first = running.wait().await?;
+            if kill.applied() == 0 {
+                ensure!(first.code == Some(0), "{first:?}");
+                break;
+            }
+            ensure!(first.code.is_none(), "{first:?}");
+            kills += 1;
+            let second = app
+                .attempt(cluster.kubeconfig(), &name, "second", &[])
+                .expect(0)
+                .await?;
+            // Every freezing is followed by a thaw, whoever did either; the last word is a thaw.
+            let lines = app.lines();
+            let thawed = lines
+                .windows(2)
+                .all(|pair| !pair[0].starts_with("pre") || pair[1].starts_with("post"));
+            ensure!(
+                thawed && lines.last().is_some_and(|line| line.starts_with("post")),
+                "killed {} request {n}: {lines:?} {second:?}",
+                if after { "after" } else { "before" }
+            );
+            let status = app.status(&name)?;
+            ensure!(
+                status["phase"] == "Completed" && status["freeze"].is_null(),
+                "{status:#}"
+            );
+            std::fs::remove_file(&file)?;
+        }
+    }
+    // Creating and claiming the record, taking it, freezing, thawing, and saying so in between.
+    ensure!(kills >= 14, "only {kills} kills");
     Ok(())
 }
 
