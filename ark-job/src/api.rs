@@ -129,6 +129,9 @@ pub struct BackupSpec {
     /// API groups whose objects may be missing because they could not be discovered.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ignore_undiscoverable: Vec<String>,
+    /// ConfigMap in Ark's namespace with hook specs, or `none` when no hooks were to be run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<String>,
     /// How long the backup is kept, a Go duration; 0 means for ever.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl: Option<String>,
@@ -172,6 +175,12 @@ pub struct BackupStatus {
     /// The first hundred warnings and errors.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<String>,
+    /// How many hooks there were, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook_status: Option<HookStatus>,
+    /// What is frozen by pre hooks right now; pods that are still here after the run may not have been thawed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub freeze: Option<Freeze>,
     /// resourceVersion at which all objects were read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource_version: Option<String>,
@@ -211,6 +220,60 @@ pub struct BackupProgress {
     pub items_backed_up: u64,
     /// Bytes of JSON read so far.
     pub bytes_read: u64,
+}
+
+/// How many hooks of a backup there were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HookStatus {
+    /// Hooks of pods that were in the backup and running.
+    pub attempted: u64,
+    /// Those of them that failed.
+    pub failed: u64,
+}
+
+/// What pre hooks have frozen, with what is needed to thaw it. Written before anything is frozen.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Freeze {
+    /// The run that froze.
+    pub run: String,
+    /// The attempt at it: the UID of its pod.
+    pub attempt: String,
+    /// Its last sign of life.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<Time>,
+    /// The pods, in the order in which they were frozen.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pods: Vec<FrozenPod>,
+}
+
+/// A pod whose pre hooks have run, or are about to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FrozenPod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID; another pod of that name has not been frozen.
+    pub uid: String,
+    /// The post hooks that thaw it.
+    pub hooks: Vec<FrozenHook>,
+}
+
+/// A post hook.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FrozenHook {
+    /// The hook's name.
+    pub name: String,
+    /// The container to run it in.
+    pub container: String,
+    /// The command and its arguments.
+    pub command: Vec<String>,
+    /// How long it may take.
+    pub timeout_milliseconds: u64,
 }
 
 /// Where a backup stands.

@@ -95,6 +95,9 @@ pub struct BackupFlags {
     /// API groups whose objects may be missing because the server behind them is down
     #[arg(long, value_name = "GROUPS", value_delimiter = ',')]
     pub ignore_undiscoverable: Vec<String>,
+    /// ConfigMap in Ark's namespace with hooks for pods, besides those of annotations; 'none' runs no hooks at all
+    #[arg(long, value_name = "CONFIGMAP|none", value_parser = parse_name)]
+    pub hooks: Option<String>,
     /// How long to keep the backup, as a Go duration (720h, 90m); 0 is for ever
     #[arg(long, value_name = "DURATION")]
     pub ttl: Option<String>,
@@ -108,6 +111,9 @@ pub struct BackupFlags {
     #[arg(long, value_name = "LEVEL", default_value_t = DEFAULT_COMPRESSION, value_parser = clap::value_parser!(u8).range(1..=9))]
     pub compression_level: CompressionLevel,
 }
+
+/// The value of `--hooks` that runs none, not even those of annotations.
+pub const NO_HOOKS: &str = "none";
 
 /// A gzip level.
 pub type CompressionLevel = u8;
@@ -302,6 +308,7 @@ impl BackupFlags {
             include_cluster_resources,
             snapshot_volumes,
             ignore_undiscoverable,
+            hooks,
             ttl,
             labels,
             if_exists,
@@ -316,6 +323,7 @@ impl BackupFlags {
         argv.value("--include-cluster-resources", include_cluster_resources);
         argv.value("--snapshot-volumes", snapshot_volumes);
         argv.list("--ignore-undiscoverable", ignore_undiscoverable);
+        argv.value("--hooks", hooks);
         argv.value("--ttl", ttl);
         argv.pairs("--labels", '=', labels);
         match if_exists {
@@ -472,6 +480,7 @@ mod tests {
             include_cluster_resources in option::of(any::<bool>()),
             snapshot_volumes in option::of(any::<bool>()),
             ignore_undiscoverable in vec(word(), 0..3),
+            hooks in option::of(name()),
             ttl in option::of("[0-9]{1,3}h"),
             labels in vec((name(), "[a-z0-9=]{0,5}"), 0..3),
             keep in any::<bool>(),
@@ -480,7 +489,7 @@ mod tests {
             BackupFlags {
                 include_namespaces, exclude_namespaces, include_resources, exclude_resources,
                 selector: selectors.0, or_selector: selectors.1,
-                include_cluster_resources, snapshot_volumes, ignore_undiscoverable, ttl, labels,
+                include_cluster_resources, snapshot_volumes, ignore_undiscoverable, hooks, ttl, labels,
                 if_exists: if keep { IfExists::Keep } else { IfExists::Fail },
                 compression_level,
             }

@@ -1,31 +1,38 @@
 //! Backup: all objects of one instant into one archive, committed or not at all.
 
 mod commit;
+mod freeze;
+mod frozen;
 mod gather;
 mod names;
 mod writer;
 
 use self::commit::{Archive, Look};
+use self::freeze::{Frozen, Twin};
+use self::frozen::{FrozenRecord, freeze_field};
 use self::gather::{GatherError, Progress, Selection};
 use self::names::NameLists;
 use self::writer::ArchiveWriter;
 use crate::api::{
     self, AccessMode, Backup, BackupPhase, BackupProgress, BackupSpec, BackupStatus, DEFAULT_TTL,
-    FORMAT_VERSION,
+    FORMAT_VERSION, HookStatus,
 };
 use crate::archive::footer::Head;
-use crate::args::{BackupArgs, IfExists, parse_duration};
+use crate::args::{BackupArgs, IfExists, NO_HOOKS, parse_duration};
+use crate::cluster::ClusterError;
 use crate::cluster::discover::{Discovery, ResourceType, discover};
 use crate::context::{Context, Outcome, storage_failure};
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::filter::{Filter, resolve_resources};
+use crate::hooks::{HookSpecs, SPECS_KEY};
 use crate::layout::BackupKeys;
 use crate::records::RecordError;
 use crate::report::{About, Report};
 use crate::selector::{AnyOf, parse_choice};
 use crate::store::{Conditional, Spool};
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -109,6 +116,7 @@ impl Options {
             include_cluster_resources: backup.include_cluster_resources,
             snapshot_volumes: backup.snapshot_volumes,
             ignore_undiscoverable: backup.ignore_undiscoverable.clone(),
+            hooks: backup.hooks.clone(),
             ttl: Some(go_duration(ttl)),
             storage_location: match &storage.storage {
                 Some(_) => None,
@@ -130,6 +138,16 @@ impl Options {
             if_exists: backup.if_exists,
             compression_level: backup.compression_level,
         })
+    }
+
+    /// The ConfigMap with hook specs, if one is to be used.
+    fn hooks_config_map(&self) -> Option<&str> {
+        self.spec.hooks.as_deref().filter(|name| *name != NO_HOOKS)
+    }
+
+    /// Whether hooks are run at all.
+    fn runs_hooks(&self) -> bool {
+        self.spec.hooks.as_deref() != Some(NO_HOOKS)
     }
 
     /// Whether somebody else's backup of that name will do.
@@ -181,16 +199,26 @@ pub async fn backup(context: &Context, options: &Options) -> Result<Outcome, Fai
     }
     let keys = BackupKeys::new(&options.name);
     let started = Timestamp::now();
-    let found = commit::look(&context.store, &keys, &context.run.id).await?;
-    if let Look::Taken(taken) = &found {
-        return if options.keeps(taken) {
-            Ok(kept(options, taken))
-        } else {
-            Err(commit::taken(&keys, &taken.by))
-        };
-    }
+    let hooks = read_hooks(context, options).await?;
+    let mut dead = None;
+    let found = loop {
+        let found = commit::look(&context.store, &keys, &context.run.id).await?;
+        match found {
+            Look::Taken(taken) if options.keeps(&taken) => return Ok(kept(options, &taken)),
+            Look::Taken(taken) => return Err(commit::taken(&keys, &taken.by)),
+            Look::Ours(..) => break found,
+            Look::Free | Look::Unfinished(_) if dead.is_some() => break found,
+            Look::Free | Look::Unfinished(_) => {}
+        }
+        // What it has frozen is its own business while it lives.
+        match freeze::wait_for_twin(context, &options.name).await? {
+            Twin::None => break found,
+            Twin::Ended => {}
+            Twin::Dead(attempt) => dead = Some(attempt),
+        }
+    };
     let wanted = match &found {
-        Look::Free => match want(context, options).await {
+        Look::Free => match want(context, options, hooks).await {
             // A type that nobody serves is a mistake on the command line: said before anything is written.
             Err(failure) if failure.exit() == Exit::Usage => return Err(failure),
             wanted => Some(wanted),
@@ -201,30 +229,45 @@ pub async fn backup(context: &Context, options: &Options) -> Result<Outcome, Fai
     let progress = Progress::default();
     let work = async {
         let mut report = Report::default();
+        freeze::thaw_what_was_left(context, &options.name, dead.as_deref(), &mut report).await?;
         check_store(context, &mut report).await?;
-        match (found, wanted) {
-            (Look::Ours(marker, etag), _) => Ok((marker.status, etag)),
-            (Look::Unfinished(archive), _) => {
-                context.log.info(
-                    "an attempt at this backup was cut off after its archive; going on from there",
-                );
-                let (marker, etag) = commit::commit(context, &keys, &archive, None).await?;
-                Ok((marker.status, etag))
-            }
-            (Look::Free | Look::Taken(_), wanted) => {
-                let wanted = wanted.expect("what is wanted is known when the name is free")?;
-                let (archive, names) =
-                    write_archive(context, options, wanted, &keys, started, &progress, report)
-                        .await?;
-                let (marker, etag) = commit::commit(context, &keys, &archive, names).await?;
-                Ok((marker.status, etag))
-            }
+        let mut found = found;
+        let wanted = wanted.transpose()?;
+        loop {
+            let (archive, names) = match found {
+                Look::Ours(marker, etag) => return Ok((marker.status, etag)),
+                Look::Taken(taken) => return Err(commit::taken(&keys, &taken.by)),
+                Look::Unfinished(archive) => {
+                    context.log.info(
+                        "an attempt at this backup was cut off after its archive; going on from there",
+                    );
+                    (*archive, None)
+                }
+                Look::Free => {
+                    let wanted = wanted
+                        .as_ref()
+                        .expect("what is wanted is known when the name was free at first");
+                    let report = report.clone();
+                    let written =
+                        write_archive(context, options, wanted, &keys, started, &progress, report);
+                    match written.await? {
+                        Some(written) => written,
+                        None => {
+                            found = commit::look(&context.store, &keys, &context.run.id).await?;
+                            continue;
+                        }
+                    }
+                }
+            };
+            let (marker, etag) = commit::commit(context, &keys, &archive, names).await?;
+            return Ok((marker.status, etag));
         }
     };
     let result = tokio::select! {
         result = work => result,
         () = heartbeat(context, options, started, &progress) => Err(Failure::new(Exit::Failed, "the heartbeat ended")),
     };
+    freeze::give_up_record(context, &options.name).await;
     match result {
         Ok((status, etag)) => Ok(report(context, options, status, etag).await),
         Err(failure) => {
@@ -249,8 +292,44 @@ fn kept(options: &Options, taken: &commit::Taken) -> Outcome {
     }
 }
 
-/// Says in the record that the run was interrupted.
+/// The hook specs that are asked for, read and checked before any work.
+async fn read_hooks(context: &Context, options: &Options) -> Result<HookSpecs, Failure> {
+    let Some(name) = options.hooks_config_map() else {
+        return Ok(HookSpecs::default());
+    };
+    let namespace = &context.namespace;
+    let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
+    let doing = format!("reading hooks from ConfigMap {name} in namespace {namespace}");
+    let map: ConfigMap = context.cluster.get(&path, &doing).await.map_err(|error| {
+        if error.is_not_found() {
+            let text = format!("there is no ConfigMap {name} with hooks in namespace {namespace}");
+            Failure::new(Exit::NotFound, text)
+        } else {
+            Failure::from_error(Exit::Failed, &error)
+        }
+    })?;
+    parse_hooks(&map, name)
+}
+
+/// The hook specs that a ConfigMap holds.
+///
+/// # Errors
+/// [`Exit::Usage`], with the place of what is wrong.
+pub fn parse_hooks(map: &ConfigMap, name: &str) -> Result<HookSpecs, Failure> {
+    let usage = |why: String| Failure::new(Exit::Usage, format!("--hooks: ConfigMap {name}{why}"));
+    let data = map.data.as_ref();
+    let yaml = data.and_then(|data| data.get(SPECS_KEY)).ok_or_else(|| {
+        usage(format!(" has no key {SPECS_KEY}")).hint(format!(
+            "`kubectl create configmap {name} --from-file {SPECS_KEY}=FILE` makes one"
+        ))
+    })?;
+    HookSpecs::parse(yaml).map_err(|why| usage(format!(", {SPECS_KEY}: {why}")))
+}
+
+/// Thaws what is frozen, and says in the record that the run was interrupted.
 pub async fn interrupted(context: &Context, options: &Options) {
+    freeze::thaw_at_once(context).await;
+    freeze::give_up_record(context, &options.name).await;
     fail(
         context,
         options,
@@ -276,12 +355,31 @@ async fn claim(context: &Context, options: &Options, started: Timestamp) -> Resu
             }
             RecordError::Cluster(_) => Failure::from_error(Exit::Failed, &error),
         })?;
-    let status = status_in_progress(context, started, &Progress::default());
-    let written = context
+    write_status(context, options, |_| {
+        Some(status_in_progress(context, started, &Progress::default()))
+    })
+    .await
+    .map_err(|error| Failure::from_error(Exit::Failed, &error))
+}
+
+/// Writes the status that `make` makes of the one that is there, if it makes one. What is frozen is always kept in it.
+async fn write_status(
+    context: &Context,
+    options: &Options,
+    make: impl Fn(Option<&BackupStatus>) -> Option<BackupStatus>,
+) -> Result<(), ClusterError> {
+    let change = |record: &mut Backup| {
+        let Some(status) = make(record.status.as_ref()) else {
+            return false;
+        };
+        let freeze = freeze_field(context, record.status.as_ref());
+        record.status = Some(BackupStatus { freeze, ..status });
+        true
+    };
+    context
         .records
-        .set_status::<Backup>(&options.name, &status)
-        .await;
-    written.map_err(|error| Failure::from_error(Exit::Failed, &error))
+        .update_status::<Backup>(&options.name, change)
+        .await
 }
 
 fn status_in_progress(context: &Context, started: Timestamp, progress: &Progress) -> BackupStatus {
@@ -307,11 +405,15 @@ async fn heartbeat(context: &Context, options: &Options, started: Timestamp, pro
     let mut quiet = false;
     loop {
         tokio::time::sleep(HEARTBEAT).await;
-        let status = status_in_progress(context, started, progress);
-        if let Err(error) = context
-            .records
-            .set_status::<Backup>(&options.name, &status)
-            .await
+        let written = write_status(context, options, |_| {
+            Some(status_in_progress(context, started, progress))
+        })
+        .await;
+        let beaten = match context.frozen.is_held() {
+            true => FrozenRecord::new(context, &options.name).save_map().await,
+            false => Ok(()),
+        };
+        if let Err(error) = written.and(beaten)
             && !std::mem::replace(&mut quiet, true)
         {
             context
@@ -325,29 +427,39 @@ async fn heartbeat(context: &Context, options: &Options, started: Timestamp, pro
 struct Wanted {
     discovery: Discovery,
     selection: Selection,
+    hooks: HookSpecs,
 }
 
-async fn want(context: &Context, options: &Options) -> Result<Wanted, Failure> {
+async fn want(context: &Context, options: &Options, hooks: HookSpecs) -> Result<Wanted, Failure> {
     let discovery = discover(&context.cluster)
         .await
         .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
     let selection = options.select(&discovery)?;
+    let types: Vec<ResourceType> = discovery.restorable().cloned().collect();
+    let hooks = hooks.about_pods(&types).map_err(|why| {
+        let name = options.hooks_config_map().unwrap_or_default();
+        let text = format!("--hooks: ConfigMap {name}, {SPECS_KEY}: {why}");
+        Failure::new(Exit::Usage, text)
+            .hint("`kubectl api-resources` lists what the cluster serves; hooks are for pods")
+    })?;
     Ok(Wanted {
         discovery,
         selection,
+        hooks,
     })
 }
 
-/// Gathers the objects and uploads the archive while it grows.
+/// Runs the hooks, then gathers the objects and uploads the archive while it grows; `None` when another attempt of this
+/// run was at work and has ended.
 async fn write_archive(
     context: &Context,
     options: &Options,
-    wanted: Wanted,
+    wanted: &Wanted,
     keys: &BackupKeys,
     started: Timestamp,
     progress: &Progress,
     mut report: Report,
-) -> Result<(Archive, Option<NameLists>), Failure> {
+) -> Result<Option<(Archive, Option<NameLists>)>, Failure> {
     let temporary = |error: std::io::Error| {
         let directory = context.temporary.display();
         Failure::new(Exit::Failed, format!("writing a temporary file in {directory}: {error}"))
@@ -356,8 +468,17 @@ async fn write_archive(
     let Wanted {
         discovery,
         selection,
+        hooks,
     } = wanted;
-    report_missing(context, options, &discovery, &mut report);
+    report_missing(context, options, discovery, &mut report);
+    let hook_status = match options.runs_hooks() {
+        true => freeze::run_hooks(context, &options.name, selection, hooks, &mut report).await?,
+        false => Frozen::Done(None),
+    };
+    let hook_status = match hook_status {
+        Frozen::Done(status) => status,
+        Frozen::Overtaken => return Ok(None),
+    };
     let types: Vec<&ResourceType> = discovery.restorable().collect();
     let (spool, mut source) = Spool::create(&context.temporary).map_err(temporary)?;
     let mut names = NameLists::new(&context.temporary).map_err(temporary)?;
@@ -370,7 +491,7 @@ async fn write_archive(
         let gathered = gather::gather(
             cluster,
             &types,
-            &selection,
+            selection,
             &writer,
             progress,
             log,
@@ -385,7 +506,7 @@ async fn write_archive(
             }
             Err(GatherError::Archive(_)) => return Err(temporary(writer.failure().await)),
         };
-        let head = || head(context, options, started, &gathered, &report);
+        let head = || head(context, options, started, &gathered, hook_status, &report);
         writer.finish(head).await.map_err(temporary)
     };
     let archive_key = keys.archive();
@@ -404,7 +525,7 @@ async fn write_archive(
     let archive = commit::settle(context, keys, &created).await?;
     // The names are those of our own archive, not of a twin's.
     let names = (archive.footer == finished).then_some(names);
-    Ok((archive, names))
+    Ok(Some((archive, names)))
 }
 
 /// Finds out what the store lacks.
@@ -458,6 +579,7 @@ fn head(
     options: &Options,
     started: Timestamp,
     gathered: &gather::Gathered,
+    hook_status: Option<HookStatus>,
     report: &Report,
 ) -> Head {
     let ttl = SignedDuration::try_from(options.ttl).unwrap_or(SignedDuration::ZERO);
@@ -483,6 +605,7 @@ fn head(
         warnings: report.warnings,
         errors: report.errors,
         messages: report.messages(),
+        hook_status,
         resource_version: Some(gathered.resource_version.clone()),
         cluster_uid: Some(context.run.cluster_uid.clone()),
         cluster_name: context.cluster_name.clone(),
@@ -516,11 +639,7 @@ async fn report(
     etag: String,
 ) -> Outcome {
     status.marker_etag = Some(etag);
-    if let Err(error) = context
-        .records
-        .set_status::<Backup>(&options.name, &status)
-        .await
-    {
+    if let Err(error) = write_status(context, options, |_| Some(status.clone())).await {
         // The backup is in storage, which is the truth; a sync repairs the resource.
         context.log.warn(&format!(
             "the backup is complete, but its resource could not be updated: {}",
@@ -557,26 +676,6 @@ async fn report(
 /// Says in the record that there is no backup, and why.
 async fn fail(context: &Context, options: &Options, started: Timestamp, reason: &str) {
     context.log.error(reason);
-    // A twin may have completed what this attempt could not.
-    match context.records.find::<Backup>(&options.name).await {
-        Ok(Some(Backup {
-            status: Some(status),
-            ..
-        })) if matches!(
-            status.phase,
-            Some(BackupPhase::Completed | BackupPhase::PartiallyFailed)
-        ) =>
-        {
-            return;
-        }
-        Ok(_) => {}
-        Err(error) => {
-            // An API server that did not answer this will not take the status either, and would be waited for again.
-            let text = format!("the failure could not be recorded: {}", error.full_text());
-            context.log.warn(&text);
-            return;
-        }
-    }
     let status = BackupStatus {
         phase: Some(BackupPhase::Failed),
         failure_reason: Some(reason.to_owned()),
@@ -585,11 +684,18 @@ async fn fail(context: &Context, options: &Options, started: Timestamp, reason: 
         errors: 1,
         ..status_in_progress(context, started, &Progress::default())
     };
-    if let Err(error) = context
-        .records
-        .set_status::<Backup>(&options.name, &status)
-        .await
-    {
+    let written = write_status(context, options, |there| {
+        let ended = there.and_then(|there| there.phase);
+        // A twin may have completed what this attempt could not, or still be at work.
+        let completed = matches!(
+            ended,
+            Some(BackupPhase::Completed | BackupPhase::PartiallyFailed)
+        );
+        let twin = freeze_field(context, there)
+            .is_some_and(|freeze| freeze.attempt != context.run.attempt);
+        (!completed && !twin).then(|| status.clone())
+    });
+    if let Err(error) = written.await {
         context.log.warn(&format!(
             "the failure could not be recorded: {}",
             error.full_text()

@@ -1,10 +1,11 @@
 //! The Kubernetes API server: requests with retries, and what errors mean.
 //!
-//! [`discover`] finds the resource types, [`list`] streams their objects, [`apply`] writes them. Requests are raw: bodies
-//! are passed on, not decoded, unless somebody needs what is in them.
+//! [`discover`] finds the resource types, [`list`] streams their objects, [`apply`] writes them, [`exec`] runs commands in
+//! pods. Requests are raw: bodies are passed on, not decoded, unless somebody needs what is in them.
 
 pub mod apply;
 pub mod discover;
+pub mod exec;
 pub mod list;
 
 use crate::log::Log;

@@ -7,6 +7,7 @@ use crate::api::{
 use crate::cluster::Cluster;
 use crate::error::{Failure, chain};
 use crate::exit::Exit;
+use crate::hooks::Ledger;
 use crate::identity::{Origin, Run, RunId};
 use crate::log::Log;
 use crate::records::Records;
@@ -45,6 +46,8 @@ pub struct Context {
     pub namespace: String,
     /// Backup and Restore resources.
     pub records: Records,
+    /// What this process has frozen and must thaw before it ends.
+    pub frozen: Ledger,
     /// The log.
     pub log: Log,
     /// Directory for temporary files.
@@ -123,6 +126,7 @@ impl Context {
             run,
             namespace: namespace.to_owned(),
             records,
+            frozen: Ledger::default(),
             log,
             temporary: environment.temporary.clone(),
         })

@@ -19,6 +19,7 @@ pub mod store;
 pub mod archive;
 pub mod error;
 pub mod filter;
+pub mod hooks;
 pub mod identity;
 pub mod item;
 pub mod layout;

@@ -227,6 +227,49 @@ impl Records {
             .map(drop)
     }
 
+    /// Changes the record called `name`, if it is this run's, and writes its status; `change` may be asked again when
+    /// somebody else writes meanwhile, and says whether there is anything to write.
+    ///
+    /// # Errors
+    /// When the API server refuses, or another run has claimed the record ([`ClusterError::is_conflict`]).
+    pub async fn update_status<K: Record>(
+        &self,
+        name: &str,
+        mut change: impl FnMut(&mut K) -> bool,
+    ) -> Result<(), ClusterError> {
+        if !self.keeps::<K>() {
+            return Ok(());
+        }
+        let doing = doing::<K>("updating", name);
+        let path = self.path::<K>(name);
+        loop {
+            let mut record: K = self.cluster.get(&path, &doing).await?;
+            let run = record.annotations().get(RUN_ANNOTATION);
+            if run.map(String::as_str) != Some(self.run.as_str()) {
+                let run = run.map_or("another run", String::as_str);
+                return Err(ClusterError::Status {
+                    doing,
+                    code: 409,
+                    reason: "Conflict".into(),
+                    message: format!("{run} has claimed it"),
+                    next: None,
+                    retry_after: None,
+                });
+            }
+            if !change(&mut record) {
+                return Ok(());
+            }
+            // It carries the resourceVersion that was read, so nothing that was written meanwhile is lost.
+            let written = self
+                .write(Method::PUT, &format!("{path}/status"), &record, &doing)
+                .await;
+            match written {
+                Err(error) if error.is_conflict() => {}
+                result => return result,
+            }
+        }
+    }
+
     async fn write(
         &self,
         method: Method,
@@ -306,7 +349,8 @@ fn doing<K: Resource<DynamicType = ()>>(verb: &str, name: &str) -> String {
     format!("{verb} {} {name}", K::kind(&()))
 }
 
-fn request(
+/// A request with a JSON body.
+pub(crate) fn request(
     method: Method,
     path: &str,
     content_type: &'static str,

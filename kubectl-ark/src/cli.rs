@@ -348,8 +348,8 @@ impl From<LocationAccess> for AccessMode {
 /// `kubectl ark install`
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "Installing again upgrades. Pod settings, mode and cluster name that are there stay as they are where no \
-                  flag says otherwise (--reset-pod-template starts afresh)."
+    after_help = "Installing again upgrades. Pod settings, rights, mode and cluster name that are there stay as they are where \
+                  no flag says otherwise (--reset-pod-template starts afresh)."
 )]
 pub struct InstallArgs {
     /// Where backups are: s3://bucket/prefix?region=…&endpoint=…&path-style=true
@@ -414,6 +414,9 @@ pub struct InstallArgs {
     /// How restores get their rights
     #[arg(long, value_enum, value_name = "WHEN", help_heading = "Rights")]
     pub restore_rights: Option<RestoreRights>,
+    /// Let backups run hooks: the right to run commands in every pod; 'false' takes it away
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Rights")]
+    pub hooks: Option<bool>,
     /// Name of this cluster, recorded in its backups; by default the kubeconfig's
     #[arg(long, value_name = "NAME")]
     pub cluster_name: Option<String>,

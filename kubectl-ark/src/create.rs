@@ -11,11 +11,12 @@ use crate::{client, install, render};
 use ark_job::api::{
     Backup, BackupStorageLocation, BackupStorageLocationSpec, CONFIG_NAME, Restore,
 };
-use ark_job::args::{Command, IfExists};
+use ark_job::args::{Command, IfExists, NO_HOOKS};
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
+use ark_job::hooks::HookSpecs;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::PodTemplate;
+use k8s_openapi::api::core::v1::{ConfigMap, PodTemplate};
 use kube::Client;
 use kube::api::{Api, DeleteParams, Preconditions};
 
@@ -36,13 +37,14 @@ pub fn plan(
     mut options: CreateOptions,
     installation: &Installation,
     location: Option<&BackupStorageLocationSpec>,
+    hooks: Option<&HookSpecs>,
 ) -> Result<Plan, Failure> {
     let on_demand =
         matches!(options.args.command, Command::Restore(_)) && !installation.standing_rights;
     if on_demand {
         options.wait_for_rights();
     }
-    let job = render::job(&options.args, installation, location, &options.job)?;
+    let job = render::job(&options.args, installation, location, hooks, &options.job)?;
     Ok(Plan {
         job: Manifest::of(&job),
         binding: on_demand.then(|| render::restore_binding(&options.args)),
@@ -58,7 +60,13 @@ pub async fn run(
 ) -> Result<Exit, Failure> {
     let namespace = options.args.namespace.clone();
     let (installation, location) = read(client, &options).await?;
-    let plan = plan(options.clone(), &installation, location.as_ref())?;
+    let hooks = read_hooks(client, &options).await?;
+    let plan = plan(
+        options.clone(),
+        &installation,
+        location.as_ref(),
+        hooks.as_ref(),
+    )?;
     let objects: Vec<Manifest> = std::iter::once(plan.job.clone())
         .chain(plan.binding.clone())
         .collect();
@@ -157,6 +165,39 @@ async fn read(
         Installation::of(&template)?,
         location.map(|location| location.spec),
     ))
+}
+
+/// The hooks of the ConfigMap that a backup names: a mistake in them is told here, and the pod is given time to thaw.
+async fn read_hooks(
+    client: &Client,
+    options: &CreateOptions,
+) -> Result<Option<HookSpecs>, Failure> {
+    let namespace = &options.args.namespace;
+    let name = match &options.args.command {
+        Command::Backup(backup) => backup.backup.hooks.as_deref(),
+        Command::Restore(_) => None,
+    };
+    let Some(name) = name.filter(|name| *name != NO_HOOKS) else {
+        return Ok(None);
+    };
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let map = maps.get(name).await.map_err(|error| {
+        if client::is_not_found(&error) {
+            Failure::new(
+                Exit::NotFound,
+                format!("there is no ConfigMap {name} with hooks in namespace {namespace}"),
+            )
+            .hint(format!(
+                "`kubectl create configmap {name} -n {namespace} --from-file hooks.yaml=FILE` makes one"
+            ))
+        } else {
+            client::failure(
+                &error,
+                &format!("reading hooks from ConfigMap {name} in namespace {namespace}"),
+            )
+        }
+    })?;
+    ark_job::backup::parse_hooks(&map, name).map(Some)
 }
 
 /// The Job of an operation, by its UID.

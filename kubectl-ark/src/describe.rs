@@ -3,6 +3,7 @@
 use crate::age::{age, bytes, time, until};
 use crate::records::{expires, name, phase, restore_phase};
 use ark_job::api::{Backup, Restore};
+use ark_job::args::NO_HOOKS;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, Time};
 use std::collections::BTreeMap;
@@ -179,6 +180,13 @@ impl Describe for Backup {
                 Some(false) => "not wanted",
             },
         );
+        page.some(
+            "Hooks",
+            spec.hooks.as_ref().map(|name| match name.as_str() {
+                NO_HOOKS => "none are run".to_owned(),
+                name => format!("of pods' annotations, and ConfigMap {name}"),
+            }),
+        );
         page.field(
             "Location",
             spec.storage_location.clone().unwrap_or_default(),
@@ -219,6 +227,23 @@ impl Describe for Backup {
                 .then(|| format!("{} (being deleted, or labelled so)", status.skipped)),
         );
         page.some("Size", status.size.map(bytes));
+        page.some(
+            "Hooks run",
+            status
+                .hook_status
+                .map(|hooks| format!("{} ({} failed)", hooks.attempted, hooks.failed)),
+        );
+        let frozen = status.freeze.unwrap_or_default().pods;
+        page.some(
+            "Frozen",
+            (!frozen.is_empty()).then(|| {
+                let pods: Vec<String> = frozen
+                    .iter()
+                    .map(|pod| format!("{}/{}", pod.namespace, pod.name))
+                    .collect();
+                pods.join("\n")
+            }),
+        );
         page.some("Format version", status.format_version.as_ref());
         page.some("Made by", status.version.as_ref());
         page.gap();

@@ -6,7 +6,7 @@ use crate::cli::{CreateFormat, RestoreRights};
 use crate::client::{self, Connection};
 use crate::manifest::Manifest;
 use crate::options::{InstallOptions, LocationOptions};
-use crate::pod_template::{self, ON_DEMAND, RESTORE_RIGHTS_ANNOTATION, STANDING};
+use crate::pod_template::{self, HOOKS_ANNOTATION, ON_DEMAND, RESTORE_RIGHTS_ANNOTATION, STANDING};
 use crate::{output, rights};
 use ark_job::api::{
     Backup, BackupStorageLocation, CLUSTER_NAME_KEY, CONFIG_NAME, CONTRACT_ANNOTATION,
@@ -52,6 +52,7 @@ pub fn plan(options: &InstallOptions, existing: &Existing) -> Result<Vec<Manifes
         reset_pod_template,
         service_account_annotations,
         restore_rights,
+        hooks,
         cluster_name,
         dry_run: _,
         output: _,
@@ -62,6 +63,10 @@ pub fn plan(options: &InstallOptions, existing: &Existing) -> Result<Vec<Manifes
         Some(rights) => *rights == RestoreRights::Standing,
         None => existing.template.as_ref().is_some_and(has_standing_rights),
     };
+    let hooks = match hooks {
+        Some(hooks) => *hooks,
+        None => existing.template.as_ref().is_some_and(has_hooks),
+    };
     let (template, contract) = pod_template::plan(pods, old_template)?;
 
     let mut objects = vec![namespace_object(namespace)];
@@ -70,6 +75,7 @@ pub fn plan(options: &InstallOptions, existing: &Existing) -> Result<Vec<Manifes
         namespace,
         &account_annotations(existing, service_account_annotations),
         standing,
+        hooks,
     ));
     objects.push(config(namespace, existing, cluster_name.as_deref()));
     objects.push(Manifest::of(&PodTemplate {
@@ -81,6 +87,7 @@ pub fn plan(options: &InstallOptions, existing: &Existing) -> Result<Vec<Manifes
                         RESTORE_RIGHTS_ANNOTATION.to_owned(),
                         if standing { STANDING } else { ON_DEMAND }.to_owned(),
                     ),
+                    (HOOKS_ANNOTATION.to_owned(), hooks.to_string()),
                 ]
                 .into(),
             ),
@@ -95,11 +102,16 @@ pub fn plan(options: &InstallOptions, existing: &Existing) -> Result<Vec<Manifes
 }
 
 fn has_standing_rights(template: &PodTemplate) -> bool {
-    let annotations = template.metadata.annotations.as_ref();
-    annotations
-        .and_then(|all| all.get(RESTORE_RIGHTS_ANNOTATION))
-        .map(String::as_str)
-        == Some(STANDING)
+    annotation(template, RESTORE_RIGHTS_ANNOTATION) == Some(STANDING)
+}
+
+fn has_hooks(template: &PodTemplate) -> bool {
+    annotation(template, HOOKS_ANNOTATION) == Some("true")
+}
+
+fn annotation<'a>(template: &'a PodTemplate, name: &str) -> Option<&'a str> {
+    let annotations = template.metadata.annotations.as_ref()?;
+    annotations.get(name).map(String::as_str)
 }
 
 fn namespace_object(namespace: &str) -> Manifest {
@@ -238,6 +250,12 @@ pub async fn run(connection: &Connection, options: &InstallOptions) -> Result<Ex
             "{} deleted: restores get their rights on demand",
             standing.reference()
         );
+    }
+    // The binding first: without it the role gives nothing.
+    for object in rights::hooks_objects(&options.namespace).iter().rev() {
+        if !objects.contains(object) && object.delete(client).await? {
+            eprintln!("{} deleted: backups run no hooks", object.reference());
+        }
     }
     if options.output.is_some() {
         print(&objects, options.output, "");

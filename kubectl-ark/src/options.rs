@@ -69,6 +69,8 @@ pub struct InstallOptions {
     pub service_account_annotations: BTreeMap<String, String>,
     /// How restores get their rights, if given.
     pub restore_rights: Option<RestoreRights>,
+    /// Whether backups may run hooks, if given.
+    pub hooks: Option<bool>,
     /// The cluster's name, if given.
     pub cluster_name: Option<String>,
     /// Only print.
@@ -413,6 +415,7 @@ fn install(namespace: &str, args: InstallArgs) -> Result<InstallOptions, Failure
         reset_pod_template,
         service_account_annotation,
         restore_rights,
+        hooks,
         cluster_name,
         dry_run,
         output,
@@ -488,6 +491,7 @@ fn install(namespace: &str, args: InstallArgs) -> Result<InstallOptions, Failure
             &service_account_annotation,
         )?,
         restore_rights,
+        hooks,
         cluster_name,
         dry_run: dry_run == DryRun::Client,
         output,

@@ -21,6 +21,9 @@ pub const STANDING: &str = "standing";
 /// Its value for rights on demand.
 pub const ON_DEMAND: &str = "on-demand";
 
+/// Annotation: whether backups may run hooks (`true` or `false`).
+pub const HOOKS_ANNOTATION: &str = "ark.heptio.com/hooks";
+
 /// Where the image is when nobody says otherwise.
 const IMAGE_REPOSITORY: &str = "ghcr.io/heptio/ark-job";
 
@@ -169,6 +172,8 @@ pub struct Installation {
     pub template: Value,
     /// Whether restores have their rights all the time.
     pub standing_rights: bool,
+    /// Whether backups may run hooks.
+    pub hooks: bool,
 }
 
 impl Installation {
@@ -198,6 +203,7 @@ impl Installation {
         }
         Ok(Installation {
             standing_rights: annotation(RESTORE_RIGHTS_ANNOTATION) == Some(STANDING),
+            hooks: annotation(HOOKS_ANNOTATION) == Some("true"),
             template: value,
         })
     }

@@ -13,9 +13,10 @@ use ark_job::api::{
     BACKUP_LABEL, BackupStorageLocationSpec, CREDENTIALS_KEY, OPERATION_LABEL, REQUEST_ANNOTATION,
     RESTORE_BINDING, RESTORE_NAME_LABEL, environment, service_account,
 };
-use ark_job::args::{Args, Command};
+use ark_job::args::{Args, Command, NO_HOOKS};
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
+use ark_job::hooks::HookSpecs;
 use ark_job::identity::label_value;
 use ark_job::store::Location;
 use k8s_openapi::api::batch::v1::{
@@ -35,6 +36,15 @@ const CREDENTIALS_VOLUME: &str = "credentials";
 /// The only directory that a pod can write to.
 const TMP: &str = "/tmp";
 
+/// What Kubernetes gives a pod to end, seconds: enough to say that the run was interrupted.
+const GRACE: u64 = 30;
+/// What is added for post hooks of annotations, seconds: nobody knows them when a Job is rendered. It is enough for two
+/// with the default timeout.
+const THAW: u64 = 60;
+/// No more is added for those of a ConfigMap: nodes do not wait longer to be drained. What is still frozen then, the next
+/// attempt thaws.
+const LONGEST_THAW: u64 = 600;
+
 /// How the Job behaves, beside what it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JobOptions {
@@ -46,7 +56,7 @@ pub struct JobOptions {
 
 /// The Job that does what `args` say.
 ///
-/// `location` is the BackupStorageLocation they name, if they name one.
+/// `location` is the BackupStorageLocation they name, if they name one; `hooks` those of the ConfigMap they name.
 ///
 /// # Errors
 /// When the pod could not work: a directory as storage that no volume provides, or pod settings that make no pod.
@@ -54,6 +64,7 @@ pub fn job(
     args: &Args,
     installation: &Installation,
     location: Option<&BackupStorageLocationSpec>,
+    hooks: Option<&HookSpecs>,
     options: &JobOptions,
 ) -> Result<Job, Failure> {
     let secret = location.and_then(|location| location.credential_secret.as_deref());
@@ -63,6 +74,14 @@ pub fn job(
     }
     merge(&mut template, restricted());
     merge(&mut template, required(args, secret));
+    if let Some(seconds) = grace_period(args, installation, hooks)
+        && template.pointer(GRACE_PERIOD).and_then(Value::as_u64) < Some(seconds)
+    {
+        merge(
+            &mut template,
+            json!({"spec": {"terminationGracePeriodSeconds": seconds}}),
+        );
+    }
     check_directory(args, location, &template)?;
     let template = serde_json::from_value(template).map_err(|error| {
         Failure::new(
@@ -194,6 +213,27 @@ fn required(args: &Args, credentials_secret: Option<&str>) -> Value {
             "volumes": volumes,
         },
     })
+}
+
+const GRACE_PERIOD: &str = "/spec/terminationGracePeriodSeconds";
+
+/// How long the pod of a backup that may run hooks needs between SIGTERM and SIGKILL: frozen pods are thawed then, all at
+/// once, each by one post hook after the other.
+fn grace_period(
+    args: &Args,
+    installation: &Installation,
+    hooks: Option<&HookSpecs>,
+) -> Option<u64> {
+    let Command::Backup(backup) = &args.command else {
+        return None;
+    };
+    let runs = match backup.backup.hooks.as_deref() {
+        Some(NO_HOOKS) => false,
+        Some(_) => true,
+        None => installation.hooks,
+    };
+    let longest = hooks.map_or(0, |hooks| hooks.longest_thaw().as_secs());
+    runs.then(|| GRACE + longest.clamp(THAW, LONGEST_THAW))
 }
 
 /// Retries only what a retry can cure.

@@ -1,7 +1,7 @@
 //! Service accounts and what each of them may do.
 //!
 //! `ark-backup` may *list* everything, and get nothing but what it needs by name: get on everything would include
-//! `pods/exec` and the proxies, which is root in every pod. `ark-restore` is cluster-admin, as whoever creates arbitrary
+//! `pods/exec` and the proxies, which is root in every pod; it may run commands only after `install --hooks`. `ark-restore` is cluster-admin, as whoever creates arbitrary
 //! objects must be, but only while a restore runs (or always, with standing rights).
 
 use crate::manifest::Manifest;
@@ -17,6 +17,8 @@ use std::collections::BTreeMap;
 pub const STANDING_BINDING: &str = "ark-restore-standing";
 /// What `ark-restore` may do in the cluster while it waits for its rights: look at, and in the end delete, the binding.
 pub const WAITING_ROLE: &str = "ark-restore-waiting";
+/// What lets `ark-backup` run hooks: role and binding have this name.
+pub const HOOKS_ROLE: &str = "ark-backup-hooks";
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// Labels of everything that `install` makes.
@@ -29,6 +31,7 @@ pub fn objects(
     namespace: &str,
     annotations: &BTreeMap<String, BTreeMap<String, String>>,
     standing: bool,
+    hooks: bool,
 ) -> Vec<Manifest> {
     let account = |name: &str| {
         Manifest::of(&ServiceAccount {
@@ -101,6 +104,9 @@ pub fn objects(
     if standing {
         objects.push(standing_binding(namespace));
     }
+    if hooks {
+        objects.extend(hooks_objects(namespace));
+    }
     for (account, rules) in [
         (service_account::BACKUP, backup_rules()),
         (service_account::RESTORE, restore_rules()),
@@ -127,6 +133,24 @@ pub fn standing_binding(namespace: &str) -> Manifest {
         namespace,
         service_account::RESTORE,
     ))
+}
+
+/// Role and binding that let backups run commands in pods.
+pub fn hooks_objects(namespace: &str) -> [Manifest; 2] {
+    [
+        Manifest::of(&ClusterRole {
+            metadata: named(HOOKS_ROLE, None),
+            // A command is run by GET, over a WebSocket, for which newer API servers demand the right to create, too.
+            rules: Some(vec![rule(&[""], &["pods/exec"], &[], &["get", "create"])]),
+            ..ClusterRole::default()
+        }),
+        Manifest::of(&cluster_binding(
+            HOOKS_ROLE,
+            HOOKS_ROLE,
+            namespace,
+            service_account::BACKUP,
+        )),
+    ]
 }
 
 /// A ClusterRoleBinding of `role` to a service account.

@@ -80,6 +80,7 @@ fn rendered(line: &str, install_line: &str) -> Vec<Manifest> {
         create_options(line),
         &Installation::of(&template).unwrap(),
         location.as_ref(),
+        None,
     )
     .unwrap();
     std::iter::once(plan.job).chain(plan.binding).collect()
@@ -213,7 +214,7 @@ fn examples_for_git() {
 fn a_backup_with_everything() {
     let objects = rendered(
         "backup create demo -n ark --include-namespaces a,b --exclude-resources events -l tier=web --ttl 48h \
-         --include-cluster-resources=true --labels team=x --deadline 0 --ttl-after-finished 1h",
+         --include-cluster-resources=true --labels team=x --hooks quiesce --deadline 0 --ttl-after-finished 1h",
         "install -n ark --storage s3://b/p?endpoint=http://s3.local:8333&path-style=true --credentials-secret mine \
          --image registry.local/ark-job:dev --image-pull-policy Never --image-pull-secret pull --toleration arm=yes:NoSchedule \
          --node-selector disk=ssd --env HTTPS_PROXY=http://proxy:3128 --env NO=yes",
@@ -253,15 +254,16 @@ fn a_directory_needs_a_volume() {
     let with_mounts = |mounts: Value| Installation {
         template: json!({"spec": {"containers": [{"name": "ark-job", "image": "i", "volumeMounts": mounts}]}}),
         standing_rights: false,
+        hooks: false,
     };
-    let failure = create::plan(options.clone(), &with_mounts(json!([])), None).unwrap_err();
+    let failure = create::plan(options.clone(), &with_mounts(json!([])), None, None).unwrap_err();
     assert!(
         failure.message().contains("/backups"),
         "{}",
         failure.message()
     );
     let mounted = with_mounts(json!([{"name": "nfs", "mountPath": "/backups"}]));
-    create::plan(options, &mounted, None).unwrap();
+    create::plan(options, &mounted, None, None).unwrap();
 }
 
 #[test]
@@ -305,6 +307,67 @@ fn an_upgrade_keeps_the_mode_and_what_administrators_set() {
         json!({"a": "b"})
     );
     find("clusterrolebinding.rbac.authorization.k8s.io/ark-restore-standing");
+}
+
+#[test]
+fn hooks_are_a_right_of_their_own_that_stays_until_it_is_taken_away() {
+    let roles = |line: &str, template: Option<PodTemplate>| {
+        let existing = Existing {
+            template,
+            ..Existing::default()
+        };
+        let objects = install::plan(&install_options(line), &existing).unwrap();
+        let has = objects.iter().any(|one| one.name() == "ark-backup-hooks");
+        let template = objects.iter().find(|one| one.kind() == "PodTemplate");
+        let template = serde_json::from_value(template.unwrap().value().clone()).unwrap();
+        (has, template)
+    };
+    let (has, without) = roles("install", None);
+    assert!(!has);
+    let (has, with) = roles("install --hooks", Some(without));
+    assert!(has);
+    let (has, with) = roles("install", Some(with));
+    assert!(has);
+    assert!(!roles("install --hooks=false", Some(with)).0);
+    golden(
+        "install-hooks.yaml",
+        &yaml(&kubectl_ark::rights::hooks_objects("heptio-ark")),
+    );
+}
+
+#[test]
+fn a_pod_that_may_have_frozen_something_is_given_time_to_thaw() {
+    let hooks = |timeout: &str| {
+        ark_job::hooks::HookSpecs::parse(&format!(
+            "resources: [{{post: [{{exec: {{command: [x], timeout: {timeout}}}}}]}}]"
+        ))
+        .unwrap()
+    };
+    let grace =
+        |line: &str, hooks: Option<&ark_job::hooks::HookSpecs>, installed: bool, set: Value| {
+            let installation = Installation {
+                template: json!({"spec": {"containers": [{"name": "ark-job", "image": "i"}],
+                "terminationGracePeriodSeconds": set}}),
+                standing_rights: false,
+                hooks: installed,
+            };
+            let plan = create::plan(create_options(line), &installation, None, hooks).unwrap();
+            let spec = &plan.job.value()["spec"]["template"]["spec"];
+            spec["terminationGracePeriodSeconds"].as_u64()
+        };
+    let none = || Value::Null;
+    let with = "backup create a --hooks h";
+    assert_eq!(grace("backup create a", None, false, none()), None);
+    assert_eq!(grace("backup create a", None, true, none()), Some(90));
+    assert_eq!(
+        grace("backup create a --hooks none", None, true, none()),
+        None
+    );
+    assert_eq!(grace(with, Some(&hooks("1s")), false, none()), Some(90));
+    assert_eq!(grace(with, Some(&hooks("5m")), true, none()), Some(330));
+    assert_eq!(grace(with, Some(&hooks("5h")), true, none()), Some(630));
+    assert_eq!(grace(with, Some(&hooks("5m")), true, json!(900)), Some(900));
+    assert_eq!(grace("restore create a", None, true, none()), None);
 }
 
 fn backups() -> Vec<Backup> {

@@ -8,6 +8,8 @@
 mod backup;
 mod faults;
 mod harness;
+#[cfg(target_os = "linux")]
+mod hooks;
 mod instant;
 #[cfg(target_os = "linux")]
 mod node;
@@ -36,6 +38,7 @@ fn main() {
     {
         trials.extend(node::trials());
         trials.extend(plugin::trials());
+        trials.extend(hooks::trials());
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     world::end();

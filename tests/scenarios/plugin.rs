@@ -125,8 +125,8 @@ const SOON: Duration = Duration::from_secs(40);
 const ENDS_WITHIN: Duration = Duration::from_secs(240);
 
 /// A cluster in which Ark is installed, with location `default` in the [`bucket`].
-struct Ark {
-    cluster: NodeCluster,
+pub struct Ark {
+    pub cluster: NodeCluster,
     storage: String,
     credentials: tempfile::NamedTempFile,
 }
@@ -140,7 +140,7 @@ async fn ark() -> Result<&'static Ark> {
 }
 
 impl Ark {
-    async fn start() -> Result<Ark> {
+    pub async fn start() -> Result<Ark> {
         let (cluster, s3) = (
             NodeCluster::start(Options::default()).await?,
             world::s3().await?,
@@ -165,7 +165,7 @@ impl Ark {
     }
 
     /// Runs `kubectl ark` with the words of a line, and expects this exit code.
-    async fn expect(&self, code: i32, line: &str) -> Result<Said> {
+    pub async fn expect(&self, code: i32, line: &str) -> Result<Said> {
         let said = run(self.command(line)).await?;
         ensure!(
             said.code == Some(code),
@@ -175,7 +175,7 @@ impl Ark {
     }
 
     /// `kubectl ark install` as it was installed, with further flags.
-    async fn install(&self, flags: &str) -> Result<Said> {
+    pub async fn install(&self, flags: &str) -> Result<Said> {
         let (storage, credentials) = (&self.storage, self.credentials.path().display());
         let line =
             format!("install --image {IMAGE} --storage {storage} --credentials-file {credentials}");
@@ -217,7 +217,7 @@ impl Ark {
     }
 
     /// An object of Ark's namespace, or a list of them.
-    fn get(&self, what: &str) -> Result<Value> {
+    pub fn get(&self, what: &str) -> Result<Value> {
         let text = kubectl(&self.cluster, &format!("get {what} -n {ARK} -o json"))?;
         Ok(serde_json::from_str(&text)?)
     }
@@ -315,10 +315,10 @@ fn credentials(secret_key: &str) -> Result<tempfile::NamedTempFile> {
 
 /// What the plugin said, and how it ended.
 #[derive(Debug)]
-struct Said {
+pub struct Said {
     code: Option<i32>,
-    stdout: String,
-    stderr: String,
+    pub stdout: String,
+    pub stderr: String,
     took: Duration,
 }
 

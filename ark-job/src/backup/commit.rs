@@ -654,5 +654,9 @@ fn velero_backup(footer: &Footer) -> Vec<u8> {
         spec.include_cluster_resources.map(|on| json!(on)),
     );
     set("snapshotVolumes", spec.snapshot_volumes.map(|on| json!(on)));
+    if let Some(hooks) = &status.hook_status {
+        backup["status"]["hookStatus"] =
+            json!({ "hooksAttempted": hooks.attempted, "hooksFailed": hooks.failed });
+    }
     serde_json::to_vec_pretty(&backup).expect("a backup's description holds only what JSON can say")
 }

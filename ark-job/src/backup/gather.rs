@@ -266,7 +266,7 @@ impl Selection {
 }
 
 /// The type of namespaces, which every cluster has.
-fn namespaces_type() -> ResourceType {
+pub(super) fn namespaces_type() -> ResourceType {
     ResourceType {
         group: String::new(),
         version: "v1".into(),
