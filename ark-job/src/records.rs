@@ -306,7 +306,8 @@ fn doing<K: Resource<DynamicType = ()>>(verb: &str, name: &str) -> String {
     format!("{verb} {} {name}", K::kind(&()))
 }
 
-fn request(
+/// A request that sends JSON.
+pub(crate) fn request(
     method: Method,
     path: &str,
     content_type: &'static str,

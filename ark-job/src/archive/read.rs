@@ -4,7 +4,7 @@
 
 use super::footer::{Footer, Member};
 use super::write::{END_LENGTH, EXTRA_DATA_LENGTH, EXTRA_ID, EXTRA_LENGTH, FooterPlace};
-use super::{FOOTER_ENTRY, METADATA, key};
+use super::{FOOTER_ENTRY, METADATA, VELERO_FORMAT_VERSION, VERSION_ENTRY, key};
 use crate::api::FORMAT_VERSION;
 use sha2::{Digest, Sha256};
 use std::io::Read;
@@ -263,6 +263,18 @@ pub fn open_member(
             .min(1 << 16),
     );
     for (path, body) in tar_entries(&tar).map_err(malformed)? {
+        if member.resource == METADATA {
+            let version = tar[body.clone()].strip_suffix(b"\n");
+            if path != VERSION_ENTRY || version != Some(VELERO_FORMAT_VERSION.as_bytes()) {
+                return Err(malformed(format!("it holds {path:?}")));
+            }
+            entries.push(Place {
+                namespace: None,
+                name: path,
+                body,
+            });
+            continue;
+        }
         let (namespace, name) = parse_item_path(&path, &member.resource)
             .ok_or_else(|| malformed(format!("an entry is called {path:?}")))?;
         if namespaced.is_some_and(|namespaced| namespaced != namespace.is_some()) {
