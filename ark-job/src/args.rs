@@ -31,7 +31,7 @@ pub enum Command {
 }
 
 /// Where backups are.
-#[derive(Clone, Debug, Default, PartialEq, ClapArgs)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, ClapArgs)]
 pub struct StorageFlags {
     /// BackupStorageLocation (a resource in Ark's namespace) to use
     #[arg(long, value_name = "NAME", conflicts_with = "storage")]

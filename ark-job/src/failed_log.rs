@@ -7,7 +7,7 @@ use crate::api::{
     BACKUP_LABEL, Backup, BackupPhase, EXCLUDE_LABEL, FAILED_LOG_KEY, FAILED_REASON_KEY,
     OPERATION_LABEL, PART_OF, PART_OF_LABEL, RUN_ANNOTATION, failed_log_name,
 };
-use crate::cluster::ClusterError;
+use crate::cluster::{ClusterError, get};
 use crate::context::Context;
 use crate::identity::label_value;
 use crate::records::request;
@@ -51,7 +51,8 @@ pub async fn remove(context: &Context, name: &str) {
     }
     let path = format!("{}/{}", collection(context), failed_log_name(name));
     let doing = format!("removing ConfigMap {}", failed_log_name(name));
-    let request = request(Method::DELETE, &path, "application/json", &());
+    let mut request = get(&path, "application/json");
+    *request.method_mut() = Method::DELETE;
     match context.cluster.request(&request, &doing).await {
         Err(error) if !error.is_not_found() => context.log.warn(&format!(
             "the log of an earlier attempt is still kept: {}",

@@ -89,19 +89,13 @@ async fn write(piece: Bytes) -> Result<(), Failure> {
 fn lock(temporary: &Path, in_pod: bool) -> Result<Option<File>, Failure> {
     let path = temporary.join(LOCK);
     let failed = |error: io::Error| {
-        Failure::new(
-            Exit::Failed,
-            format!("locking {}: {error}", path.display()),
-        )
+        Failure::new(Exit::Failed, format!("locking {}: {error}", path.display()))
     };
     if !in_pod {
         return Ok(None);
     }
     match File::open(&path) {
-        Ok(file) => file
-            .lock_shared()
-            .map(|()| Some(file))
-            .map_err(failed),
+        Ok(file) => file.lock_shared().map(|()| Some(file)).map_err(failed),
         // A Job that fetches by itself is not held.
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed(error)),
@@ -191,9 +185,10 @@ impl Stored {
             FetchFile::ResourceList | FetchFile::Results => {
                 let marker = read_marker(store, backup).await?;
                 let name = key.strip_prefix(&keys.directory()).unwrap_or(&key);
-                let recorded = marker.commit.files.get(name).ok_or_else(|| {
-                    damaged(backup, format!("its marker does not know {name}"))
-                })?;
+                let recorded =
+                    marker.commit.files.get(name).ok_or_else(|| {
+                        damaged(backup, format!("its marker does not know {name}"))
+                    })?;
                 let piece = Piece {
                     length: recorded.length,
                     sha256: recorded.sha256.clone(),
@@ -202,7 +197,10 @@ impl Stored {
                 [piece].into()
             }
         };
-        let found = store.read(&key).await.map_err(|error| storage_failure(&error))?;
+        let found = store
+            .read(&key)
+            .await
+            .map_err(|error| storage_failure(&error))?;
         let reader = found.ok_or_else(|| match file {
             FetchFile::Logs => Failure::new(
                 Exit::NotFound,
@@ -350,7 +348,11 @@ mod tests {
         changed.take(b"first").unwrap();
         let failure = changed.take(b"sEcond").unwrap_err();
         assert_eq!(failure.exit(), Exit::Integrity);
-        assert!(failure.message().contains("second"), "{}", failure.message());
+        assert!(
+            failure.message().contains("second"),
+            "{}",
+            failure.message()
+        );
         let mut cut = check();
         cut.take(b"firstsec").unwrap();
         assert_eq!(cut.end("k").unwrap_err().exit(), Exit::Integrity);

@@ -128,7 +128,11 @@ mod tests {
             (10 * line - 1, 9),
             (10 * line, 10),
         ] {
-            assert_eq!(log.tail(max).unwrap(), lines[10 - expected..].concat(), "{max}");
+            assert_eq!(
+                log.tail(max).unwrap(),
+                lines[10 - expected..].concat(),
+                "{max}"
+            );
         }
         log.info("line a");
         assert_eq!(log.tail(line).unwrap().contains("line a"), true);
