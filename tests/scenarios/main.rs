@@ -12,6 +12,8 @@ mod node;
 #[cfg(target_os = "linux")]
 mod plugin;
 mod proxy;
+#[cfg(target_os = "linux")]
+mod reading;
 mod restore;
 mod store;
 mod world;
@@ -28,6 +30,7 @@ fn main() {
     {
         trials.extend(node::trials());
         trials.extend(plugin::trials());
+        trials.extend(reading::trials());
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     world::end();
