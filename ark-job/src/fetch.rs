@@ -48,7 +48,7 @@ pub async fn run(
     } = arguments;
     let url = storage.storage.as_deref().map(parse_url).transpose()?;
     if *hold {
-        return hold_pod(&environment.temporary).await;
+        return hold_pod(&environment.temporary, HELD_IDLE, LOOK_INTERVAL).await;
     }
     let _held = lock(&environment.temporary, environment.pod_uid.is_some())?;
     let store = open_store(cluster, namespace, storage.location.as_deref(), url).await?;
@@ -103,7 +103,11 @@ fn lock(temporary: &Path, in_pod: bool) -> Result<Option<File>, Failure> {
 }
 
 /// Does nothing until no fetch has run for a while.
-async fn hold_pod(temporary: &Path) -> Result<Outcome, Failure> {
+async fn hold_pod(
+    temporary: &Path,
+    idle: Duration,
+    interval: Duration,
+) -> Result<Outcome, Failure> {
     let path = temporary.join(LOCK);
     let failed = |error: io::Error| {
         Failure::new(
@@ -113,8 +117,8 @@ async fn hold_pod(temporary: &Path) -> Result<Outcome, Failure> {
     };
     let file = File::create(&path).map_err(failed)?;
     let mut last = Instant::now();
-    while last.elapsed() < HELD_IDLE {
-        tokio::time::sleep(LOOK_INTERVAL).await;
+    while last.elapsed() < idle {
+        tokio::time::sleep(interval).await;
         match file.try_lock() {
             Ok(()) => file.unlock().map_err(failed)?,
             Err(TryLockError::WouldBlock) => last = Instant::now(),
@@ -340,6 +344,30 @@ mod tests {
             }
             check.end("k").unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn a_pod_is_held_as_long_as_something_is_fetched_in_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let hold = || {
+            hold_pod(
+                directory.path(),
+                Duration::from_millis(50),
+                Duration::from_millis(5),
+            )
+        };
+        // Without a holder, or outside of a pod, there is nothing to tell.
+        assert!(lock(directory.path(), true).unwrap().is_none());
+        assert_eq!(hold().await.unwrap().exit, Exit::Done);
+        assert!(lock(directory.path(), false).unwrap().is_none());
+        let fetching = lock(directory.path(), true).unwrap().unwrap();
+        let second = lock(directory.path(), true).unwrap().unwrap();
+        drop(second);
+        let mut held = std::pin::pin!(hold());
+        let long = Duration::from_millis(300);
+        assert!(tokio::time::timeout(long, &mut held).await.is_err());
+        drop(fetching);
+        assert_eq!(held.await.unwrap().exit, Exit::Done);
     }
 
     #[test]

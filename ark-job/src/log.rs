@@ -135,6 +135,6 @@ mod tests {
             );
         }
         log.info("line a");
-        assert_eq!(log.tail(line).unwrap().contains("line a"), true);
+        assert!(log.tail(line).unwrap().contains("line a"));
     }
 }

@@ -19,7 +19,6 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::Client;
 use kube::api::{Api, AttachParams};
-use kube::client::UpgradeConnectionError;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
@@ -204,7 +203,7 @@ impl Started<'_> {
         let (copied, said) = futures::join!(copy(stdout, to, &mut passed), said(stderr));
         copied.map_err(|error| Failure::new(Exit::Failed, format!("{doing}: {error}")))?;
         match status.await {
-            Some(status) => ended(&status, &said).map_or(Ok(()), |failure| Err(failure)),
+            Some(status) => ended(&status, &said).map_or(Ok(()), Err),
             None => Err(broken(match process.join().await {
                 Ok(()) => "it was closed in the middle".into(),
                 Err(error) => chain(&error),
@@ -271,22 +270,14 @@ fn ended(status: &Status, said: &str) -> Option<Failure> {
 /// Why nothing can be executed in the pod.
 fn not_executed(error: &kube::Error, doing: &str, namespace: &str) -> Failure {
     match error {
-        kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(status))
-            if status.as_u16() == 403 =>
-        {
-            Failure::new(
-                Exit::Failed,
-                format!(
-                    "{doing}: you may not execute a program in pods of namespace {namespace} (403): the right to create and get \
-                     pods/exec there is missing"
-                ),
-            )
-            .hint("ask for that right, or read storage yourself: --local --storage URL")
-        }
-        kube::Error::UpgradeConnection(cause) => Failure::new(
+        kube::Error::Api(status) if status.code == 403 => Failure::new(
             Exit::Failed,
-            format!("{doing}: no program can be executed in it: {}", chain(cause)),
-        ),
+            format!(
+                "{doing}: {} (the right to create and get pods/exec in namespace {namespace} is missing)",
+                status.message
+            ),
+        )
+        .hint("ask for that right, or read storage yourself: --local --storage URL"),
         error => client::failure(error, doing),
     }
 }

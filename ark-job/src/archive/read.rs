@@ -3,9 +3,7 @@
 //! The chain is end member → footer → member → entries. Callers fetch the bytes; this file says which and checks them.
 
 use super::footer::{Footer, Member};
-use super::write::{
-    END_LENGTH, EXTRA_DATA_LENGTH, EXTRA_DATA_OFFSET, FooterPlace, end_member,
-};
+use super::write::{END_LENGTH, EXTRA_DATA_LENGTH, EXTRA_DATA_OFFSET, FooterPlace, end_member};
 use super::{FOOTER_ENTRY, METADATA, VELERO_FORMAT_VERSION, VERSION_ENTRY, key};
 use crate::api::FORMAT_VERSION;
 use sha2::{Digest, Sha256};
