@@ -54,6 +54,15 @@ pub const CLUSTER_NAME_KEY: &str = "clusterName";
 /// Key in a credential Secret: an AWS shared-credentials file (as Ark).
 pub const CREDENTIALS_KEY: &str = "cloud";
 
+/// Name of the ConfigMap that keeps the last lines of the log of a backup that failed, beside its Backup resource.
+pub fn failed_log_name(backup: &str) -> String {
+    format!("ark-log-{backup}")
+}
+/// Key in that ConfigMap: the last lines of the log.
+pub const FAILED_LOG_KEY: &str = "log";
+/// Key in that ConfigMap: why the backup failed.
+pub const FAILED_REASON_KEY: &str = "reason";
+
 /// Environment variables that a rendered Job gives to `ark-job`, from the downward API.
 pub mod environment {
     /// Ark's namespace: `metadata.namespace`.

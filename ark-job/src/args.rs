@@ -26,10 +26,12 @@ pub enum Command {
     Backup(BackupArgs),
     /// Restore objects from a backup
     Restore(RestoreArgs),
+    /// Write one stored file of a backup to standard output, checked
+    Fetch(FetchArgs),
 }
 
 /// Where backups are.
-#[derive(Clone, Debug, Default, PartialEq, ClapArgs)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, ClapArgs)]
 pub struct StorageFlags {
     /// BackupStorageLocation (a resource in Ark's namespace) to use
     #[arg(long, value_name = "NAME", conflicts_with = "storage")]
@@ -198,6 +200,39 @@ pub struct RestoreArgs {
     pub exit: ExitFlags,
 }
 
+/// A stored file of a backup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum FetchFile {
+    /// The tar.gz with all objects
+    #[default]
+    Archive,
+    /// The marker, from which all others are checked
+    Marker,
+    /// The log of the backup
+    Logs,
+    /// The names of what is inside, by type
+    ResourceList,
+    /// Warnings and errors
+    Results,
+}
+
+/// `ark-job fetch`
+#[derive(Clone, Debug, PartialEq, ClapArgs)]
+pub struct FetchArgs {
+    /// Name of the backup
+    #[arg(value_name = "BACKUP", value_parser = parse_name)]
+    pub backup: String,
+    /// Where backups are
+    #[command(flatten)]
+    pub storage: StorageFlags,
+    /// Which file, as it is stored
+    #[arg(long, value_name = "FILE", value_enum, default_value_t)]
+    pub file: FetchFile,
+    /// Fetch nothing: keep this pod, in which others run fetch, until none has run for a while
+    #[arg(long)]
+    pub hold: bool,
+}
+
 /// The inverse of parsing: flags in the order of the help, defaults left out.
 struct Argv(Vec<String>);
 
@@ -275,9 +310,30 @@ impl Args {
                 restore.write(&mut argv);
                 exit.write(&mut argv);
             }
+            Command::Fetch(FetchArgs {
+                backup,
+                storage,
+                file,
+                hold,
+            }) => {
+                argv.0.extend(["fetch".to_owned(), backup.clone()]);
+                storage.write(&mut argv);
+                argv.unless_default("--file", file.name(), FetchFile::default().name());
+                argv.switch("--hold", *hold);
+            }
         }
         argv.value("--namespace", &Some(namespace));
         argv.0
+    }
+}
+
+impl FetchFile {
+    /// The word for it on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value()
+            .expect("no file is hidden from the command line")
+            .get_name()
+            .to_owned()
     }
 }
 
@@ -553,6 +609,20 @@ mod tests {
                         })
                     }
                 ),
+            (
+                name(),
+                storage(),
+                proptest::sample::select(FetchFile::value_variants()),
+                any::<bool>()
+            )
+                .prop_map(|(backup, storage, file, hold)| {
+                    Command::Fetch(FetchArgs {
+                        backup,
+                        storage,
+                        file,
+                        hold,
+                    })
+                }),
         ]
     }
 

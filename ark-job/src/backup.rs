@@ -24,6 +24,7 @@ use crate::cluster::discover::{Discovery, ResourceType, discover};
 use crate::context::{Context, Outcome, storage_failure};
 use crate::error::Failure;
 use crate::exit::Exit;
+use crate::failed_log;
 use crate::filter::{Filter, resolve_resources};
 use crate::hooks::{HookSpecs, SPECS_KEY};
 use crate::layout::BackupKeys;
@@ -187,11 +188,22 @@ impl Options {
     }
 }
 
-/// Performs one backup.
+/// Performs one backup, and sees to it that the log of a failure outlives the pod.
 ///
 /// # Errors
 /// [`Failure`] when there is no backup; one from which something is missing is an [`Outcome`].
 pub async fn backup(context: &Context, options: &Options) -> Result<Outcome, Failure> {
+    let result = back_up(context, options).await;
+    match &result {
+        Ok(_) => failed_log::remove(context, &options.name).await,
+        // The name is another run's, and so is the log that is kept under it.
+        Err(failure) if failure.exit() == Exit::Conflict => {}
+        Err(failure) => failed_log::keep(context, &options.name, failure.message()).await,
+    }
+    result
+}
+
+async fn back_up(context: &Context, options: &Options) -> Result<Outcome, Failure> {
     if context.access_mode == AccessMode::ReadOnly {
         let location = context.location.as_deref().unwrap_or_default();
         let text = format!("storage location {location} is ReadOnly: nothing is written to it");
@@ -330,13 +342,9 @@ pub fn parse_hooks(map: &ConfigMap, name: &str) -> Result<HookSpecs, Failure> {
 pub async fn interrupted(context: &Context, options: &Options) {
     freeze::thaw_at_once(context).await;
     freeze::give_up_record(context, &options.name).await;
-    fail(
-        context,
-        options,
-        Timestamp::now(),
-        "interrupted before it was complete",
-    )
-    .await;
+    let reason = "interrupted before it was complete";
+    fail(context, options, Timestamp::now(), reason).await;
+    failed_log::keep(context, &options.name, reason).await;
 }
 
 /// Says in the Backup resource that this run is at work, or finds that another one is.

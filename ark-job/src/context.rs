@@ -96,22 +96,12 @@ impl Context {
             .hint("give the pod a writable /tmp (an emptyDir volume), or set TMPDIR")
         })?;
         let cluster = cluster.with_log(&log);
-        let (location, access_mode, place) = match url {
-            Some(place) => (None, AccessMode::ReadWrite, place),
-            None => {
-                let name = location.unwrap_or(DEFAULT_LOCATION);
-                let (access_mode, place) = read_location(&cluster, namespace, name).await?;
-                (Some(name.to_owned()), access_mode, place)
-            }
-        };
+        let (location, access_mode, place) = locate(&cluster, namespace, location, url).await?;
         let cluster_uid = cluster
             .uid()
             .await
             .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
-        let store = Store::open(&place, &Credentials::Chain)
-            .await
-            .map_err(|error| storage_failure(&error))?
-            .with_log(&log);
+        let store = open_place(&place).await?.with_log(&log);
         let run = identify(&cluster_uid, namespace, environment);
         let records = Records::open(&cluster, namespace, &run.id)
             .await
@@ -130,6 +120,56 @@ impl Context {
             log,
             temporary: environment.temporary.clone(),
         })
+    }
+}
+
+/// Opens storage alone, for who only reads: `url`, or the BackupStorageLocation called `location`.
+///
+/// # Errors
+/// When it cannot be used.
+pub async fn open_store(
+    cluster: &Cluster,
+    namespace: &str,
+    location: Option<&str>,
+    url: Option<Location>,
+) -> Result<Store, Failure> {
+    let (_, _, place) = locate(cluster, namespace, location, url).await?;
+    open_place(&place).await
+}
+
+/// Opens storage whose place is known, with the credentials that the surroundings give.
+///
+/// # Errors
+/// When it cannot be used.
+pub async fn open_place(place: &Location) -> Result<Store, Failure> {
+    Store::open(place, &Credentials::Chain)
+        .await
+        .map_err(|error| storage_failure(&error))
+}
+
+/// The place that a storage URL names.
+///
+/// # Errors
+/// [`Exit::Usage`], with what is wrong with it.
+pub fn parse_url(url: &str) -> Result<Location, Failure> {
+    url.parse()
+        .map_err(|error| Failure::from_error(Exit::Usage, &error))
+}
+
+/// Name and mode of the location, unless a URL was given, and the place.
+async fn locate(
+    cluster: &Cluster,
+    namespace: &str,
+    location: Option<&str>,
+    url: Option<Location>,
+) -> Result<(Option<String>, AccessMode, Location), Failure> {
+    match url {
+        Some(place) => Ok((None, AccessMode::ReadWrite, place)),
+        None => {
+            let name = location.unwrap_or(DEFAULT_LOCATION);
+            let (access_mode, place) = read_location(cluster, namespace, name).await?;
+            Ok((Some(name.to_owned()), access_mode, place))
+        }
     }
 }
 

@@ -5,10 +5,12 @@
 
 // operations
 pub mod backup;
+pub mod fetch;
 pub mod restore;
 pub mod run;
 // what operations share
 pub mod context;
+pub mod failed_log;
 // edges
 pub mod cluster;
 pub mod log;

@@ -81,4 +81,62 @@ impl Log {
         file.seek(SeekFrom::End(0))?;
         Ok(gzip.finish()?.into())
     }
+
+    /// The last lines of the log so far, whole ones, in at most `max` bytes.
+    ///
+    /// # Errors
+    /// When the file cannot be read back.
+    pub fn tail(&self, max: u64) -> io::Result<String> {
+        let mut file = self
+            .file
+            .lock()
+            .map_err(|_| io::Error::other("a thread that wrote to the log panicked"))?;
+        let length = file.seek(SeekFrom::End(0))?;
+        // One byte more shows whether the first line is whole.
+        let start = length.saturating_sub(max + 1);
+        file.seek(SeekFrom::Start(start))?;
+        let mut bytes = Vec::new();
+        (&mut *file).take(max + 1).read_to_end(&mut bytes)?;
+        file.seek(SeekFrom::End(0))?;
+        let cut = match start {
+            0 if length <= max => 0,
+            _ => memchr::memchr(b'\n', &bytes).map_or(bytes.len(), |end| end + 1),
+        };
+        Ok(String::from_utf8_lossy(&bytes[cut..]).into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tail_has_whole_lines_and_no_more_than_fit() {
+        let log = Log::new(&std::env::temp_dir()).unwrap();
+        for n in 0..10 {
+            log.info(&format!("line {n}"));
+        }
+        let all = log.tail(1 << 20).unwrap();
+        let lines: Vec<&str> = all.split_inclusive('\n').collect();
+        assert_eq!(lines.len(), 10);
+        let line = lines[9].len() as u64;
+        for (max, expected) in [
+            (0, 0),
+            (line - 1, 0),
+            (line, 1),
+            (line + 1, 1),
+            (2 * line - 1, 1),
+            (2 * line, 2),
+            (10 * line - 1, 9),
+            (10 * line, 10),
+        ] {
+            assert_eq!(
+                log.tail(max).unwrap(),
+                lines[10 - expected..].concat(),
+                "{max}"
+            );
+        }
+        log.info("line a");
+        assert!(log.tail(line).unwrap().contains("line a"));
+    }
 }

@@ -12,12 +12,16 @@ use crate::layout::BackupKeys;
 use crate::marker::{Marker, MarkerError};
 use crate::store::{Store, StoreError};
 use futures::{Stream, StreamExt};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, mpsc};
 use tokio::sync::oneshot;
 
 /// A marker is kilobytes: the spec, digests, at most a hundred messages.
 const MARKER_MAX: u64 = 16 << 20;
+/// Members read at once by a check, each about 1 MiB: enough to hide the way to the store.
+const CHECKED_AHEAD: usize = 4;
+
 /// Why a backup cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum RepositoryError {
@@ -151,11 +155,11 @@ impl Worker {
     }
 }
 
-/// Opens the backup called `name`.
+/// Reads the marker of the backup called `name`: what there is to know of it without its archive.
 ///
 /// # Errors
-/// When it is not there, being deleted, not whole, or not readable.
-pub async fn open_backup(store: &Store, name: &str) -> Result<OpenBackup, RepositoryError> {
+/// When it is not there, being deleted, or not readable.
+pub async fn read_marker(store: &Store, name: &str) -> Result<Marker, RepositoryError> {
     let keys = BackupKeys::new(name);
     let location = || store.canonical().to_owned();
     let backup = || name.to_owned();
@@ -178,16 +182,27 @@ pub async fn open_backup(store: &Store, name: &str) -> Result<OpenBackup, Reposi
         backup: backup(),
         source,
     })?;
+    if marker.metadata.name != name {
+        return Err(RepositoryError::Damaged {
+            backup: backup(),
+            why: format!("its marker is that of {:?}", marker.metadata.name),
+        });
+    }
+    Ok(marker)
+}
+
+/// Opens the backup called `name`.
+///
+/// # Errors
+/// When it is not there, being deleted, not whole, or not readable.
+pub async fn open_backup(store: &Store, name: &str) -> Result<OpenBackup, RepositoryError> {
+    let marker = read_marker(store, name).await?;
+    let keys = BackupKeys::new(name);
+    let backup = || name.to_owned();
     let damaged = |why: String| RepositoryError::Damaged {
         backup: backup(),
         why,
     };
-    if marker.metadata.name != name {
-        return Err(damaged(format!(
-            "its marker is that of {:?}",
-            marker.metadata.name
-        )));
-    }
     let recorded = &marker.commit.archive;
     let archive = keys.archive();
     let length = store
@@ -261,6 +276,45 @@ async fn read_footer(store: &Store, archive: &str, marker: &Marker) -> Result<Fo
 }
 
 impl OpenBackup {
+    /// Reads every member and checks it, and that all together hold what the footer says of each type.
+    ///
+    /// `checked` is told how many bytes of the archive have been.
+    ///
+    /// # Errors
+    /// At the first thing that is not as it was written.
+    pub async fn check(
+        self: &Arc<Self>,
+        mut checked: impl FnMut(u64),
+    ) -> Result<(), RepositoryError> {
+        let indices = (0..self.footer.members.len()).collect();
+        let members = self.read_members(indices, CHECKED_AHEAD, |member, opened| {
+            let bytes: usize = opened.entries().map(|entry| entry.body.len()).sum();
+            let end = member.offset + member.length;
+            (member.resource.clone(), member.items, bytes as u64, end)
+        });
+        let mut members = std::pin::pin!(members);
+        let mut found: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        while let Some(member) = members.next().await {
+            let (resource, items, bytes, end) = member?;
+            let of_type = found.entry(resource).or_default();
+            *of_type = (of_type.0 + items, of_type.1 + bytes);
+            checked(end);
+        }
+        for entry in &self.footer.head.types {
+            let (items, bytes) = found.remove(&entry.resource).unwrap_or_default();
+            if (items, bytes) != (entry.items, entry.bytes) {
+                return Err(RepositoryError::Damaged {
+                    backup: self.name.clone(),
+                    why: format!(
+                        "it holds {items} {} of {bytes} bytes, not {} of {}",
+                        entry.resource, entry.items, entry.bytes
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Reads one member, checks it and unpacks it.
     ///
     /// # Errors

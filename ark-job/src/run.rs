@@ -2,11 +2,10 @@
 
 use crate::args::{Args, Command};
 use crate::cluster::Cluster;
-use crate::context::{Context, Environment, Outcome};
+use crate::context::{self, Context, Environment, Outcome};
 use crate::error::Failure;
 use crate::exit::Exit;
-use crate::store::Location;
-use crate::{backup, restore};
+use crate::{backup, fetch, restore};
 use std::future::Future;
 
 /// Runs what `args` ask for, until done or `interrupt` completes.
@@ -29,16 +28,32 @@ async fn try_run(
     interrupt: impl Future<Output = ()>,
 ) -> Result<Outcome, Failure> {
     // Everything wrong with the arguments is said before the first request.
-    let operation = match &args.command {
-        Command::Backup(arguments) => Operation::Backup(backup::Options::resolve(arguments)?),
-        Command::Restore(arguments) => Operation::Restore(restore::Options::resolve(arguments)?),
-    };
-    let (storage, partial) = match &args.command {
-        Command::Backup(arguments) => (&arguments.storage, arguments.exit.partial_exit_code),
-        Command::Restore(arguments) => (&arguments.storage, arguments.exit.partial_exit_code),
-    };
-    let url = storage.storage.as_deref().map(parse_url).transpose()?;
     let cluster = Cluster::new(client);
+    let (operation, storage, partial) = match &args.command {
+        Command::Backup(arguments) => (
+            Operation::Backup(backup::Options::resolve(arguments)?),
+            &arguments.storage,
+            arguments.exit.partial_exit_code,
+        ),
+        Command::Restore(arguments) => (
+            Operation::Restore(restore::Options::resolve(arguments)?),
+            &arguments.storage,
+            arguments.exit.partial_exit_code,
+        ),
+        Command::Fetch(arguments) => {
+            // It leaves no trace, so it needs no identity, no record and no log.
+            let fetching = fetch::run(&cluster, &args.namespace, arguments, &environment);
+            return tokio::select! {
+                outcome = fetching => outcome,
+                () = interrupt => Err(Failure::new(Exit::Interrupted, "interrupted")),
+            };
+        }
+    };
+    let url = storage
+        .storage
+        .as_deref()
+        .map(context::parse_url)
+        .transpose()?;
     let mut interrupt = std::pin::pin!(interrupt);
     let opening = async {
         // The rights to restore include those to read the location: nothing can be done before they are there.
@@ -96,9 +111,4 @@ impl Operation {
 fn interrupted() -> Failure {
     Failure::new(Exit::Interrupted, "interrupted")
         .hint("a Job starts another attempt by itself, if it has any left")
-}
-
-fn parse_url(url: &str) -> Result<Location, Failure> {
-    url.parse()
-        .map_err(|error| Failure::from_error(Exit::Usage, &error))
 }

@@ -80,9 +80,11 @@ pub enum BackupCommand {
     #[command(alias = "list")]
     Get(GetArgs),
     /// Show backups in full
-    Describe(DescribeArgs),
-    /// Show the log of a backup
-    Logs(LogsArgs),
+    Describe(BackupDescribeArgs),
+    /// Show the log of a backup, also when its pod is gone
+    Logs(BackupLogsArgs),
+    /// Save a backup as a tar.gz, and check it
+    Download(DownloadArgs),
 }
 
 /// `kubectl ark restore …`
@@ -124,7 +126,7 @@ pub enum GetCommand {
 pub enum DescribeCommand {
     /// Show backups in full
     #[command(alias = "backups")]
-    Backup(DescribeArgs),
+    Backup(BackupDescribeArgs),
     /// Show restores in full
     #[command(alias = "restores")]
     Restore(DescribeArgs),
@@ -133,8 +135,8 @@ pub enum DescribeCommand {
 /// `kubectl ark logs …`
 #[derive(Clone, Debug, Subcommand)]
 pub enum LogsCommand {
-    /// Show the log of a backup
-    Backup(LogsArgs),
+    /// Show the log of a backup, also when its pod is gone
+    Backup(BackupLogsArgs),
     /// Show the log of a restore
     Restore(LogsArgs),
 }
@@ -282,6 +284,74 @@ pub struct DescribeArgs {
     /// Names
     #[arg(value_name = "NAME", required = true)]
     pub names: Vec<String>,
+}
+
+/// Where a backup is read from, when it is read.
+#[derive(Clone, Debug, Default, PartialEq, Args)]
+#[command(next_help_heading = "Storage")]
+pub struct SourceFlags {
+    /// Where backups are
+    #[command(flatten)]
+    pub storage: StorageFlags,
+    /// Read in this process with your own access to storage, without a pod; from ~/.kubectl-ark/backups unless given
+    #[arg(long)]
+    pub local: bool,
+}
+
+/// `backup describe`
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "With --location, --storage or --local what is stored is described, else the Backup resource."
+)]
+pub struct BackupDescribeArgs {
+    /// Names
+    #[arg(value_name = "NAME", required = true)]
+    pub names: Vec<String>,
+    /// Also list the objects inside, by type; a short-lived pod reads their names from storage
+    #[arg(long)]
+    pub details: bool,
+    /// Where from
+    #[command(flatten)]
+    pub source: SourceFlags,
+}
+
+/// `backup logs`
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "When the pod is gone: of a backup that is stored, the log comes from storage by a short-lived pod; of one that \
+                  failed, from what was kept in the cluster."
+)]
+pub struct BackupLogsArgs {
+    /// Name
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Keep printing as it is written
+    #[arg(long, short = 'f', conflicts_with_all = ["location", "storage", "local"])]
+    pub follow: bool,
+    /// Where from
+    #[command(flatten)]
+    pub source: SourceFlags,
+}
+
+/// `backup download`
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "A short-lived pod reads the archive, so only the cluster needs access to the bucket. Every byte is compared with its \
+                  SHA-256 before the file gets its name, or before the first byte is printed."
+)]
+pub struct DownloadArgs {
+    /// Name of the backup
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// File to write, <NAME>.tar.gz if not given; '-' is standard output
+    #[arg(long, short = 'o', value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Overwrite the file if it exists
+    #[arg(long)]
+    pub force: bool,
+    /// Where from
+    #[command(flatten)]
+    pub source: SourceFlags,
 }
 
 /// `… logs`

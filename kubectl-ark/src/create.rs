@@ -11,7 +11,7 @@ use crate::{client, install, render};
 use ark_job::api::{
     Backup, BackupStorageLocation, BackupStorageLocationSpec, CONFIG_NAME, Restore,
 };
-use ark_job::args::{Command, IfExists, NO_HOOKS};
+use ark_job::args::{Command, IfExists, NO_HOOKS, StorageFlags};
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
 use ark_job::hooks::HookSpecs;
@@ -59,7 +59,12 @@ pub async fn run(
     interrupt: impl Future<Output = ()>,
 ) -> Result<Exit, Failure> {
     let namespace = options.args.namespace.clone();
-    let (installation, location) = read(client, &options).await?;
+    let storage = match &options.args.command {
+        Command::Backup(backup) => &backup.storage,
+        Command::Restore(restore) => &restore.storage,
+        Command::Fetch(fetch) => &fetch.storage,
+    };
+    let (installation, location) = read(client, &namespace, storage).await?;
     let hooks = read_hooks(client, &options).await?;
     let plan = plan(
         options.clone(),
@@ -112,19 +117,17 @@ pub async fn run(
         Command::Restore(_) => {
             wait::follow::<Restore>(client, &followed, surroundings.terminal, interrupt).await
         }
+        // There is nothing to follow: whoever starts one reads from it.
+        Command::Fetch(_) => Ok(Exit::Done),
     }
 }
 
 /// The pod settings, and the location if the operation names one.
-async fn read(
+pub async fn read(
     client: &Client,
-    options: &CreateOptions,
+    namespace: &str,
+    storage: &StorageFlags,
 ) -> Result<(Installation, Option<BackupStorageLocationSpec>), Failure> {
-    let namespace = &options.args.namespace;
-    let storage = match &options.args.command {
-        Command::Backup(backup) => &backup.storage,
-        Command::Restore(restore) => &restore.storage,
-    };
     let templates: Api<PodTemplate> = Api::namespaced(client.clone(), namespace);
     let locations: Api<BackupStorageLocation> = Api::namespaced(client.clone(), namespace);
     let (template, location) = futures::join!(templates.get(CONFIG_NAME), async {
@@ -175,7 +178,7 @@ async fn read_hooks(
     let namespace = &options.args.namespace;
     let name = match &options.args.command {
         Command::Backup(backup) => backup.backup.hooks.as_deref(),
-        Command::Restore(_) => None,
+        Command::Restore(_) | Command::Fetch(_) => None,
     };
     let Some(name) = name.filter(|name| *name != NO_HOOKS) else {
         return Ok(None);
@@ -268,7 +271,7 @@ fn keeps(command: &Command) -> bool {
     match command {
         Command::Backup(backup) => backup.backup.if_exists == IfExists::Keep,
         // A restore that has ended well with the same request exits at once, says ark-job.
-        Command::Restore(_) => true,
+        Command::Restore(_) | Command::Fetch(_) => true,
     }
 }
 

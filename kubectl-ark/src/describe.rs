@@ -4,6 +4,7 @@ use crate::age::{age, bytes, time, until};
 use crate::records::{expires, name, phase, restore_phase};
 use ark_job::api::{Backup, Restore};
 use ark_job::args::NO_HOOKS;
+use ark_job::marker::Marker;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, Time};
 use std::collections::BTreeMap;
@@ -16,6 +17,16 @@ const WIDTH: usize = 20;
 pub trait Describe {
     /// The whole text; `waiting` says why nothing happens, if anything is known.
     fn describe(&self, waiting: Option<&str>, now: Timestamp) -> String;
+}
+
+/// The Backup resource that a stored backup stands for.
+pub fn of_marker(marker: &Marker) -> Backup {
+    let mut backup = Backup::new(&marker.metadata.name, marker.spec.clone());
+    backup.metadata.namespace = Some(marker.commit.namespace.clone());
+    backup.metadata.labels = Some(marker.metadata.labels.clone());
+    backup.metadata.annotations = Some(marker.metadata.annotations.clone());
+    backup.status = Some(marker.status.clone());
+    backup
 }
 
 #[derive(Default)]

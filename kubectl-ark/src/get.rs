@@ -1,22 +1,29 @@
 //! `get` and `describe`: reads records and Jobs, and prints them.
 
-use crate::cli::GetFormat;
-use crate::describe::Describe;
+use crate::Surroundings;
+use crate::cli::{ClusterFlags, GetFormat};
+use crate::describe::{self, Describe};
 use crate::manifest::reference;
 use crate::names;
 use crate::options::{DescribeOptions, GetOptions, Noun};
+use crate::progress::Display;
 use crate::records::{self, Record, joined};
+use crate::stored::{self, Mirror, Reading};
 use crate::table::Table;
-use crate::{client, output, wait};
+use crate::{client, details, output, wait};
 use ark_job::api::{Backup, OPERATION_LABEL, Restore};
+use ark_job::args::FetchFile;
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
+use ark_job::repository::read_marker;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use kube::Client;
 use kube::api::{Api, ListParams};
 use kube::core::ApiResource;
 use serde_json::Value;
+use std::io::ErrorKind;
+use std::pin::Pin;
 
 /// `backup get`, `restore get`
 pub async fn get(client: &Client, options: &GetOptions, now: Timestamp) -> Result<Exit, Failure> {
@@ -28,14 +35,108 @@ pub async fn get(client: &Client, options: &GetOptions, now: Timestamp) -> Resul
 
 /// `backup describe`, `restore describe`
 pub async fn describe(
-    client: &Client,
+    cluster: &ClusterFlags,
     options: &DescribeOptions,
-    now: Timestamp,
+    surroundings: &Surroundings,
+    interrupt: impl Future<Output = ()>,
 ) -> Result<Exit, Failure> {
-    match options.noun {
-        Noun::Backup => describe_records::<Backup>(client, options, now).await,
-        Noun::Restore => describe_records::<Restore>(client, options, now).await,
+    let mut interrupt = std::pin::pin!(interrupt);
+    for (index, name) in options.names.iter().enumerate() {
+        if index > 0 {
+            print!("\n\n");
+        }
+        let described = match options.noun {
+            Noun::Backup => {
+                describe_backup(cluster, options, name, surroundings, interrupt.as_mut()).await?
+            }
+            Noun::Restore => {
+                let client = client::connect(cluster).await?.kube;
+                describe_record::<Restore>(&client, options, name, surroundings.now)
+                    .await
+                    .map(Some)?
+                    .map(drop)
+            }
+        };
+        if described.is_none() {
+            return Ok(Exit::Interrupted);
+        }
     }
+    Ok(Exit::Done)
+}
+
+/// `None` when interrupted.
+async fn describe_backup(
+    cluster: &ClusterFlags,
+    options: &DescribeOptions,
+    name: &str,
+    surroundings: &Surroundings,
+    interrupt: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Option<()>, Failure> {
+    let from = match &options.source {
+        Some(from) => from.clone(),
+        None => {
+            let client = client::connect(cluster).await?.kube;
+            let backup =
+                describe_record::<Backup>(&client, options, name, surroundings.now).await?;
+            if !options.details {
+                return Ok(Some(()));
+            }
+            match backup.end() {
+                Some(Exit::Done | Exit::PartiallyFailed) => stored::place(&backup, name)?,
+                _ => {
+                    println!("\nResource list:      <none>: the backup is not complete");
+                    return Ok(Some(()));
+                }
+            }
+        }
+    };
+    let display = Display::new("backup", name, surroundings.terminal);
+    let mirror = Mirror::new(&surroundings.temporary, name).await?;
+    let reading = Reading {
+        cluster,
+        surroundings,
+        backup: name,
+        from: &from,
+        display: &display,
+    };
+    let fetched = reading
+        .run(interrupt, async |source| {
+            mirror.fetch(source, FetchFile::Marker, |_| {}).await?;
+            if options.details {
+                mirror
+                    .fetch(source, FetchFile::ResourceList, |_| {})
+                    .await?;
+            }
+            Ok(())
+        })
+        .await;
+    display.end();
+    if fetched?.is_none() {
+        return Ok(None);
+    }
+    if options.source.is_some() {
+        let marker = read_marker(mirror.store(), name).await?;
+        print!(
+            "{}",
+            describe::of_marker(&marker).describe(None, surroundings.now)
+        );
+    }
+    if options.details {
+        match details::write(
+            &mirror.path(FetchFile::ResourceList),
+            std::io::stdout().lock(),
+        ) {
+            // `| head` has seen enough.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+            other => other.map_err(|error| {
+                Failure::new(
+                    Exit::Failed,
+                    format!("reading the resource list of backup {name}: {error}"),
+                )
+            })?,
+        }
+    }
+    Ok(Some(()))
 }
 
 async fn get_records<R: Record>(
@@ -112,23 +213,19 @@ async fn get_records<R: Record>(
     }
 }
 
-async fn describe_records<R: Record + Describe>(
+async fn describe_record<R: Record + Describe>(
     client: &Client,
     options: &DescribeOptions,
+    name: &str,
     now: Timestamp,
-) -> Result<Exit, Failure> {
-    for (index, name) in options.names.iter().enumerate() {
-        let record = find::<R>(client, &options.namespace, name).await?;
-        if index > 0 {
-            print!("\n\n");
-        }
-        let waiting = match record.end() {
-            Some(_) => None,
-            None => wait::cause::<R>(client, &options.namespace, name).await,
-        };
-        print!("{}", record.describe(waiting.as_deref(), now));
-    }
-    Ok(Exit::Done)
+) -> Result<R, Failure> {
+    let record = find::<R>(client, &options.namespace, name).await?;
+    let waiting = match record.end() {
+        Some(_) => None,
+        None => wait::cause::<R>(client, &options.namespace, name).await,
+    };
+    print!("{}", record.describe(waiting.as_deref(), now));
+    Ok(record)
 }
 
 /// All records, and Jobs without one.

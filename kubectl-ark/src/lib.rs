@@ -17,15 +17,19 @@ pub mod rights;
 // effects
 pub mod client;
 pub mod create;
+pub mod download;
 pub mod get;
+pub mod held_pod;
 pub mod local;
 pub mod logs;
 pub mod progress;
+pub mod stored;
 pub mod version;
 pub mod wait;
 // report
 pub mod age;
 pub mod describe;
+pub mod details;
 pub mod output;
 pub mod records;
 pub mod table;
@@ -74,14 +78,9 @@ pub async fn run(
             let client = client::connect(&cluster).await?;
             get::get(&client.kube, &options, surroundings.now).await
         }
-        Plan::Describe(options) => {
-            let client = client::connect(&cluster).await?;
-            get::describe(&client.kube, &options, surroundings.now).await
-        }
-        Plan::Logs(options) => {
-            let client = client::connect(&cluster).await?;
-            logs::run(&client.kube, &options, interrupt).await
-        }
+        Plan::Describe(options) => get::describe(&cluster, &options, surroundings, interrupt).await,
+        Plan::Logs(options) => logs::run(&cluster, &options, surroundings, interrupt).await,
+        Plan::Download(options) => download::run(&cluster, &options, surroundings, interrupt).await,
         Plan::Version(options) => version::run(&cluster, &options).await,
     }
 }

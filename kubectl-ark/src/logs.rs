@@ -1,20 +1,28 @@
-//! `logs`: what an operation's pod prints.
+//! `logs`: what an operation's pod prints. When the pod is gone: what is in storage, or what was kept of a failure.
 
-use crate::options::{LogsOptions, Noun};
+use crate::Surroundings;
+use crate::cli::ClusterFlags;
+use crate::options::{LogsOptions, Noun, ReadFrom};
 use crate::pod_template::CONTAINER;
-use crate::records;
+use crate::progress::Display;
+use crate::records::Record;
+use crate::stored::{self, Mirror, Reading};
 use crate::wait::{State, judge};
 use crate::{client, get, install, names};
-use ark_job::api::{Backup, Restore};
+use ark_job::api::{Backup, FAILED_LOG_KEY, Restore, failed_log_name};
+use ark_job::args::FetchFile;
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
-use ark_job::layout::{BackupKeys, RestoreKeys};
+use ark_job::layout::RestoreKeys;
+use flate2::read::GzDecoder;
 use futures::AsyncReadExt;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::Client;
 use kube::api::{Api, ListParams, LogParams};
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufReader, Read, Write};
+use std::pin::Pin;
 use std::time::Duration;
 
 /// How often we look whether the pod has started.
@@ -22,33 +30,60 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Prints the log until its end, or `interrupt`.
 pub async fn run(
-    client: &Client,
+    cluster: &ClusterFlags,
     options: &LogsOptions,
+    surroundings: &Surroundings,
     interrupt: impl Future<Output = ()>,
 ) -> Result<Exit, Failure> {
-    tokio::select! {
-        result = print(client, options) => result,
-        () = interrupt => Ok(Exit::Interrupted),
+    let mut interrupt = std::pin::pin!(interrupt);
+    let from = match &options.source {
+        Some(from) => Log::Stored(from.clone()),
+        None => {
+            let client = client::connect(cluster).await?.kube;
+            tokio::select! {
+                log = find(&client, options) => log?,
+                () = &mut interrupt => return Ok(Exit::Interrupted),
+            }
+        }
+    };
+    match from {
+        Log::Pod(client, pod) => tokio::select! {
+            result = print(&client, options, &pod) => result,
+            () = &mut interrupt => Ok(Exit::Interrupted),
+        },
+        Log::Kept(text) => write(options, &mut text.as_bytes()).map(|()| Exit::Done),
+        Log::Stored(from) => stored(cluster, options, &from, surroundings, interrupt).await,
     }
 }
 
-async fn print(client: &Client, options: &LogsOptions) -> Result<Exit, Failure> {
-    let LogsOptions {
-        noun,
-        namespace,
-        name,
-        follow,
-    } = options;
-    let doing = format!("reading the log of {} {name}", noun.word());
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let pod = started(client, options).await?;
+/// Where a log is.
+enum Log {
+    /// With a pod.
+    Pod(Client, String),
+    /// This is what was kept of a backup that failed.
+    Kept(String),
+    /// In storage.
+    Stored(ReadFrom),
+}
+
+fn doing(options: &LogsOptions) -> String {
+    format!(
+        "reading the log of {} {}",
+        options.noun.word(),
+        options.name
+    )
+}
+
+async fn print(client: &Client, options: &LogsOptions, pod: &str) -> Result<Exit, Failure> {
+    let doing = doing(options);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &options.namespace);
     let params = LogParams {
         container: Some(CONTAINER.into()),
-        follow: *follow,
+        follow: options.follow,
         ..LogParams::default()
     };
     let stream = pods
-        .log_stream(&pod, &params)
+        .log_stream(pod, &params)
         .await
         .map_err(|error| client::failure(&error, &doing))?;
     let mut stream = std::pin::pin!(stream);
@@ -71,17 +106,62 @@ async fn print(client: &Client, options: &LogsOptions) -> Result<Exit, Failure> 
     }
 }
 
-/// The newest pod that has something to show; with `-f`, waits for one.
-async fn started(client: &Client, options: &LogsOptions) -> Result<String, Failure> {
+/// Prints a log that is here.
+fn write(options: &LogsOptions, log: &mut impl Read) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    match std::io::copy(log, &mut stdout).and_then(|_| stdout.flush()) {
+        // `| head` has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other
+            .map_err(|error| Failure::new(Exit::Failed, format!("{}: {error}", doing(options)))),
+    }
+}
+
+/// Prints the log that is stored with a backup.
+async fn stored(
+    cluster: &ClusterFlags,
+    options: &LogsOptions,
+    from: &ReadFrom,
+    surroundings: &Surroundings,
+    interrupt: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Exit, Failure> {
+    let name = &options.name;
+    let display = Display::new("backup", name, surroundings.terminal);
+    let mirror = Mirror::new(&surroundings.temporary, name).await?;
+    let reading = Reading {
+        cluster,
+        surroundings,
+        backup: name,
+        from,
+        display: &display,
+    };
+    let fetched = reading
+        .run(interrupt, async |source| {
+            mirror.fetch(source, FetchFile::Marker, |_| {}).await?;
+            mirror.fetch(source, FetchFile::Logs, |_| {}).await
+        })
+        .await;
+    display.end();
+    if fetched?.is_none() {
+        return Ok(Exit::Interrupted);
+    }
+    let file = File::open(mirror.path(FetchFile::Logs))
+        .map_err(|error| Failure::new(Exit::Failed, format!("{}: {error}", doing(options))))?;
+    write(options, &mut GzDecoder::new(BufReader::new(file))).map(|()| Exit::Done)
+}
+
+/// The log of the newest pod that has something to show, or where it is when there is none; with `-f`, waits for one.
+async fn find(client: &Client, options: &LogsOptions) -> Result<Log, Failure> {
     let LogsOptions {
         noun,
         namespace,
         name,
         follow,
+        source: _,
     } = options;
     let word = noun.word();
     let job_name = names::job(word, name);
-    let doing = format!("reading the log of {word} {name}");
+    let doing = doing(options);
     let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let params = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job_name}"));
@@ -96,16 +176,17 @@ async fn started(client: &Client, options: &LogsOptions) -> Result<String, Failu
             .filter(|pod| has_log(pod))
             .max_by_key(|pod| pod.metadata.creation_timestamp.clone().map(|time| time.0));
         if let Some(pod) = newest {
-            return Ok(pod.metadata.name.clone().unwrap_or_default());
+            let pod = pod.metadata.name.clone().unwrap_or_default();
+            return Ok(Log::Pod(client.clone(), pod));
         }
         let Some(job) = job else {
-            return Err(no_pod(client, options).await);
+            return no_pod(client, options).await;
         };
         let why = match judge(&job, &found, &[]) {
             State::Pending(note) => note.unwrap_or_else(|| "it has not started".into()),
             State::Stuck(stuck) => format!("{}: {}", stuck.object, stuck.cause),
             State::Running => "it is starting".into(),
-            State::Finished { .. } => return Err(no_pod(client, options).await),
+            State::Finished { .. } => return no_pod(client, options).await,
         };
         if !follow {
             return Err(
@@ -138,52 +219,54 @@ fn has_log(pod: &Pod) -> bool {
         })
 }
 
-/// Says where the log is when no pod has it any more.
-async fn no_pod(client: &Client, options: &LogsOptions) -> Failure {
+/// Where the log is when no pod has it any more.
+async fn no_pod(client: &Client, options: &LogsOptions) -> Result<Log, Failure> {
     let LogsOptions {
         noun,
         namespace,
         name,
         follow: _,
+        source: _,
     } = options;
-    let (known, key, location) = match noun {
-        Noun::Backup => {
-            let found = get::find::<Backup>(client, namespace, name).await;
-            let location = found
-                .as_ref()
-                .ok()
-                .and_then(|one| one.spec.storage_location.clone());
-            (
-                found.map(|one| records::name(&one).to_owned()),
-                BackupKeys::new(name).logs(),
-                location,
-            )
-        }
-        Noun::Restore => {
-            let found = get::find::<Restore>(client, namespace, name).await;
-            let location = found
-                .as_ref()
-                .ok()
-                .and_then(|one| one.spec.storage_location.clone());
-            (
-                found.map(|one| records::name(&one).to_owned()),
-                RestoreKeys::new(name).logs(),
-                location,
-            )
-        }
-    };
-    let word = noun.word();
-    match known {
-        Err(failure) => failure,
-        Ok(_) => Failure::new(
+    let gone = |word: &str| {
+        Failure::new(
             Exit::NotFound,
             format!("the pod of {word} {name} is gone, and its log with it"),
         )
-        .hint(format!(
-            "a copy is in storage{}, at {key}",
-            location
-                .map(|location| format!(" (location {location})"))
-                .unwrap_or_default()
-        )),
+    };
+    match noun {
+        Noun::Backup => {
+            let found = get::find::<Backup>(client, namespace, name).await;
+            if let Ok(backup) = &found
+                && matches!(backup.end(), Some(Exit::Done | Exit::PartiallyFailed))
+            {
+                return stored::place(backup, name).map(Log::Stored);
+            }
+            let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+            let kept = maps
+                .get_opt(&failed_log_name(name))
+                .await
+                .map_err(|error| client::failure(&error, &doing(options)))?;
+            let log = kept.and_then(|map| map.data?.remove(FAILED_LOG_KEY));
+            match (log, found) {
+                (Some(log), _) => Ok(Log::Kept(log)),
+                (None, Err(failure)) => Err(failure),
+                (None, Ok(_)) => Err(gone("backup").hint(format!(
+                    "it was ended before it could keep its last lines; `kubectl ark backup describe {name}{}` shows what is known",
+                    install::flag(namespace)
+                ))),
+            }
+        }
+        Noun::Restore => {
+            let restore = get::find::<Restore>(client, namespace, name).await?;
+            let location = restore.spec.storage_location;
+            Err(gone("restore").hint(format!(
+                "a copy is in storage{}, at {}",
+                location
+                    .map(|location| format!(" (location {location})"))
+                    .unwrap_or_default(),
+                RestoreKeys::new(name).logs()
+            )))
+        }
     }
 }

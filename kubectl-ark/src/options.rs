@@ -31,6 +31,8 @@ pub enum Plan {
     Describe(DescribeOptions),
     /// `backup logs`, `restore logs`
     Logs(LogsOptions),
+    /// `backup download`
+    Download(DownloadOptions),
     /// `version`
     Version(VersionOptions),
 }
@@ -137,6 +139,34 @@ pub struct DescribeOptions {
     pub namespace: String,
     /// Which.
     pub names: Vec<String>,
+    /// With the names of the objects inside.
+    pub details: bool,
+    /// What is stored there, and not the record.
+    pub source: Option<ReadFrom>,
+}
+
+/// Where stored files are read from, and by whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadFrom {
+    /// Name of a BackupStorageLocation, or a URL.
+    pub storage: StorageFlags,
+    /// By this process, not by a pod.
+    pub local: bool,
+}
+
+/// What to save, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DownloadOptions {
+    /// Ark's namespace.
+    pub namespace: String,
+    /// The backup.
+    pub name: String,
+    /// The file; standard output without.
+    pub target: Option<PathBuf>,
+    /// Overwrite it.
+    pub force: bool,
+    /// Where from; without, where the record says.
+    pub source: Option<ReadFrom>,
 }
 
 /// Whose log to show.
@@ -150,6 +180,8 @@ pub struct LogsOptions {
     pub name: String,
     /// Go on.
     pub follow: bool,
+    /// What is stored there, and not what a pod says.
+    pub source: Option<ReadFrom>,
 }
 
 /// Which versions to show.
@@ -180,25 +212,36 @@ pub fn resolve(
     let backup = |create_args: BackupCreateArgs| create(Create::Backup(create_args));
     let restore = |create_args: RestoreCreateArgs| create(Create::Restore(create_args));
     let get = |noun, args| Ok(Plan::Get(get(&namespace, noun, args)?));
-    let describe = |noun, DescribeArgs { names }| {
+    let describe = |noun, args| {
+        let BackupDescribeArgs {
+            names,
+            details,
+            source,
+        } = args;
         for name in &names {
             check_name(name).map_err(usage)?;
         }
-        let namespace = namespace.clone();
         Ok(Plan::Describe(DescribeOptions {
             noun,
-            namespace,
+            namespace: namespace.clone(),
             names,
+            details,
+            source: read_from(source, surroundings)?,
         }))
     };
-    let logs = |noun, LogsArgs { name, follow }| {
-        check_name(&name).map_err(usage)?;
-        let namespace = namespace.clone();
-        Ok(Plan::Logs(LogsOptions {
-            noun,
-            namespace,
+    let logs = |noun, args| {
+        let BackupLogsArgs {
             name,
             follow,
+            source,
+        } = args;
+        check_name(&name).map_err(usage)?;
+        Ok(Plan::Logs(LogsOptions {
+            noun,
+            namespace: namespace.clone(),
+            name,
+            follow,
+            source: read_from(source, surroundings)?,
         }))
     };
     match command {
@@ -216,12 +259,31 @@ pub fn resolve(
         Command::Backup(BackupCommand::Describe(args))
         | Command::Describe(DescribeCommand::Backup(args)) => describe(Noun::Backup, args),
         Command::Restore(RestoreCommand::Describe(args))
-        | Command::Describe(DescribeCommand::Restore(args)) => describe(Noun::Restore, args),
+        | Command::Describe(DescribeCommand::Restore(args)) => {
+            let DescribeArgs { names } = args;
+            let args = BackupDescribeArgs {
+                names,
+                details: false,
+                source: SourceFlags::default(),
+            };
+            describe(Noun::Restore, args)
+        }
         Command::Backup(BackupCommand::Logs(args)) | Command::Logs(LogsCommand::Backup(args)) => {
             logs(Noun::Backup, args)
         }
         Command::Restore(RestoreCommand::Logs(args))
-        | Command::Logs(LogsCommand::Restore(args)) => logs(Noun::Restore, args),
+        | Command::Logs(LogsCommand::Restore(args)) => {
+            let LogsArgs { name, follow } = args;
+            let args = BackupLogsArgs {
+                name,
+                follow,
+                source: SourceFlags::default(),
+            };
+            logs(Noun::Restore, args)
+        }
+        Command::Backup(BackupCommand::Download(args)) => {
+            download(&namespace, args, surroundings).map(Plan::Download)
+        }
         Command::Version(VersionArgs { client, output }) => Ok(Plan::Version(VersionOptions {
             namespace,
             client_only: client,
@@ -252,7 +314,7 @@ fn create(
             let placed = storage != StorageFlags::default();
             let arguments = BackupArgs {
                 name,
-                storage: place(storage, &job, surroundings)?,
+                storage: place(storage, job.local, surroundings)?,
                 backup,
                 exit,
             };
@@ -274,7 +336,7 @@ fn create(
                 name: Some(name),
                 requested: Some(to_second(surroundings.now)),
                 wait_for_rights: None,
-                storage: place(storage, &job, surroundings)?,
+                storage: place(storage, job.local, surroundings)?,
                 restore,
                 exit,
             };
@@ -339,7 +401,7 @@ fn restore_names(
 /// Where backups are, in full: so that the Job says it, whatever becomes of defaults.
 fn place(
     storage: StorageFlags,
-    job: &JobFlags,
+    local: bool,
     surroundings: &Surroundings,
 ) -> Result<StorageFlags, Failure> {
     let StorageFlags { location, storage } = storage;
@@ -351,7 +413,7 @@ fn place(
         check_name(name).map_err(usage)?;
     }
     let storage = match (&location, storage) {
-        (None, None) if job.local => {
+        (None, None) if local => {
             let dir = local_directory(surroundings.home.as_deref())?;
             Some(Location::File { dir }.to_string())
         }
@@ -363,6 +425,51 @@ fn place(
             (location, _) => location,
         },
         storage,
+    })
+}
+
+/// Where a backup is to be read from, if that was said.
+fn read_from(
+    source: SourceFlags,
+    surroundings: &Surroundings,
+) -> Result<Option<ReadFrom>, Failure> {
+    if source == SourceFlags::default() {
+        return Ok(None);
+    }
+    let SourceFlags { storage, local } = source;
+    let storage = place(storage, local, surroundings)?;
+    Ok(Some(ReadFrom { storage, local }))
+}
+
+fn download(
+    namespace: &str,
+    args: DownloadArgs,
+    surroundings: &Surroundings,
+) -> Result<DownloadOptions, Failure> {
+    let DownloadArgs {
+        name,
+        output,
+        force,
+        source,
+    } = args;
+    check_name(&name).map_err(usage)?;
+    let target = match output {
+        Some(path) if path == Path::new("-") => None,
+        Some(path) if path.file_name().is_none() => {
+            return Err(usage(format!(
+                "--output: {:?} cannot be a file",
+                path.display().to_string()
+            )));
+        }
+        Some(path) => Some(path),
+        None => Some(format!("{name}.tar.gz").into()),
+    };
+    Ok(DownloadOptions {
+        namespace: namespace.to_owned(),
+        name,
+        target,
+        force,
+        source: read_from(source, surroundings)?,
     })
 }
 

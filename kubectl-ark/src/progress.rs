@@ -71,13 +71,32 @@ impl Display {
             bar.set_message(text);
             return;
         }
+        self.sometimes(&text);
+    }
+
+    /// Shows how many of how many bytes are there, and what is done with them.
+    pub fn bytes(&self, doing: &str, done: u64, total: u64) {
+        let size = |count: u64| bytes(i64::try_from(count).unwrap_or(i64::MAX));
+        let text = format!("{doing} {} of {}", size(done), size(total));
+        if let Some(bar) = &self.bar {
+            bar.set_style(style());
+            bar.set_length(total);
+            bar.set_position(done.min(total));
+            bar.set_message(text);
+            return;
+        }
+        self.sometimes(&text);
+    }
+
+    /// Prints a line where there is no terminal, not too often.
+    fn sometimes(&self, text: &str) {
         let due = self
             .last
             .borrow()
             .at
             .is_none_or(|at| at.elapsed() >= LINE_INTERVAL);
         if due {
-            self.note(&text);
+            self.note(text);
             self.last.borrow_mut().at = Some(Instant::now());
         }
     }

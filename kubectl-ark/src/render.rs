@@ -98,7 +98,11 @@ pub fn job(
             ..ObjectMeta::default()
         },
         spec: Some(JobSpec {
-            backoff_limit: Some(BACKOFF_LIMIT),
+            backoff_limit: Some(match &args.command {
+                Command::Backup(_) | Command::Restore(_) => BACKOFF_LIMIT,
+                // Whoever asked for it sees it fail, and asks again.
+                Command::Fetch(_) => 0,
+            }),
             active_deadline_seconds: options.deadline,
             ttl_seconds_after_finished: options.ttl_after_finished,
             pod_failure_policy: Some(failure_policy()),
@@ -137,14 +141,16 @@ pub fn operation(command: &Command) -> &'static str {
     match command {
         Command::Backup(_) => "backup",
         Command::Restore(_) => "restore",
+        Command::Fetch(_) => "fetch",
     }
 }
 
-/// Name of the backup or restore that a command makes.
+/// Name of the backup or restore that a command makes, or of the backup that it reads.
 pub fn subject(command: &Command) -> &str {
     match command {
         Command::Backup(backup) => &backup.name,
         Command::Restore(restore) => restore.name.as_deref().unwrap_or(&restore.backup),
+        Command::Fetch(fetch) => &fetch.backup,
     }
 }
 
@@ -154,6 +160,9 @@ fn labels(command: &Command) -> BTreeMap<String, String> {
     match command {
         Command::Backup(backup) => {
             labels.insert(BACKUP_LABEL.into(), label_value(&backup.name));
+        }
+        Command::Fetch(fetch) => {
+            labels.insert(BACKUP_LABEL.into(), label_value(&fetch.backup));
         }
         Command::Restore(restore) => {
             labels.insert(BACKUP_LABEL.into(), label_value(&restore.backup));
@@ -166,7 +175,8 @@ fn labels(command: &Command) -> BTreeMap<String, String> {
 /// What a pod must have to do its work, whatever the settings say.
 fn required(args: &Args, credentials_secret: Option<&str>) -> Value {
     let account = match args.command {
-        Command::Backup(_) => service_account::BACKUP,
+        // Reading from storage needs what a backup has: the location, and the identity that may use the bucket.
+        Command::Backup(_) | Command::Fetch(_) => service_account::BACKUP,
         Command::Restore(_) => service_account::RESTORE,
     };
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
@@ -197,7 +207,7 @@ fn required(args: &Args, credentials_secret: Option<&str>) -> Value {
         );
         volumes.push(json!({"name": CREDENTIALS_VOLUME, "secret": {"secretName": secret}}));
     }
-    json!({
+    let mut pod = json!({
         "metadata": {"labels": labels(&args.command)},
         "spec": {
             "restartPolicy": "Never",
@@ -212,7 +222,12 @@ fn required(args: &Args, credentials_secret: Option<&str>) -> Value {
             }],
             "volumes": volumes,
         },
-    })
+    });
+    if let Command::Fetch(_) = args.command {
+        // What is run in a held pod is found as its process 1.
+        pod["spec"]["shareProcessNamespace"] = false.into();
+    }
+    pod
 }
 
 const GRACE_PERIOD: &str = "/spec/terminationGracePeriodSeconds";
@@ -282,6 +297,7 @@ fn check_directory(
     let storage = match &args.command {
         Command::Backup(backup) => &backup.storage,
         Command::Restore(restore) => &restore.storage,
+        Command::Fetch(fetch) => &fetch.storage,
     };
     let url = location
         .map(|location| location.url.as_str())

@@ -174,8 +174,9 @@ fn backup_rules() -> Vec<PolicyRule> {
     vec![
         rule(&[GROUP], &["backups", "backups/status"], &[], WRITE),
         rule(&[GROUP], &["backupstoragelocations"], &[], &["get", "list"]),
-        // The mode; log tails of failed runs; certificates of the location.
+        // The mode and certificates of the location; the log of a failed backup, which goes when a retry succeeds.
         rule(&[""], &["configmaps"], &[], WRITE),
+        rule(&[""], &["configmaps"], &[], &["delete"]),
         rule(&["batch"], &["jobs"], &[], &["get", "list"]),
     ]
 }

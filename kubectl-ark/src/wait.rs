@@ -8,9 +8,10 @@ use crate::pod_template::CONTAINER;
 use crate::progress::Display;
 use crate::records::{End, Record, ended};
 use crate::{client, install};
+use ark_job::api::{Backup, OPERATION_LABEL};
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
-use futures::future::join3;
+use futures::future::join;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Event, Pod};
@@ -240,13 +241,19 @@ fn not_started(job: &Job, pod: &Pod, events: &[Event]) -> State {
                 .find(|one| one.name == CONTAINER)
                 .and_then(|one| one.image.as_deref())
                 .unwrap_or_default();
+            let again = match operation(job) {
+                // Its Job is removed by who waits.
+                Some("fetch") => "then try again".to_owned(),
+                _ => format!(
+                    "then `kubectl delete job {} -n {}` and create it again",
+                    job.metadata.name.as_deref().unwrap_or_default(),
+                    job.metadata.namespace.as_deref().unwrap_or_default()
+                ),
+            };
             stuck(
                 format!("image {image} cannot be pulled: {reason}: {message}"),
                 &format!(
-                    "`kubectl ark install --image IMAGE` (and --image-pull-secret) names another; then `kubectl delete job {} \
-                     -n {}` and create it again",
-                    job.metadata.name.as_deref().unwrap_or_default(),
-                    job.metadata.namespace.as_deref().unwrap_or_default()
+                    "`kubectl ark install --image IMAGE` (and --image-pull-secret) names another; {again}"
                 ),
                 Duration::ZERO,
             )
@@ -281,6 +288,11 @@ fn not_started(job: &Job, pod: &Pod, events: &[Event]) -> State {
             })),
         },
     }
+}
+
+fn operation(job: &Job) -> Option<&str> {
+    let labels = job.metadata.labels.as_ref()?;
+    labels.get(OPERATION_LABEL).map(String::as_str)
 }
 
 fn newest_event(events: &[Event], wanted: impl Fn(&Event) -> bool) -> Option<&Event> {
@@ -324,25 +336,29 @@ pub struct Followed<'a> {
     pub uid: &'a str,
 }
 
-struct Look<R> {
+struct Look {
     job: Option<Job>,
-    record: Option<R>,
     pods: Vec<Pod>,
     events: Vec<Event>,
 }
 
+/// The Job, and the record of what it does.
 async fn look<R: Record>(
     client: &Client,
     namespace: &str,
     job: &str,
     name: &str,
-) -> kube::Result<Look<R>> {
-    let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
+) -> kube::Result<(Look, Option<R>)> {
     let records: Api<R> = Api::namespaced(client.clone(), namespace);
+    let (look, record) = join(look_at_job(client, namespace, job), records.get_opt(name)).await;
+    Ok((look?, record.ok().flatten()))
+}
+
+async fn look_at_job(client: &Client, namespace: &str, job: &str) -> kube::Result<Look> {
+    let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let of_job = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"));
-    let (found, record, pods) =
-        join3(jobs.get_opt(job), records.get_opt(name), pods.list(&of_job)).await;
+    let (found, pods) = join(jobs.get_opt(job), pods.list(&of_job)).await;
     let pods = pods?.items;
     let started = pods.iter().any(|pod| container(pod).is_some_and(running));
     let events = if started {
@@ -352,7 +368,6 @@ async fn look<R: Record>(
     };
     Ok(Look {
         job: found?,
-        record: record.ok().flatten(),
         pods,
         events,
     })
@@ -378,7 +393,7 @@ async fn events(client: &Client, namespace: &str, job: &str, pods: &[Pod]) -> Ve
 /// Why an operation that has not ended does not get on, for `describe`.
 pub async fn cause<R: Record>(client: &Client, namespace: &str, name: &str) -> Option<String> {
     let job = names::job(R::NOUN.word(), name);
-    let look: Look<R> = look(client, namespace, &job, name).await.ok()?;
+    let (look, _) = look::<R>(client, namespace, &job, name).await.ok()?;
     let uid = look.job.as_ref()?.metadata.uid.clone();
     let events = of_uid(look.events, &uid);
     match judge(look.job.as_ref()?, &look.pods, &events) {
@@ -439,68 +454,34 @@ async fn follow_to_end<R: Record>(
         uid,
     } = followed;
     let flag = install::flag(namespace);
-    let mut stuck_since: Option<(String, Instant)> = None;
-    let mut failures = 0;
+    let mut patience = Patience::default();
     loop {
-        let look: Look<R> = match look(client, namespace, job, name).await {
+        let (look, record) = match look::<R>(client, namespace, job, name).await {
             Ok(look) => look,
             Err(error) => {
-                failures += 1;
-                if failures >= MAX_FAILURES || matches!(error, kube::Error::Api(_)) {
-                    return Err(client::failure(
-                        &error,
-                        &format!("following job.batch/{job}"),
-                    ));
-                }
-                display.note("the cluster does not answer; trying again");
+                patience.with_cluster(&error, job, display)?;
                 tokio::time::sleep(INTERVAL).await;
                 continue;
             }
         };
-        failures = 0;
         let found = look
             .job
             .filter(|found| found.metadata.uid.as_deref() == Some(*uid));
         let state = match &found {
             Some(found) => judge(found, &look.pods, &of_uid(look.events, &found.metadata.uid)),
-            None => gone(look.record.as_ref()),
+            None => gone(record.as_ref()),
         };
+        patience.with_state(&state, &format!("{word} {name}"), display)?;
         match state {
-            State::Pending(note) => {
-                stuck_since = None;
-                if let Some(note) = note {
-                    display.note(&format!("waiting: {note}"));
-                }
-            }
-            State::Running => {
-                stuck_since = None;
-                display.progress(look.record.as_ref().and_then(Record::progress));
-            }
-            State::Stuck(stuck) => {
-                let since = match stuck_since.take() {
-                    Some((object, since)) if object == stuck.object => since,
-                    _ => Instant::now(),
-                };
-                if since.elapsed() >= stuck.patience {
-                    return Err(Failure::new(
-                        Exit::Failed,
-                        format!(
-                            "{word} {name} does not start: {}: {}",
-                            stuck.object, stuck.cause
-                        ),
-                    )
-                    .hint(stuck.hint));
-                }
-                display.note(&format!("waiting: {}: {}", stuck.object, stuck.cause));
-                stuck_since = Some((stuck.object, since));
-            }
+            State::Pending(_) | State::Stuck(_) => {}
+            State::Running => display.progress(record.as_ref().and_then(Record::progress)),
             State::Finished {
                 exit: Exit::Done,
                 message: _,
                 hint: _,
             } => {
                 display.end();
-                match look.record {
+                match record {
                     Some(record) => println!("{word} {name} completed: {}", record.summary()),
                     None => println!("{word} {name} completed"),
                 }
@@ -511,7 +492,7 @@ async fn follow_to_end<R: Record>(
                 message,
                 hint,
             } => {
-                let record = look.record.as_ref();
+                let record = record.as_ref();
                 let message = message
                     .or_else(|| record.and_then(Record::failure_reason).map(str::to_owned))
                     .unwrap_or_else(|| "it does not say why".into());
@@ -523,6 +504,124 @@ async fn follow_to_end<R: Record>(
                     format!("{word} {name} {}: {message}", ended_as(exit)),
                 )
                 .hint(hint.map_or_else(|| next.clone(), |hint| format!("{hint}; {next}"))));
+            }
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// What has gone on for how long while a Job is waited for.
+#[derive(Default)]
+struct Patience {
+    stuck_since: Option<(String, Instant)>,
+    failures: u32,
+}
+
+impl Patience {
+    /// Says that the cluster does not answer, as long as it may only be a hiccup.
+    fn with_cluster(
+        &mut self,
+        error: &kube::Error,
+        job: &str,
+        display: &Display,
+    ) -> Result<(), Failure> {
+        self.failures += 1;
+        if self.failures >= MAX_FAILURES || matches!(error, kube::Error::Api(_)) {
+            return Err(client::failure(
+                error,
+                &format!("following job.batch/{job}"),
+            ));
+        }
+        display.note("the cluster does not answer; trying again");
+        Ok(())
+    }
+
+    /// Says what is waited for, as long as it may pass by itself.
+    fn with_state(&mut self, state: &State, what: &str, display: &Display) -> Result<(), Failure> {
+        self.failures = 0;
+        let State::Stuck(stuck) = state else {
+            self.stuck_since = None;
+            if let State::Pending(Some(note)) = state {
+                display.note(&format!("waiting: {note}"));
+            }
+            return Ok(());
+        };
+        let since = match self.stuck_since.take() {
+            Some((object, since)) if object == stuck.object => since,
+            _ => Instant::now(),
+        };
+        if since.elapsed() >= stuck.patience {
+            return Err(Failure::new(
+                Exit::Failed,
+                format!("{what} does not start: {}: {}", stuck.object, stuck.cause),
+            )
+            .hint(stuck.hint.clone()));
+        }
+        display.note(&format!("waiting: {}: {}", stuck.object, stuck.cause));
+        self.stuck_since = Some((stuck.object.clone(), since));
+        Ok(())
+    }
+}
+
+/// Waits until the container of a Job's pod runs, and says in which pod.
+///
+/// # Errors
+/// When it will not, or has ended instead.
+pub async fn started(
+    client: &Client,
+    followed: &Followed<'_>,
+    display: &Display,
+) -> Result<String, Failure> {
+    let Followed {
+        namespace,
+        name,
+        job,
+        uid,
+    } = followed;
+    let mut patience = Patience::default();
+    loop {
+        let look = match look_at_job(client, namespace, job).await {
+            Ok(look) => look,
+            Err(error) => {
+                patience.with_cluster(&error, job, display)?;
+                tokio::time::sleep(INTERVAL).await;
+                continue;
+            }
+        };
+        let found = look
+            .job
+            .filter(|found| found.metadata.uid.as_deref() == Some(*uid));
+        let state = match &found {
+            Some(found) => judge(found, &look.pods, &of_uid(look.events, &found.metadata.uid)),
+            None => gone::<Backup>(None),
+        };
+        patience.with_state(&state, &format!("reading backup {name}"), display)?;
+        match state {
+            State::Pending(_) | State::Stuck(_) => {}
+            State::Running => {
+                let running = look
+                    .pods
+                    .iter()
+                    .find(|pod| container(pod).is_some_and(running));
+                if let Some(pod) = running {
+                    return Ok(pod.metadata.name.clone().unwrap_or_default());
+                }
+            }
+            State::Finished {
+                exit,
+                message,
+                hint,
+            } => {
+                let exit = match exit {
+                    Exit::Done => Exit::Failed,
+                    exit => exit,
+                };
+                let message = message.unwrap_or_else(|| "it ended before it was used".into());
+                return Err(Failure::new(
+                    exit,
+                    format!("reading backup {name} by job.batch/{job}: {message}"),
+                )
+                .maybe_hint(hint));
             }
         }
         tokio::time::sleep(INTERVAL).await;

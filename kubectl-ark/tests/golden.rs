@@ -18,11 +18,12 @@ use kubectl_ark::options::{CreateOptions, InstallOptions, Plan, resolve};
 use kubectl_ark::pod_template::Installation;
 use kubectl_ark::records::{Record, joined};
 use kubectl_ark::table::Table;
-use kubectl_ark::{Surroundings, create, output};
+use kubectl_ark::{Surroundings, create, held_pod, output};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 use ark_job::api::{Backup, BackupStorageLocation, BackupStorageLocationSpec, Restore};
+use ark_job::args::StorageFlags;
 use k8s_openapi::api::core::v1::PodTemplate;
 
 const IN_GIT: &str = "# Made by `make manifests`; do not edit.\n";
@@ -61,6 +62,13 @@ fn create_options(line: &str) -> CreateOptions {
 
 /// The objects that a command would create on an installation made by another.
 fn rendered(line: &str, install_line: &str) -> Vec<Manifest> {
+    let (installation, location) = installed(install_line);
+    let plan = create::plan(create_options(line), &installation, location.as_ref(), None).unwrap();
+    std::iter::once(plan.job).chain(plan.binding).collect()
+}
+
+/// What is read back of an installation.
+fn installed(install_line: &str) -> (Installation, Option<BackupStorageLocationSpec>) {
     let options = install_options(install_line);
     let installed = install::plan(&options, &Existing::default()).unwrap();
     let of_kind = |kind: &str| {
@@ -76,14 +84,7 @@ fn rendered(line: &str, install_line: &str) -> Vec<Manifest> {
                 .unwrap()
                 .spec
         });
-    let plan = create::plan(
-        create_options(line),
-        &Installation::of(&template).unwrap(),
-        location.as_ref(),
-        None,
-    )
-    .unwrap();
-    std::iter::once(plan.job).chain(plan.binding).collect()
+    (Installation::of(&template).unwrap(), location)
 }
 
 fn yaml(objects: &[Manifest]) -> String {
@@ -131,6 +132,7 @@ fn help_pages() {
         "backup get",
         "backup describe",
         "backup logs",
+        "backup download",
         "restore",
         "restore create",
         "restore get",
@@ -228,6 +230,25 @@ fn a_restore_with_its_rights() {
         "restore.yaml",
         &yaml(&rendered("restore create demo", "install --storage s3://b")),
     );
+}
+
+#[test]
+fn a_pod_to_read_through() {
+    let (installation, location) = installed("install --storage s3://b --credentials-secret mine");
+    let storage = StorageFlags {
+        location: Some("default".into()),
+        storage: None,
+    };
+    let nonce = "0123456789abcdef";
+    let job = held_pod::plan(
+        "heptio-ark",
+        "demo",
+        &storage,
+        nonce,
+        &installation,
+        location.as_ref(),
+    );
+    golden("fetch-job.yaml", &yaml(&[Manifest::of(&job.unwrap())]));
 }
 
 #[test]

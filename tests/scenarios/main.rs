@@ -17,6 +17,8 @@ mod odd;
 #[cfg(target_os = "linux")]
 mod plugin;
 mod proxy;
+#[cfg(target_os = "linux")]
+mod reading;
 mod restore;
 mod selection;
 mod store;
@@ -39,6 +41,7 @@ fn main() {
         trials.extend(node::trials());
         trials.extend(plugin::trials());
         trials.extend(hooks::trials());
+        trials.extend(reading::trials());
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     world::end();

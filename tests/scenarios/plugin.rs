@@ -116,7 +116,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// Ark's namespace.
-const ARK: &str = "heptio-ark";
+pub const ARK: &str = "heptio-ark";
 /// The image of `ark-job` in the cluster.
 const IMAGE: &str = "localhost/ark-job:scenarios";
 /// As soon as the cluster knows: the longest patience of the plugin is 20 s, for a node that may be added.
@@ -135,7 +135,7 @@ static ARK_CLUSTER: Shared<Ark> = Shared::const_new();
 /// Held by whoever restores by a Job, or looks at the rights that this gives for a while.
 static RESTORES: Mutex<()> = Mutex::const_new(());
 
-async fn ark() -> Result<&'static Ark> {
+pub async fn ark() -> Result<&'static Ark> {
     shared(&ARK_CLUSTER, Ark::start()).await
 }
 
@@ -158,7 +158,7 @@ impl Ark {
         Ok(ark)
     }
 
-    fn command(&self, line: &str) -> Result<Command> {
+    pub fn command(&self, line: &str) -> Result<Command> {
         let mut command = self.cluster.command(job::program("kubectl-ark")?);
         command.args(line.split_whitespace());
         Ok(command)
@@ -183,7 +183,7 @@ impl Ark {
     }
 
     /// Another namespace with Ark's settings, but without rights in the cluster: for pods that do not get far.
-    async fn settings(&self, namespace: &str, image: &str, flags: &str) -> Result<()> {
+    pub async fn settings(&self, namespace: &str, image: &str, flags: &str) -> Result<()> {
         let line = format!(
             "install -n {namespace} --storage {} --image {image} {flags}",
             self.storage
@@ -200,7 +200,7 @@ impl Ark {
     }
 
     /// A BackupStorageLocation with the credentials of the first.
-    fn location(&self, name: &str, url: &str) -> Result<()> {
+    pub fn location(&self, name: &str, url: &str) -> Result<()> {
         self.location_with(
             name,
             url,
@@ -222,19 +222,19 @@ impl Ark {
         Ok(serde_json::from_str(&text)?)
     }
 
-    fn delete(&self, what: &str) -> Result<()> {
+    pub fn delete(&self, what: &str) -> Result<()> {
         kubectl(&self.cluster, &format!("delete {what} -n {ARK}")).map(drop)
     }
 
     /// The phase that the record of an operation has.
-    fn phase(&self, kind: &str, name: &str) -> Result<String> {
+    pub fn phase(&self, kind: &str, name: &str) -> Result<String> {
         let record = self.get(&format!("{kind}.ark.heptio.com {name}"))?;
         let phase = record["status"]["phase"].as_str();
         Ok(phase.context("it has no phase")?.to_owned())
     }
 
     /// The pods of a Job, oldest first.
-    async fn pods(&self, job: &str) -> Result<Vec<Pod>> {
+    pub async fn pods(&self, job: &str) -> Result<Vec<Pod>> {
         let pods: Api<Pod> = Api::namespaced(self.cluster.client().await?, ARK);
         let of_job = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"));
         let mut pods = pods.list(&of_job).await?.items;
@@ -282,23 +282,23 @@ impl Ark {
 }
 
 /// kubectl with the words of a line.
-fn kubectl(cluster: &ControlPlane, line: &str) -> Result<String> {
+pub fn kubectl(cluster: &ControlPlane, line: &str) -> Result<String> {
     cluster.kubectl(&line.split_whitespace().collect::<Vec<_>>())
 }
 
-fn apply(cluster: &ControlPlane, object: &Value) -> Result<()> {
+pub fn apply(cluster: &ControlPlane, object: &Value) -> Result<()> {
     cluster
         .kubectl_with_input(&["apply", "-f", "-"], &object.to_string())
         .map(drop)
 }
 
 /// The bucket of this cluster, for this scenario.
-async fn bucket() -> Result<Bucket> {
+pub async fn bucket() -> Result<Bucket> {
     world::s3().await?.bucket("plugin").await
 }
 
 /// A prefix in the bucket, at this endpoint.
-fn storage(prefix: &str, endpoint: &str) -> String {
+pub fn storage(prefix: &str, endpoint: &str) -> String {
     format!("s3://plugin/{prefix}?endpoint={endpoint}&path-style=true&region=us-east-1")
 }
 
@@ -316,15 +316,15 @@ fn credentials(secret_key: &str) -> Result<tempfile::NamedTempFile> {
 /// What the plugin said, and how it ended.
 #[derive(Debug)]
 pub struct Said {
-    code: Option<i32>,
+    pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
     took: Duration,
 }
 
 impl Said {
-    /// It said an error with all of these in it, and what to do, soon.
-    fn explains(&self, causes: &[&str], next: &str) -> Result<()> {
+    /// It said an error with all of these in it.
+    pub fn explains_error(&self, causes: &[&str]) -> Result<()> {
         let error = line(&self.stderr, "error: ")?;
         for cause in causes {
             ensure!(
@@ -332,6 +332,12 @@ impl Said {
                 "the error does not say {cause:?}: {self:?}"
             );
         }
+        Ok(())
+    }
+
+    /// It said an error with all of these in it, and what to do, soon.
+    pub fn explains(&self, causes: &[&str], next: &str) -> Result<()> {
+        self.explains_error(causes)?;
         let hint = line(&self.stderr, "hint: ")?;
         ensure!(
             hint.contains(next),
@@ -342,13 +348,13 @@ impl Said {
     }
 }
 
-fn line<'a>(text: &'a str, prefix: &str) -> Result<&'a str> {
+pub fn line<'a>(text: &'a str, prefix: &str) -> Result<&'a str> {
     text.lines()
         .find_map(|line| line.strip_prefix(prefix))
         .with_context(|| format!("no line starts with {prefix:?} in: {text}"))
 }
 
-async fn run(command: Result<Command>) -> Result<Said> {
+pub async fn run(command: Result<Command>) -> Result<Said> {
     let mut command = tokio::process::Command::from(command?);
     let started = Instant::now();
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
@@ -364,7 +370,7 @@ async fn run(command: Result<Command>) -> Result<Said> {
 }
 
 /// A plugin that is still at work; killed when dropped.
-struct Running {
+pub struct Running {
     child: Child,
     stderr: Lines<BufReader<ChildStderr>>,
     started: Instant,
@@ -372,7 +378,7 @@ struct Running {
 }
 
 impl Running {
-    fn start(command: Result<Command>) -> Result<Running> {
+    pub fn start(command: Result<Command>) -> Result<Running> {
         let mut command = tokio::process::Command::from(command?);
         command
             .stdin(Stdio::null())
@@ -409,12 +415,12 @@ impl Running {
             .with_context(|| format!("waiting for a line with {texts:?} in: {}", self.said))
     }
 
-    fn interrupt(&self) -> Result<()> {
+    pub fn interrupt(&self) -> Result<()> {
         let process_id = self.child.id().context("it has ended")?;
         process::signal(process_id, rustix::process::Signal::INT)
     }
 
-    async fn end(mut self) -> Result<Said> {
+    pub async fn end(mut self) -> Result<Said> {
         let ending = async {
             while let Some(line) = self.stderr.next_line().await? {
                 self.said.push_str(&line);
@@ -467,7 +473,7 @@ fn application(cluster: &ControlPlane, namespace: &str) -> Result<()> {
 }
 
 /// A namespace with one small object, for what is about the Job and not about its work.
-fn trifle(cluster: &ControlPlane, namespace: &str) -> Result<()> {
+pub fn trifle(cluster: &ControlPlane, namespace: &str) -> Result<()> {
     kubectl(cluster, &format!("create namespace {namespace}"))?;
     kubectl(
         cluster,
@@ -1389,7 +1395,7 @@ async fn what_is_printed_has_the_form_of_kubectl() -> Result<()> {
 }
 
 /// The plugin outside of any cluster's network.
-fn outside(kubeconfig: impl AsRef<OsStr>, line: &str) -> Result<Command> {
+pub fn outside(kubeconfig: impl AsRef<OsStr>, line: &str) -> Result<Command> {
     let mut command = Command::new(job::program("kubectl-ark")?);
     command
         .env("KUBECONFIG", kubeconfig)

@@ -3,8 +3,8 @@
 //! The chain is end member → footer → member → entries. Callers fetch the bytes; this file says which and checks them.
 
 use super::footer::{Footer, Member};
-use super::write::{END_LENGTH, EXTRA_DATA_LENGTH, EXTRA_ID, EXTRA_LENGTH, FooterPlace};
-use super::{FOOTER_ENTRY, METADATA, key};
+use super::write::{END_LENGTH, EXTRA_DATA_LENGTH, EXTRA_DATA_OFFSET, FooterPlace, end_member};
+use super::{FOOTER_ENTRY, METADATA, VELERO_FORMAT_VERSION, VERSION_ENTRY, key};
 use crate::api::FORMAT_VERSION;
 use sha2::{Digest, Sha256};
 use std::io::Read;
@@ -63,16 +63,7 @@ pub enum ReadError {
 /// [`ReadError::NoFooter`] when the archive does not end as ours do, [`ReadError::FooterOutside`] when it lies.
 pub fn locate(tail: &[u8], archive_length: u64) -> Result<FooterPlace, ReadError> {
     let end: &[u8; END_LENGTH] = tail.last_chunk().ok_or(ReadError::NoFooter)?;
-    let (head, rest) = end.split_at(12);
-    let (subfield, rest) = rest.split_at(4);
-    let data = &rest[..EXTRA_DATA_LENGTH];
-    if head[..4] != [0x1f, 0x8b, 8, 4]
-        || head[10..12] != (EXTRA_LENGTH as u16).to_le_bytes()
-        || subfield[..2] != EXTRA_ID
-        || subfield[2..] != (EXTRA_DATA_LENGTH as u16).to_le_bytes()
-    {
-        return Err(ReadError::NoFooter);
-    }
+    let data = &end[EXTRA_DATA_OFFSET..][..EXTRA_DATA_LENGTH];
     let number = |range: Range<usize>| {
         data[range]
             .iter()
@@ -82,6 +73,15 @@ pub fn locate(tail: &[u8], archive_length: u64) -> Result<FooterPlace, ReadError
     let (offset, length) = (number(0..8), number(8..16));
     let mut sha256 = [0; 32];
     sha256.copy_from_slice(&data[16..48]);
+    let place = FooterPlace {
+        offset,
+        length,
+        sha256,
+    };
+    // No digest covers these bytes, but all of them are known.
+    if end_member(&place) != end {
+        return Err(ReadError::NoFooter);
+    }
     if offset
         .checked_add(length)
         .and_then(|end| end.checked_add(END_LENGTH as u64))
@@ -93,11 +93,7 @@ pub fn locate(tail: &[u8], archive_length: u64) -> Result<FooterPlace, ReadError
             archive: archive_length,
         });
     }
-    Ok(FooterPlace {
-        offset,
-        length,
-        sha256,
-    })
+    Ok(place)
 }
 
 /// Reads the footer from its member's bytes.
@@ -263,6 +259,18 @@ pub fn open_member(
             .min(1 << 16),
     );
     for (path, body) in tar_entries(&tar).map_err(malformed)? {
+        if member.resource == METADATA {
+            let version = tar[body.clone()].strip_suffix(b"\n");
+            if path != VERSION_ENTRY || version != Some(VELERO_FORMAT_VERSION.as_bytes()) {
+                return Err(malformed(format!("it holds {path:?}")));
+            }
+            entries.push(Place {
+                namespace: None,
+                name: path,
+                body,
+            });
+            continue;
+        }
         let (namespace, name) = parse_item_path(&path, &member.resource)
             .ok_or_else(|| malformed(format!("an entry is called {path:?}")))?;
         if namespaced.is_some_and(|namespaced| namespaced != namespace.is_some()) {

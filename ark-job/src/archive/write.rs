@@ -14,10 +14,12 @@ const MODE: u32 = 0o755;
 
 /// Length of the end member: header, extra field, one stored block with tar's two end blocks, checksum.
 pub const END_LENGTH: usize = 10 + 2 + EXTRA_LENGTH + 5 + 2 * TAR_BLOCK + 8;
-pub(super) const EXTRA_LENGTH: usize = 4 + EXTRA_DATA_LENGTH;
+const EXTRA_LENGTH: usize = 4 + EXTRA_DATA_LENGTH;
+/// Where the data of the extra field begins: after header, length of the field, and the subfield's id and length.
+pub(super) const EXTRA_DATA_OFFSET: usize = 10 + 2 + 4;
 pub(super) const EXTRA_DATA_LENGTH: usize = 8 + 8 + 32;
 /// Subfield id of the extra field (RFC 1952 §2.3.1.1).
-pub(super) const EXTRA_ID: [u8; 2] = *b"AK";
+const EXTRA_ID: [u8; 2] = *b"AK";
 
 /// Raw tar entries of one resource type, on their way to become a member.
 #[derive(Debug)]
@@ -294,7 +296,7 @@ impl Index {
 }
 
 /// The end member: tar's end blocks stored, not deflated, so that its length never varies.
-fn end_member(place: &FooterPlace) -> Vec<u8> {
+pub(super) fn end_member(place: &FooterPlace) -> Vec<u8> {
     let zeros = [0u8; 2 * TAR_BLOCK];
     let mut end = Vec::with_capacity(END_LENGTH);
     end.extend_from_slice(&[0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 255]);

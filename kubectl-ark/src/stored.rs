@@ -1,0 +1,214 @@
+//! Stored files of a backup, fetched into a temporary directory that is laid out like a location.
+//!
+//! They come through a [`HeldPod`], or straight from storage when this process is to read itself. In the directory they are
+//! read with the code that reads any location, which checks every byte.
+
+use crate::Surroundings;
+use crate::cli::ClusterFlags;
+use crate::client;
+use crate::held_pod::{HeldPod, Started};
+use crate::options::ReadFrom;
+use crate::progress::Display;
+use ark_job::api::Backup;
+use ark_job::args::{FetchFile, StorageFlags};
+use ark_job::cluster::Cluster;
+use ark_job::context::{open_place, open_store, parse_url};
+use ark_job::error::Failure;
+use ark_job::exit::Exit;
+use ark_job::fetch::{self, Stored};
+use ark_job::layout::BackupKeys;
+use ark_job::store::{Location, Store};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+
+/// What is to be read.
+pub struct Reading<'a> {
+    /// How to reach the cluster, if it is needed.
+    pub cluster: &'a ClusterFlags,
+    /// The process.
+    pub surroundings: &'a Surroundings,
+    /// The backup.
+    pub backup: &'a str,
+    /// Where it is.
+    pub from: &'a ReadFrom,
+    /// What is shown meanwhile.
+    pub display: &'a Display,
+}
+
+/// Where files come from.
+pub struct Source<'a> {
+    backup: &'a str,
+    way: Way<'a>,
+}
+
+enum Way<'a> {
+    Here(Store),
+    Pod(Started<'a>),
+}
+
+impl Reading<'_> {
+    /// Runs `work` with a source, and removes what was started for it, whatever happens; `None` when interrupted.
+    ///
+    /// # Errors
+    /// Those of `work`, or that there is no source.
+    pub async fn run<T>(
+        &self,
+        mut interrupt: Pin<&mut impl Future<Output = ()>>,
+        work: impl AsyncFnOnce(&Source<'_>) -> Result<T, Failure>,
+    ) -> Result<Option<T>, Failure> {
+        let ReadFrom { storage, local } = self.from;
+        let backup = self.backup;
+        if *local {
+            let reading = async {
+                let way = Way::Here(self.open(storage).await?);
+                work(&Source { backup, way }).await.map(Some)
+            };
+            return tokio::select! {
+                result = reading => result,
+                () = &mut interrupt => Ok(None),
+            };
+        }
+        let (namespace, nonce) = (&self.cluster.namespace, &self.surroundings.nonce);
+        let client = client::connect(self.cluster).await?.kube;
+        let pod = HeldPod::create(&client, namespace, backup, storage, nonce).await?;
+        let reading = async {
+            let way = Way::Pod(pod.started(self.display).await?);
+            work(&Source { backup, way }).await.map(Some)
+        };
+        let result = tokio::select! {
+            result = reading => result,
+            () = &mut interrupt => Ok(None),
+        };
+        pod.remove().await;
+        result
+    }
+
+    /// Storage, opened by this process. Without a location's name no cluster is needed.
+    async fn open(&self, storage: &StorageFlags) -> Result<Store, Failure> {
+        let StorageFlags { location, storage } = storage;
+        if let Some(url) = storage {
+            return open_place(&parse_url(url)?).await;
+        }
+        let cluster = Cluster::new(client::connect(self.cluster).await?.kube);
+        open_store(&cluster, &self.cluster.namespace, location.as_deref(), None).await
+    }
+}
+
+/// Where the record says that a backup is.
+///
+/// # Errors
+/// When it does not say.
+pub fn place(backup: &Backup, name: &str) -> Result<ReadFrom, Failure> {
+    match &backup.spec.storage_location {
+        Some(location) => Ok(at(location)),
+        None => Err(Failure::new(
+            Exit::Usage,
+            format!("backup {name} was stored at a URL, which its resource does not say"),
+        )
+        .hint("say where it is: --storage URL, or --local for a backup that was made with it")),
+    }
+}
+
+/// A location, read by a pod.
+pub fn at(location: &str) -> ReadFrom {
+    ReadFrom {
+        storage: StorageFlags {
+            location: Some(location.to_owned()),
+            storage: None,
+        },
+        local: false,
+    }
+}
+
+/// Fetched files of one backup; gone when dropped.
+pub struct Mirror {
+    directory: TempDir,
+    store: Store,
+    keys: BackupKeys,
+    backup: String,
+}
+
+impl Mirror {
+    /// An empty one, as a hidden directory in `parent`.
+    ///
+    /// # Errors
+    /// When it cannot be made there.
+    pub async fn new(parent: &Path, backup: &str) -> Result<Mirror, Failure> {
+        let failed = |error: io::Error| {
+            let parent = parent.display();
+            Failure::new(
+                Exit::Failed,
+                format!("making a directory in {parent}: {error}"),
+            )
+        };
+        // Only its owner can look into it: backups hold Secrets.
+        let directory = tempfile::Builder::new()
+            .prefix(&format!(".{backup}."))
+            .tempdir_in(parent)
+            .map_err(failed)?;
+        let dir = std::path::absolute(directory.path()).map_err(failed)?;
+        let keys = BackupKeys::new(backup);
+        std::fs::create_dir_all(dir.join(keys.directory())).map_err(failed)?;
+        Ok(Mirror {
+            store: open_place(&Location::File { dir }).await?,
+            directory,
+            keys,
+            backup: backup.to_owned(),
+        })
+    }
+
+    /// Fetches a file; `passed` is told how many bytes have come. Of all but the archive, every byte has been checked then.
+    ///
+    /// The marker must be the first.
+    ///
+    /// # Errors
+    /// When the file is not there, does not come completely, or is damaged.
+    pub async fn fetch(
+        &self,
+        source: &Source<'_>,
+        file: FetchFile,
+        mut passed: impl FnMut(u64),
+    ) -> Result<(), Failure> {
+        let path = self.path(file);
+        let failed = |error: io::Error| {
+            Failure::new(Exit::Failed, format!("writing {}: {error}", path.display()))
+        };
+        let mut options = tokio::fs::OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        options.mode(0o600);
+        let mut to = options.open(&path).await.map_err(failed)?;
+        match &source.way {
+            Way::Here(store) => {
+                let mut stored = Stored::open(store, source.backup, file).await?;
+                let mut total = 0;
+                while let Some(piece) = stored.next().await? {
+                    to.write_all(&piece).await.map_err(failed)?;
+                    total += piece.len() as u64;
+                    passed(total);
+                }
+                to.flush().await.map_err(failed)?;
+            }
+            Way::Pod(pod) => pod.fetch(file, &mut to, passed).await?,
+        }
+        if file == FetchFile::Archive {
+            return Ok(());
+        }
+        let mut stored = Stored::open(&self.store, &self.backup, file).await?;
+        while stored.next().await?.is_some() {}
+        Ok(())
+    }
+
+    /// The files, as a location.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Where a file is.
+    pub fn path(&self, file: FetchFile) -> PathBuf {
+        self.directory.path().join(fetch::key(&self.keys, file))
+    }
+}
