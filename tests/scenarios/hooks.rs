@@ -4,18 +4,18 @@
 //! same cluster. Hooks write into a directory of the machine, so that nobody has to ask a pod.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ark_tests::job::ArkJob;
-use ark_tests::{ControlPlane, FaultProxy, Rule, Victim, images, process, wait_until};
+use ark_tests::{ControlPlane, FaultProxy, Options, Rule, Victim, images, process, wait_until};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::backup::read;
 use crate::plugin::Ark;
-use crate::world::{self, Shared, node_scenario, shared};
+use crate::world::{self, Shared, node_scenario, scenario, shared};
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -34,6 +34,10 @@ pub fn trials() -> Vec<Trial> {
         node_scenario(
             "hooks::nothing_is_frozen_when_it_cannot_be_recorded",
             refused_without_a_record,
+        ),
+        scenario(
+            "hooks::a_resource_type_that_drops_the_record_is_found_out",
+            resource_type_of_an_older_version,
         ),
         node_scenario("hooks::what_is_frozen_is_thawed_on_sigterm", interrupted),
         node_scenario("hooks::after_a_kill_the_next_attempt_thaws_first", killed),
@@ -211,17 +215,11 @@ impl App {
     }
 
     /// A backup of this namespace, by an attempt of a Job.
-    fn backup(&self, kubeconfig: &std::path::Path, name: &str, flags: &[&str]) -> ArkJob {
+    fn backup(&self, kubeconfig: &Path, name: &str, flags: &[&str]) -> ArkJob {
         self.attempt(kubeconfig, name, "first", flags)
     }
 
-    fn attempt(
-        &self,
-        kubeconfig: &std::path::Path,
-        name: &str,
-        attempt: &str,
-        flags: &[&str],
-    ) -> ArkJob {
+    fn attempt(&self, kubeconfig: &Path, name: &str, attempt: &str, flags: &[&str]) -> ArkJob {
         std::fs::create_dir_all(self.directory.path().join("store"))
             .expect("a directory can be made");
         let storage = self.storage();
@@ -578,6 +576,65 @@ async fn refused_without_a_record() -> Result<()> {
         "a command was run"
     );
     app.expect(&[])
+}
+
+async fn resource_type_of_an_older_version() -> Result<()> {
+    let cluster = ControlPlane::start(Options::default()).await?;
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/crds/backups.yaml");
+    let manifest = manifest.to_str().context("the path is text")?;
+    let printed = cluster.kubectl(&["create", "-f", manifest, "--dry-run=client", "-o", "json"])?;
+    let mut definition: Value = serde_json::from_str(&printed)?;
+    let fields = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties";
+    definition
+        .pointer_mut(fields)
+        .and_then(Value::as_object_mut)
+        .and_then(|fields| fields.remove("freeze"))
+        .context("the status has a field freeze")?;
+    cluster.kubectl_with_input(&["create", "-f", "-"], &definition.to_string())?;
+    kubectl(
+        &cluster,
+        "wait --for=condition=Established crd/backups.ark.heptio.com --timeout=30s",
+    )?;
+    kubectl(&cluster, &format!("create namespace {ARK}"))?;
+    kubectl(&cluster, "create namespace shop")?;
+    // No node runs it, but the API server is told that one does.
+    kubectl(&cluster, "create serviceaccount default -n shop")?;
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": "a", "namespace": "shop", "annotations": annotations("velero.io", "pre-a", "post-a") },
+        "spec": { "containers": [{ "name": "main", "image": "i" }] },
+    });
+    cluster.kubectl_with_input(&["create", "-f", "-"], &pod.to_string())?;
+    let running = json!({ "status": { "phase": "Running" } }).to_string();
+    cluster.kubectl(&[
+        "patch",
+        "pod",
+        "a",
+        "-n",
+        "shop",
+        "--subresource=status",
+        "-p",
+        &running,
+    ])?;
+    let directory = tempfile::tempdir()?;
+    let storage = format!("file://{}", directory.path().display());
+    let arguments = [
+        "backup",
+        "old",
+        "--storage",
+        &storage,
+        "--include-namespaces",
+        "shop",
+    ];
+    let refused = ArkJob::new(cluster.kubeconfig(), &arguments)
+        .expect(1)
+        .await?;
+    ensure!(
+        refused.stderr.contains("hooks are not run")
+            && refused.stderr.contains("may be of an older version"),
+        "{refused:?}"
+    );
+    Ok(())
 }
 
 async fn interrupted() -> Result<()> {

@@ -292,15 +292,13 @@ impl Freezer<'_> {
         freezing
     }
 
-    /// Runs the post hooks; a pod that is frozen and could not be reached stays in the record.
+    /// Runs the post hooks, all of them: that one has failed is no reason to leave undone what the next undoes. A pod that
+    /// is frozen and could not be reached stays in the record.
     async fn thaw(&mut self, pod: &PodHooks, freezing: Freezing) {
         let mut reached = true;
         for step in &pod.post {
             let ran = self.run(pod, step, Phase::Post).await;
             reached &= ran != Ran::NotAtAll || step.problem.is_some();
-            if ran != Ran::Well && step.on_error == OnError::Fail {
-                break;
-            }
         }
         if reached {
             self.context.frozen.remove(&pod.uid);
