@@ -198,9 +198,13 @@ pub async fn backup(context: &Context, options: &Options) -> Result<Outcome, Fai
     let progress = Progress::default();
     let work = async {
         let mut report = Report::default();
-        freeze::thaw_what_was_left(context, &options.name, dead.as_deref(), &mut report).await?;
+        let dead = dead.as_deref();
+        let mut found =
+            match freeze::thaw_what_was_left(context, &options.name, dead, &mut report).await? {
+                true => commit::look(&context.store, &keys, &context.run.id).await?,
+                false => found,
+            };
         check_store(context, &mut report).await?;
-        let mut found = found;
         loop {
             let (archive, names) = match found {
                 Look::Ours(marker, etag) => return Ok((marker.status, etag)),

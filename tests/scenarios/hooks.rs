@@ -55,6 +55,15 @@ pub fn trials() -> Vec<Trial> {
         ),
         node_scenario("hooks::a_second_pod_of_the_run_waits", twins),
         node_scenario(
+            "hooks::a_second_pod_that_comes_at_the_same_instant_waits",
+            racing_twins,
+        ),
+        node_scenario("hooks::they_run_locally_with_the_users_rights", local),
+        node_scenario(
+            "hooks::a_pod_of_a_job_that_is_deleted_thaws_first",
+            deleted_pod,
+        ),
+        node_scenario(
             "hooks::jobs_run_them_after_install_hooks_and_say_so_before",
             jobs,
         ),
@@ -963,6 +972,152 @@ async fn twins() -> Result<()> {
         "{second:?}"
     );
     app.expect(&["pre-a main", "post-a main"])
+}
+
+async fn racing_twins() -> Result<()> {
+    let cluster = &ark().await?.cluster;
+    let app = App::start(
+        cluster,
+        "hooks-race",
+        &[pod("a", annotations("velero.io", "pre-a", "post-a"))],
+    )
+    .await?;
+    // Where the second is held up until the first has frozen: after it has looked for a twin and found none.
+    for (name, held_up) in [
+        (
+            "hooks-race-claim",
+            "/apis/ark.heptio.com/v1/namespaces/heptio-ark/backups",
+        ),
+        ("hooks-race-pods", "/api/v1/namespaces/hooks-race/pods"),
+    ] {
+        let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+        let behind = FaultProxy::start_before(cluster).await?;
+        behind.add(
+            Rule::on(move |request| request.path == held_up)
+                .only(1)
+                .before(move |_| sender.send(()).expect("the scenario waits for it"))
+                .delay(Duration::from_secs(4)),
+        );
+        let ahead = FaultProxy::start_before(cluster).await?;
+        ahead.add(runs("post-a").delay(Duration::from_secs(6)));
+        let second = app
+            .attempt(&cluster.kubeconfig_for(behind.url())?, name, "second", &[])
+            .start()?;
+        receiver.recv().await.context("it was not held up")?;
+        let first = app
+            .backup(&cluster.kubeconfig_for(ahead.url())?, name, &[])
+            .start()?;
+        let (first, second) = tokio::try_join!(first.wait(), second.wait())?;
+        ensure!(
+            first.code == Some(0) && second.code == Some(0),
+            "{first:?} {second:?}"
+        );
+        ensure!(
+            second.stderr.contains("waiting for it to end"),
+            "{second:?}"
+        );
+        app.expect(&["pre-a main", "post-a main"])?;
+        std::fs::remove_file(app.directory.path().join("lines"))?;
+        let status = app.status(name)?;
+        ensure!(
+            status["phase"] == "Completed" && status["freeze"].is_null(),
+            "{status:#}"
+        );
+    }
+    Ok(())
+}
+
+/// `--local`: with the rights of whoever runs it, and no Job.
+async fn local() -> Result<()> {
+    let ark = ark().await?;
+    let app = App::start(
+        &ark.cluster,
+        "hooks-local",
+        &[pod("a", annotations("velero.io", "pre-a", "post-a"))],
+    )
+    .await?;
+    std::fs::create_dir_all(app.directory.path().join("store"))?;
+    let line = format!(
+        "backup create hooks-local --local --include-namespaces hooks-local --storage {}",
+        app.storage()
+    );
+    ark.expect(0, &line).await?;
+    app.expect(&["pre-a main", "post-a main"])
+}
+
+/// A pod of a Job that is deleted in the middle has time to thaw, and the next one makes the backup.
+async fn deleted_pod() -> Result<()> {
+    let ark = ark().await?;
+    let cluster = &ark.cluster;
+    let slow = json!(["sh", "-c", "echo pre-a main >> /log/lines; sleep 8"]).to_string();
+    let app = App::start(
+        cluster,
+        "hooks-deleted",
+        &[pod(
+            "a",
+            and(
+                annotations("velero.io", "pre-a", "post-a"),
+                json!({ "pre.hook.backup.velero.io/command": slow }),
+            ),
+        )],
+    )
+    .await?;
+    // The right to run hooks, whatever the scenario of the plugin's own flags does with it meanwhile.
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": { "name": "hooks-deleted" },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin" },
+        "subjects": [{ "kind": "ServiceAccount", "name": "ark-backup", "namespace": "hooks-deleted-ark" }],
+    });
+    cluster.kubectl_with_input(&["apply", "-f", "-"], &binding.to_string())?;
+    ark.settings("hooks-deleted-ark", crate::plugin::IMAGE, "--hooks")
+        .await?;
+    let secret = ark.get("secret ark-credentials-default")?;
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "data": secret["data"],
+        "metadata": { "name": "ark-credentials-default", "namespace": "hooks-deleted-ark" },
+    });
+    cluster.kubectl_with_input(&["apply", "-f", "-"], &secret.to_string())?;
+    let location = json!([{ "op": "add", "path": "/spec/credentialSecret", "value": "ark-credentials-default" }]);
+    cluster.kubectl(&[
+        "patch",
+        "backupstoragelocation",
+        "default",
+        "-n",
+        "hooks-deleted-ark",
+        "--type=json",
+        "-p",
+        &location.to_string(),
+    ])?;
+    ark.expect(
+        0,
+        "backup create hooks-deleted -n hooks-deleted-ark --include-namespaces hooks-deleted",
+    )
+    .await?;
+    wait_until(
+        "the pod to be frozen",
+        Duration::from_secs(60),
+        async || Ok((app.lines() == ["pre-a main"]).then_some(())),
+    )
+    .await?;
+    kubectl(
+        cluster,
+        "delete pod -n hooks-deleted-ark -l batch.kubernetes.io/job-name=backup-hooks-deleted",
+    )?;
+    let thawed = ["pre-a main", "post-a main"];
+    ensure!(
+        app.lines().starts_with(&thawed.map(str::to_owned)),
+        "{:?}",
+        app.lines()
+    );
+    wait_until("the next pod", Duration::from_secs(120), async || {
+        let phase = kubectl(
+            cluster,
+            "get backup.ark.heptio.com hooks-deleted -n hooks-deleted-ark -o jsonpath={.status.phase}",
+        )?;
+        Ok((phase == "Completed").then_some(()))
+    })
+    .await?;
+    app.expect(&["pre-a main", "post-a main", "pre-a main", "post-a main"])
 }
 
 async fn jobs() -> Result<()> {

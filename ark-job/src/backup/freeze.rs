@@ -427,7 +427,7 @@ pub async fn wait_for_twin(context: &Context, backup: &str) -> Result<Twin, Fail
 }
 
 /// Thaws what another attempt has left frozen, when that attempt is dead (as `dead` is known to be); waits for it while it
-/// lives.
+/// lives. Whether there was one: it may have left a backup, too.
 ///
 /// # Errors
 /// When the record cannot be read, or not be taken though something is frozen.
@@ -436,12 +436,13 @@ pub async fn thaw_what_was_left(
     backup: &str,
     dead: Option<&str>,
     report: &mut Report,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let record = FrozenRecord::new(context, backup);
-    match record.read().await.map_err(unreadable)? {
-        Some(other) => take_over(context, &record, other, dead, report).await,
-        None => Ok(()),
-    }
+    let Some(other) = record.read().await.map_err(unreadable)? else {
+        return Ok(false);
+    };
+    take_over(context, &record, other, dead, report).await?;
+    Ok(true)
 }
 
 fn unreadable(error: ClusterError) -> Failure {
