@@ -230,7 +230,7 @@ async fn back_up(context: &Context, options: &Options) -> Result<Outcome, Failur
         }
     };
     let wanted = match &found {
-        Look::Free => match want(context, options, hooks).await {
+        Look::Free => match want(context, options, &hooks).await {
             // A type that nobody serves is a mistake on the command line: said before anything is written.
             Err(failure) if failure.exit() == Exit::Usage => return Err(failure),
             wanted => Some(wanted),
@@ -241,10 +241,14 @@ async fn back_up(context: &Context, options: &Options) -> Result<Outcome, Failur
     let progress = Progress::default();
     let work = async {
         let mut report = Report::default();
-        freeze::thaw_what_was_left(context, &options.name, dead.as_deref(), &mut report).await?;
+        let dead = dead.as_deref();
+        let mut found =
+            match freeze::thaw_what_was_left(context, &options.name, dead, &mut report).await? {
+                true => commit::look(&context.store, &keys, &context.run.id).await?,
+                false => found,
+            };
         check_store(context, &mut report).await?;
-        let mut found = found;
-        let wanted = wanted.transpose()?;
+        let mut wanted = wanted.transpose()?;
         loop {
             let (archive, names) = match found {
                 Look::Ours(marker, etag) => return Ok((marker.status, etag)),
@@ -256,9 +260,11 @@ async fn back_up(context: &Context, options: &Options) -> Result<Outcome, Failur
                     (*archive, None)
                 }
                 Look::Free => {
-                    let wanted = wanted
-                        .as_ref()
-                        .expect("what is wanted is known when the name was free at first");
+                    let wanted = match &mut wanted {
+                        Some(wanted) => wanted,
+                        // The name was not free when we came.
+                        unknown => unknown.insert(want(context, options, &hooks).await?),
+                    };
                     let report = report.clone();
                     let written =
                         write_archive(context, options, wanted, &keys, started, &progress, report);
@@ -438,13 +444,13 @@ struct Wanted {
     hooks: HookSpecs,
 }
 
-async fn want(context: &Context, options: &Options, hooks: HookSpecs) -> Result<Wanted, Failure> {
+async fn want(context: &Context, options: &Options, hooks: &HookSpecs) -> Result<Wanted, Failure> {
     let discovery = discover(&context.cluster)
         .await
         .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
     let selection = options.select(&discovery)?;
     let types: Vec<ResourceType> = discovery.restorable().cloned().collect();
-    let hooks = hooks.about_pods(&types).map_err(|why| {
+    let hooks = hooks.clone().about_pods(&types).map_err(|why| {
         let name = options.hooks_config_map().unwrap_or_default();
         let text = format!("--hooks: ConfigMap {name}, {SPECS_KEY}: {why}");
         Failure::new(Exit::Usage, text)

@@ -60,7 +60,7 @@ impl fmt::Display for Phase {
 pub enum OnError {
     /// A warning.
     Continue,
-    /// An error of the backup; the pod's other hooks of the same phase are not run.
+    /// An error of the backup; the pod's pre hooks that are left are not run. Post hooks always are.
     #[default]
     Fail,
 }

@@ -4,18 +4,18 @@
 //! same cluster. Hooks write into a directory of the machine, so that nobody has to ask a pod.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ark_tests::job::ArkJob;
-use ark_tests::{ControlPlane, FaultProxy, Rule, Victim, images, process, wait_until};
+use ark_tests::{ControlPlane, FaultProxy, Options, Rule, Victim, images, process, wait_until};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::backup::read;
 use crate::plugin::Ark;
-use crate::world::{self, Shared, node_scenario, shared};
+use crate::world::{self, Shared, node_scenario, scenario, shared};
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -35,6 +35,10 @@ pub fn trials() -> Vec<Trial> {
             "hooks::nothing_is_frozen_when_it_cannot_be_recorded",
             refused_without_a_record,
         ),
+        scenario(
+            "hooks::a_resource_type_that_drops_the_record_is_found_out",
+            resource_type_of_an_older_version,
+        ),
         node_scenario("hooks::what_is_frozen_is_thawed_on_sigterm", interrupted),
         node_scenario("hooks::after_a_kill_the_next_attempt_thaws_first", killed),
         node_scenario(
@@ -50,6 +54,15 @@ pub fn trials() -> Vec<Trial> {
             killed_without_resource_types,
         ),
         node_scenario("hooks::a_second_pod_of_the_run_waits", twins),
+        node_scenario(
+            "hooks::a_second_pod_that_comes_at_the_same_instant_waits",
+            racing_twins,
+        ),
+        node_scenario("hooks::they_run_locally_with_the_users_rights", local),
+        node_scenario(
+            "hooks::a_pod_of_a_job_that_is_deleted_thaws_first",
+            deleted_pod,
+        ),
         node_scenario(
             "hooks::jobs_run_them_after_install_hooks_and_say_so_before",
             jobs,
@@ -211,17 +224,11 @@ impl App {
     }
 
     /// A backup of this namespace, by an attempt of a Job.
-    fn backup(&self, kubeconfig: &std::path::Path, name: &str, flags: &[&str]) -> ArkJob {
+    fn backup(&self, kubeconfig: &Path, name: &str, flags: &[&str]) -> ArkJob {
         self.attempt(kubeconfig, name, "first", flags)
     }
 
-    fn attempt(
-        &self,
-        kubeconfig: &std::path::Path,
-        name: &str,
-        attempt: &str,
-        flags: &[&str],
-    ) -> ArkJob {
+    fn attempt(&self, kubeconfig: &Path, name: &str, attempt: &str, flags: &[&str]) -> ArkJob {
         std::fs::create_dir_all(self.directory.path().join("store"))
             .expect("a directory can be made");
         let storage = self.storage();
@@ -580,6 +587,65 @@ async fn refused_without_a_record() -> Result<()> {
     app.expect(&[])
 }
 
+async fn resource_type_of_an_older_version() -> Result<()> {
+    let cluster = ControlPlane::start(Options::default()).await?;
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/crds/backups.yaml");
+    let manifest = manifest.to_str().context("the path is text")?;
+    let printed = cluster.kubectl(&["create", "-f", manifest, "--dry-run=client", "-o", "json"])?;
+    let mut definition: Value = serde_json::from_str(&printed)?;
+    let fields = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties";
+    definition
+        .pointer_mut(fields)
+        .and_then(Value::as_object_mut)
+        .and_then(|fields| fields.remove("freeze"))
+        .context("the status has a field freeze")?;
+    cluster.kubectl_with_input(&["create", "-f", "-"], &definition.to_string())?;
+    kubectl(
+        &cluster,
+        "wait --for=condition=Established crd/backups.ark.heptio.com --timeout=30s",
+    )?;
+    kubectl(&cluster, &format!("create namespace {ARK}"))?;
+    kubectl(&cluster, "create namespace shop")?;
+    // No node runs it, but the API server is told that one does.
+    kubectl(&cluster, "create serviceaccount default -n shop")?;
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": "a", "namespace": "shop", "annotations": annotations("velero.io", "pre-a", "post-a") },
+        "spec": { "containers": [{ "name": "main", "image": "i" }] },
+    });
+    cluster.kubectl_with_input(&["create", "-f", "-"], &pod.to_string())?;
+    let running = json!({ "status": { "phase": "Running" } }).to_string();
+    cluster.kubectl(&[
+        "patch",
+        "pod",
+        "a",
+        "-n",
+        "shop",
+        "--subresource=status",
+        "-p",
+        &running,
+    ])?;
+    let directory = tempfile::tempdir()?;
+    let storage = format!("file://{}", directory.path().display());
+    let arguments = [
+        "backup",
+        "old",
+        "--storage",
+        &storage,
+        "--include-namespaces",
+        "shop",
+    ];
+    let refused = ArkJob::new(cluster.kubeconfig(), &arguments)
+        .expect(1)
+        .await?;
+    ensure!(
+        refused.stderr.contains("hooks are not run")
+            && refused.stderr.contains("may be of an older version"),
+        "{refused:?}"
+    );
+    Ok(())
+}
+
 async fn interrupted() -> Result<()> {
     let cluster = &ark().await?.cluster;
     let app = on_one_claim(cluster, "hooks-term").await?;
@@ -906,6 +972,152 @@ async fn twins() -> Result<()> {
         "{second:?}"
     );
     app.expect(&["pre-a main", "post-a main"])
+}
+
+async fn racing_twins() -> Result<()> {
+    let cluster = &ark().await?.cluster;
+    let app = App::start(
+        cluster,
+        "hooks-race",
+        &[pod("a", annotations("velero.io", "pre-a", "post-a"))],
+    )
+    .await?;
+    // Where the second is held up until the first has frozen: after it has looked for a twin and found none.
+    for (name, held_up) in [
+        (
+            "hooks-race-claim",
+            "/apis/ark.heptio.com/v1/namespaces/heptio-ark/backups",
+        ),
+        ("hooks-race-pods", "/api/v1/namespaces/hooks-race/pods"),
+    ] {
+        let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+        let behind = FaultProxy::start_before(cluster).await?;
+        behind.add(
+            Rule::on(move |request| request.path == held_up)
+                .only(1)
+                .before(move |_| sender.send(()).expect("the scenario waits for it"))
+                .delay(Duration::from_secs(4)),
+        );
+        let ahead = FaultProxy::start_before(cluster).await?;
+        ahead.add(runs("post-a").delay(Duration::from_secs(6)));
+        let second = app
+            .attempt(&cluster.kubeconfig_for(behind.url())?, name, "second", &[])
+            .start()?;
+        receiver.recv().await.context("it was not held up")?;
+        let first = app
+            .backup(&cluster.kubeconfig_for(ahead.url())?, name, &[])
+            .start()?;
+        let (first, second) = tokio::try_join!(first.wait(), second.wait())?;
+        ensure!(
+            first.code == Some(0) && second.code == Some(0),
+            "{first:?} {second:?}"
+        );
+        ensure!(
+            second.stderr.contains("waiting for it to end"),
+            "{second:?}"
+        );
+        app.expect(&["pre-a main", "post-a main"])?;
+        std::fs::remove_file(app.directory.path().join("lines"))?;
+        let status = app.status(name)?;
+        ensure!(
+            status["phase"] == "Completed" && status["freeze"].is_null(),
+            "{status:#}"
+        );
+    }
+    Ok(())
+}
+
+/// `--local`: with the rights of whoever runs it, and no Job.
+async fn local() -> Result<()> {
+    let ark = ark().await?;
+    let app = App::start(
+        &ark.cluster,
+        "hooks-local",
+        &[pod("a", annotations("velero.io", "pre-a", "post-a"))],
+    )
+    .await?;
+    std::fs::create_dir_all(app.directory.path().join("store"))?;
+    let line = format!(
+        "backup create hooks-local --local --include-namespaces hooks-local --storage {}",
+        app.storage()
+    );
+    ark.expect(0, &line).await?;
+    app.expect(&["pre-a main", "post-a main"])
+}
+
+/// A pod of a Job that is deleted in the middle has time to thaw, and the next one makes the backup.
+async fn deleted_pod() -> Result<()> {
+    let ark = ark().await?;
+    let cluster = &ark.cluster;
+    let slow = json!(["sh", "-c", "echo pre-a main >> /log/lines; sleep 8"]).to_string();
+    let app = App::start(
+        cluster,
+        "hooks-deleted",
+        &[pod(
+            "a",
+            and(
+                annotations("velero.io", "pre-a", "post-a"),
+                json!({ "pre.hook.backup.velero.io/command": slow }),
+            ),
+        )],
+    )
+    .await?;
+    // The right to run hooks, whatever the scenario of the plugin's own flags does with it meanwhile.
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": { "name": "hooks-deleted" },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin" },
+        "subjects": [{ "kind": "ServiceAccount", "name": "ark-backup", "namespace": "hooks-deleted-ark" }],
+    });
+    cluster.kubectl_with_input(&["apply", "-f", "-"], &binding.to_string())?;
+    ark.settings("hooks-deleted-ark", crate::plugin::IMAGE, "--hooks")
+        .await?;
+    let secret = ark.get("secret ark-credentials-default")?;
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "data": secret["data"],
+        "metadata": { "name": "ark-credentials-default", "namespace": "hooks-deleted-ark" },
+    });
+    cluster.kubectl_with_input(&["apply", "-f", "-"], &secret.to_string())?;
+    let location = json!([{ "op": "add", "path": "/spec/credentialSecret", "value": "ark-credentials-default" }]);
+    cluster.kubectl(&[
+        "patch",
+        "backupstoragelocation",
+        "default",
+        "-n",
+        "hooks-deleted-ark",
+        "--type=json",
+        "-p",
+        &location.to_string(),
+    ])?;
+    ark.expect(
+        0,
+        "backup create hooks-deleted -n hooks-deleted-ark --include-namespaces hooks-deleted",
+    )
+    .await?;
+    wait_until(
+        "the pod to be frozen",
+        Duration::from_secs(60),
+        async || Ok((app.lines() == ["pre-a main"]).then_some(())),
+    )
+    .await?;
+    kubectl(
+        cluster,
+        "delete pod -n hooks-deleted-ark -l batch.kubernetes.io/job-name=backup-hooks-deleted",
+    )?;
+    let thawed = ["pre-a main", "post-a main"];
+    ensure!(
+        app.lines().starts_with(&thawed.map(str::to_owned)),
+        "{:?}",
+        app.lines()
+    );
+    wait_until("the next pod", Duration::from_secs(120), async || {
+        let phase = kubectl(
+            cluster,
+            "get backup.ark.heptio.com hooks-deleted -n hooks-deleted-ark -o jsonpath={.status.phase}",
+        )?;
+        Ok((phase == "Completed").then_some(()))
+    })
+    .await?;
+    app.expect(&["pre-a main", "post-a main", "pre-a main", "post-a main"])
 }
 
 async fn jobs() -> Result<()> {

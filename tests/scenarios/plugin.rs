@@ -118,7 +118,7 @@ pub fn trials() -> Vec<Trial> {
 /// Ark's namespace.
 pub const ARK: &str = "heptio-ark";
 /// The image of `ark-job` in the cluster.
-const IMAGE: &str = "localhost/ark-job:scenarios";
+pub const IMAGE: &str = "localhost/ark-job:scenarios";
 /// As soon as the cluster knows: the longest patience of the plugin is 20 s, for a node that may be added.
 const SOON: Duration = Duration::from_secs(40);
 /// Longer than any operation here takes, with three retries.

@@ -322,15 +322,13 @@ impl Freezer<'_> {
         freezing
     }
 
-    /// Runs the post hooks; a pod that is frozen and could not be reached stays in the record.
+    /// Runs the post hooks, all of them: that one has failed is no reason to leave undone what the next undoes. A pod that
+    /// is frozen and could not be reached stays in the record.
     async fn thaw(&mut self, pod: &PodHooks, freezing: Freezing) {
         let mut reached = true;
         for step in &pod.post {
             let ran = self.run(pod, step, Phase::Post).await;
             reached &= ran != Ran::NotAtAll || step.problem.is_some();
-            if ran != Ran::Well && step.on_error == OnError::Fail {
-                break;
-            }
         }
         if reached {
             self.context.frozen.remove(&pod.uid);
@@ -459,7 +457,7 @@ pub async fn wait_for_twin(context: &Context, backup: &str) -> Result<Twin, Fail
 }
 
 /// Thaws what another attempt has left frozen, when that attempt is dead (as `dead` is known to be); waits for it while it
-/// lives.
+/// lives. Whether there was one: it may have left a backup, too.
 ///
 /// # Errors
 /// When the record cannot be read, or not be taken though something is frozen.
@@ -468,12 +466,13 @@ pub async fn thaw_what_was_left(
     backup: &str,
     dead: Option<&str>,
     report: &mut Report,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let record = FrozenRecord::new(context, backup);
-    match record.read().await.map_err(unreadable)? {
-        Some(other) => take_over(context, &record, other, dead, report).await,
-        None => Ok(()),
-    }
+    let Some(other) = record.read().await.map_err(unreadable)? else {
+        return Ok(false);
+    };
+    take_over(context, &record, other, dead, report).await?;
+    Ok(true)
 }
 
 fn unreadable(error: ClusterError) -> Failure {

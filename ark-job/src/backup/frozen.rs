@@ -112,8 +112,24 @@ impl<'a> FrozenRecord<'a> {
         if let Some(freeze) = others {
             return Ok(Taken::Others(freeze));
         }
+        self.check_written().await?;
         self.context.frozen.take(left);
         Ok(Taken::Ours)
+    }
+
+    /// Looks whether the API server has kept what was written: of a resource type that was installed by an older version it
+    /// drops the fields that this version did not know, without a word.
+    async fn check_written(&self) -> Result<(), ClusterError> {
+        let kept = self.read().await?;
+        if kept.is_some_and(|freeze| freeze.attempt == self.context.run.attempt) {
+            return Ok(());
+        }
+        Err(ClusterError::Malformed {
+            doing: format!("recording what is frozen for backup {}", self.backup),
+            source:
+                "the API server has dropped it; the resource type Backup may be of an older version"
+                    .into(),
+        })
     }
 
     /// Writes the ledger into the record, if the record is ours. In a status it is a part of [`freeze_field`].
