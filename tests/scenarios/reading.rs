@@ -481,7 +481,10 @@ async fn local_backups_are_read_without_a_cluster() -> Result<()> {
     let home = tempfile::tempdir()?;
     let local = async |kubeconfig: &Path, line: &str| -> Result<Said> {
         let mut command = outside(kubeconfig, line)?;
-        command.env("HOME", home.path()).arg("--local");
+        command
+            .env("HOME", home.path())
+            .current_dir(home.path())
+            .arg("--local");
         run(Ok(command)).await
     };
     let create = format!("backup create mine --include-namespaces {namespace}");
@@ -495,6 +498,12 @@ async fn local_backups_are_read_without_a_cluster() -> Result<()> {
     let said = local(nowhere, &download).await?;
     ensure!(said.code == Some(0), "{said:?}");
     ensure!(read(&target)?.contains(&format!("configmaps {namespace} kept")));
+    // Where one is, unless told otherwise.
+    let said = local(nowhere, "backup download mine").await?;
+    ensure!(said.code == Some(0), "{said:?}");
+    let here = home.path().join("mine.tar.gz");
+    ensure!(std::fs::read(&here)? == std::fs::read(&target)?);
+    ensure!(files(home.path())?.len() == 2, "{:?}", files(home.path())?);
     let said = local(nowhere, "backup describe mine --details").await?;
     ensure!(
         said.code == Some(0) && said.stdout.contains(&format!("    {namespace}/kept\n")),
