@@ -19,6 +19,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::Client;
 use kube::api::{Api, AttachParams};
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
@@ -36,6 +37,8 @@ const PROGRAM: &str = "/proc/1/exe";
 const BUFFER: usize = 256 * 1024;
 /// What a failed fetch says is a line or two.
 const SAID_MAX: u64 = 64 * 1024;
+/// Longer than storage is tried for without a byte; a connection that is lost is not always told.
+const SILENT: Duration = Duration::from_secs(300);
 /// Longer than the API server takes; a person who has pressed Ctrl-C waits for this.
 const REQUEST_WITHIN: Duration = Duration::from_secs(15);
 
@@ -200,8 +203,10 @@ impl Started<'_> {
         else {
             return Err(broken("it has no streams".into()));
         };
-        let (copied, said) = futures::join!(copy(stdout, to, &mut passed), said(stderr));
-        copied.map_err(|error| Failure::new(Exit::Failed, format!("{doing}: {error}")))?;
+        // The first that fails ends both: a connection that is silent does not end by itself.
+        let said = async { Ok(said(stderr).await) };
+        let ((), said) = futures::try_join!(copy(stdout, to, &mut passed), said)
+            .map_err(|error| Failure::new(Exit::Failed, format!("{doing}: {error}")))?;
         match status.await {
             Some(status) => ended(&status, &said).map_or(Ok(()), Err),
             None => Err(broken(match process.join().await {
@@ -216,11 +221,16 @@ async fn copy(
     mut from: impl AsyncRead + Unpin,
     to: &mut tokio::fs::File,
     passed: &mut impl FnMut(u64),
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     let mut total = 0;
     loop {
-        let count = from.read(&mut buffer).await?;
+        let count = tokio::time::timeout(SILENT, from.read(&mut buffer))
+            .await
+            .map_err(|_| {
+                let text = format!("nothing has come for {} minutes", SILENT.as_secs() / 60);
+                io::Error::new(ErrorKind::TimedOut, text)
+            })??;
         if count == 0 {
             return to.flush().await;
         }

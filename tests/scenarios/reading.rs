@@ -2,6 +2,8 @@
 //!
 //! Shares the cluster of `plugin`, in which Ark is installed. Each scenario has a location of its own.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -11,6 +13,8 @@ use anyhow::{Context, Result, ensure};
 use ark_tests::job::ArkJob;
 use ark_tests::proxy::Added;
 use ark_tests::{ControlPlane, FaultProxy, Options, Rule, job, process, s3, wait_until};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Api, ObjectMeta, PostParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
@@ -65,6 +69,10 @@ pub fn trials() -> Vec<Trial> {
         scenario(
             "reading::ark_job_fetches_each_file_as_it_is_stored",
             ark_job_fetches_each_file,
+        ),
+        scenario(
+            "reading::memory_does_not_grow_with_the_archive",
+            memory_does_not_grow,
         ),
         scenario(
             "reading::progress_is_written_at_most_every_two_seconds",
@@ -481,7 +489,10 @@ async fn local_backups_are_read_without_a_cluster() -> Result<()> {
     let home = tempfile::tempdir()?;
     let local = async |kubeconfig: &Path, line: &str| -> Result<Said> {
         let mut command = outside(kubeconfig, line)?;
-        command.env("HOME", home.path()).arg("--local");
+        command
+            .env("HOME", home.path())
+            .current_dir(home.path())
+            .arg("--local");
         run(Ok(command)).await
     };
     let create = format!("backup create mine --include-namespaces {namespace}");
@@ -495,6 +506,12 @@ async fn local_backups_are_read_without_a_cluster() -> Result<()> {
     let said = local(nowhere, &download).await?;
     ensure!(said.code == Some(0), "{said:?}");
     ensure!(read(&target)?.contains(&format!("configmaps {namespace} kept")));
+    // Where one is, unless told otherwise.
+    let said = local(nowhere, "backup download mine").await?;
+    ensure!(said.code == Some(0), "{said:?}");
+    let here = home.path().join("mine.tar.gz");
+    ensure!(std::fs::read(&here)? == std::fs::read(&target)?);
+    ensure!(files(home.path())?.len() == 2, "{:?}", files(home.path())?);
     let said = local(nowhere, "backup describe mine --details").await?;
     ensure!(
         said.code == Some(0) && said.stdout.contains(&format!("    {namespace}/kept\n")),
@@ -585,6 +602,92 @@ async fn ark_job_fetches_each_file() -> Result<()> {
     ensure!(
         output.status.code() == Some(10) && output.stdout.is_empty(),
         "{output:?}"
+    );
+    Ok(())
+}
+
+/// The peak memory of a command, KiB.
+fn peak(command: &[&str], kubeconfig: &Path) -> Result<u64> {
+    let measure = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/measure.py");
+    let mut measured = Command::new("python3");
+    measured
+        .arg(measure)
+        .args(command)
+        .env("KUBECONFIG", kubeconfig);
+    let output = process::output(&mut measured)?;
+    let used: Value = serde_json::from_str(output.lines().last().context("a line")?)?;
+    ensure!(used["code"] == 0, "{command:?}: {used}");
+    used["peak_kib"].as_u64().context("a number")
+}
+
+async fn memory_does_not_grow() -> Result<()> {
+    let world = World::new("read-memory").await?;
+    let kubeconfig = world.cluster.kubeconfig();
+    let directory = tempfile::tempdir()?;
+    let storage = format!("file://{}", directory.path().display());
+    let (plugin, ark_job) = (job::program("kubectl-ark")?, job::program("ark-job")?);
+    let mut peaks = Vec::new();
+    for (name, count) in [("small", 10), ("large", 150)] {
+        let namespace = world.namespace(name).await?;
+        let maps: Api<ConfigMap> = Api::namespaced(world.client.clone(), &namespace);
+        for n in 0..count {
+            // Random, so that the archive is half as long.
+            let mut bytes = vec![0; 300_000];
+            File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+            let map = ConfigMap {
+                metadata: ObjectMeta {
+                    name: Some(format!("m-{n}")),
+                    ..ObjectMeta::default()
+                },
+                data: Some([("text".to_owned(), hex::encode(bytes))].into()),
+                ..ConfigMap::default()
+            };
+            maps.create(&PostParams::default(), &map).await?;
+        }
+        let create = [
+            "backup",
+            name,
+            "--storage",
+            &storage,
+            "--include-namespaces",
+            &namespace,
+        ];
+        ArkJob::new(kubeconfig, &create).expect(0).await?;
+        let target = directory
+            .path()
+            .join(format!("{name}.tar.gz"))
+            .display()
+            .to_string();
+        let download = [
+            &*plugin.display().to_string(),
+            "backup",
+            "download",
+            name,
+            "--local",
+            "--storage",
+            &storage,
+            "-o",
+            &target,
+        ];
+        let downloaded = peak(&download, kubeconfig)?;
+        let length = std::fs::metadata(&target)?.len();
+        let fetch = format!(
+            "exec {} fetch {name} --storage '{storage}' > /dev/null",
+            ark_job.display()
+        );
+        let fetched = peak(&["sh", "-c", &fetch], kubeconfig)?;
+        eprintln!("{name}: {length} bytes; download {downloaded} KiB, fetch {fetched} KiB");
+        peaks.push((length, downloaded, fetched));
+    }
+    let [small, large] = peaks[..] else {
+        anyhow::bail!("{peaks:?}")
+    };
+    ensure!(large.0 > 10 * small.0 && large.0 > 40 << 20, "{peaks:?}");
+    // A quarter of what the archive has grown would be far too much already.
+    let most = 8 << 10;
+    ensure!(
+        large.1 < small.1 + most && large.2 < small.2 + most,
+        "{peaks:?}"
     );
     Ok(())
 }
