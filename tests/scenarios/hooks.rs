@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::backup::read;
 use crate::plugin::Ark;
-use crate::world::{self, Shared, node_scenario, scenario, shared};
+use crate::world::{self, Shared, node_scenario, scenario};
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -64,6 +64,10 @@ pub fn trials() -> Vec<Trial> {
             deleted_pod,
         ),
         node_scenario(
+            "hooks::a_thaw_is_tried_again_and_what_stays_frozen_is_named",
+            api_server_in_trouble,
+        ),
+        node_scenario(
             "hooks::jobs_run_them_after_install_hooks_and_say_so_before",
             jobs,
         ),
@@ -77,8 +81,7 @@ static ARK_CLUSTER: Shared<Ark> = Shared::const_new();
 
 /// A cluster of our own: other scenarios look at what Ark may not do without hooks.
 async fn ark() -> Result<&'static Ark> {
-    // Boxed: starting a cluster is a large future, and a test's thread has a small stack.
-    shared(&ARK_CLUSTER, Box::pin(Ark::start())).await
+    Ark::shared(&ARK_CLUSTER).await
 }
 
 fn kubectl(cluster: &ControlPlane, line: &str) -> Result<String> {
@@ -1024,6 +1027,81 @@ async fn racing_twins() -> Result<()> {
             "{status:#}"
         );
     }
+    Ok(())
+}
+
+async fn api_server_in_trouble() -> Result<()> {
+    let cluster = &ark().await?.cluster;
+    let app = App::start(
+        cluster,
+        "hooks-trouble",
+        &[pod(
+            "a",
+            and(
+                annotations("velero.io", "pre-a", "post-a"),
+                json!({ "post.hook.backup.velero.io/timeout": "4s" }),
+            ),
+        )],
+    )
+    .await?;
+    let both = ["pre-a main", "post-a main"];
+    let busy = |rule: Rule| rule.answer(503, &[], "busy");
+    for (name, rule, code, lines) in [
+        (
+            "hooks-trouble-busy",
+            busy(runs("post-a").up_to(2)),
+            0,
+            &both[..],
+        ),
+        (
+            "hooks-trouble-reset",
+            runs("post-a").only(1).reset(),
+            0,
+            &both[..],
+        ),
+        // It may have begun, so it is not begun again; and the pod is thawed, whatever it is.
+        ("hooks-trouble-pre", runs("pre-a").reset(), 3, &both[1..]),
+        ("hooks-trouble-lasting", busy(runs("post-a")), 3, &both[..1]),
+    ] {
+        let proxy = FaultProxy::start_before(cluster).await?;
+        proxy.add(rule);
+        let finished = app
+            .backup(&cluster.kubeconfig_for(proxy.url())?, name, &[])
+            .expect(code)
+            .await?;
+        app.expect(lines)
+            .with_context(|| format!("{name}: {finished:?}"))?;
+        std::fs::remove_file(app.directory.path().join("lines"))?;
+    }
+    let status = app.status("hooks-trouble-lasting")?;
+    ensure!(
+        status["freeze"]["pods"][0]["name"] == "a"
+            && status["messages"]
+                .to_string()
+                .contains("pod a: may still be frozen")
+            && status["messages"]
+                .to_string()
+                .contains("could not be started within 4s"),
+        "{status:#}"
+    );
+    let described = ark()
+        .await?
+        .expect(0, "backup describe hooks-trouble-lasting")
+        .await?;
+    ensure!(
+        described
+            .stdout
+            .contains("Frozen:             hooks-trouble/a"),
+        "{described:?}"
+    );
+    let status = app.status("hooks-trouble-pre")?;
+    ensure!(
+        status["freeze"].is_null()
+            && status["messages"]
+                .to_string()
+                .contains("so it may go on in the container"),
+        "{status:#}"
+    );
     Ok(())
 }
 

@@ -136,11 +136,17 @@ static ARK_CLUSTER: Shared<Ark> = Shared::const_new();
 static RESTORES: Mutex<()> = Mutex::const_new(());
 
 pub async fn ark() -> Result<&'static Ark> {
-    shared(&ARK_CLUSTER, Ark::start()).await
+    Ark::shared(&ARK_CLUSTER).await
 }
 
 impl Ark {
-    pub async fn start() -> Result<Ark> {
+    /// The one of a cell, started if it is not.
+    pub async fn shared(cell: &'static Shared<Ark>) -> Result<&'static Ark> {
+        // Boxed: starting a cluster is a large future, and a test's thread has a small stack.
+        shared(cell, Box::pin(Ark::start())).await
+    }
+
+    async fn start() -> Result<Ark> {
         let (cluster, s3) = (
             NodeCluster::start(Options::default()).await?,
             world::s3().await?,

@@ -328,7 +328,7 @@ impl Freezer<'_> {
         let mut reached = true;
         for step in &pod.post {
             let ran = self.run(pod, step, Phase::Post).await;
-            reached &= ran != Ran::NotAtAll || step.problem.is_some();
+            reached &= ran.is_over() || step.problem.is_some();
         }
         if reached {
             self.context.frozen.remove(&pod.uid);
@@ -365,10 +365,19 @@ impl Freezer<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ran {
     Well,
-    /// It failed, or nobody knows.
+    /// It failed.
     Badly,
+    /// Nobody knows whether it was started, or has ended.
+    Unclear,
     /// It was not started.
     NotAtAll,
+}
+
+impl Ran {
+    /// Whether it has certainly run, well or badly.
+    fn is_over(self) -> bool {
+        matches!(self, Ran::Well | Ran::Badly)
+    }
 }
 
 /// Runs a hook in a pod and logs its output; an error says what is wrong with it.
@@ -417,9 +426,11 @@ async fn run_step(
     if end.is_forbidden() {
         text.push_str("; `kubectl ark install --hooks` gives the right to run hooks");
     }
-    let ran = match end.is_not_started() {
-        true => Ran::NotAtAll,
-        false => Ran::Badly,
+    let ran = match end {
+        End::Success => Ran::Well,
+        End::Code(_) | End::Failed(_) | End::TimedOut(_) => Ran::Badly,
+        End::Lost(_) | End::NoAnswer(..) => Ran::Unclear,
+        End::NotStarted(_) => Ran::NotAtAll,
     };
     Err((ran, text))
 }
@@ -623,7 +634,7 @@ async fn thaw_pod(context: &Context, pod: &FrozenPod) -> Result<(), String> {
         if let Err((ran, text)) =
             run_step(context, namespace, name, &Step::from(hook), Phase::Post).await
         {
-            reached &= ran != Ran::NotAtAll;
+            reached &= ran.is_over();
             failed.push(text);
         }
     }

@@ -96,27 +96,12 @@ pub enum End {
     /// Nobody knows: the connection broke.
     Lost(ClusterError),
     /// It had not ended in time.
-    TimedOut {
-        /// The time.
-        after: Duration,
-        /// Why it had not even begun, if it had not.
-        refused: Option<String>,
-    },
+    TimedOut(Duration),
+    /// In that time there was no answer to whether it could run; this was said when it was tried before.
+    NoAnswer(Duration, Option<String>),
 }
 
 impl End {
-    /// Whether it was certainly not started.
-    pub fn is_not_started(&self) -> bool {
-        matches!(
-            self,
-            End::NotStarted(_)
-                | End::TimedOut {
-                    refused: Some(_),
-                    ..
-                }
-        )
-    }
-
     /// The rights to run it are missing.
     pub fn is_forbidden(&self) -> bool {
         matches!(self, End::NotStarted(error) if error.is_forbidden())
@@ -135,55 +120,57 @@ impl fmt::Display for End {
                 "the connection to it broke, so it may go on in the container: {}",
                 error.full_text()
             ),
-            End::TimedOut {
-                after,
-                refused: Some(why),
-            } => write!(f, "could not be started within {after:?}: {why}"),
-            End::TimedOut {
-                after,
-                refused: None,
-            } => write!(
+            End::TimedOut(after) => write!(
                 f,
                 "timed out after {after:?}; it is not ended by that and may go on in the container"
             ),
+            End::NoAnswer(after, why) => {
+                write!(f, "could not be started within {after:?}")?;
+                match why {
+                    Some(why) => write!(f, ": {why}"),
+                    None => f.write_str(": the API server does not answer"),
+                }
+            }
         }
     }
 }
 
-/// Runs a command to its end, and says how it ended and what it wrote.
-pub async fn exec(cluster: &Cluster, command: Command<'_>) -> (End, Output) {
-    let mut output = Output::default();
-    let mut refused = None;
-    let running = run(cluster, command, &mut output, &mut refused);
-    let end = match tokio::time::timeout(command.timeout, running).await {
-        Ok(end) => end,
-        Err(_elapsed) => End::TimedOut {
-            after: command.timeout,
-            refused,
-        },
-    };
-    (end, output)
+/// How far a command has come.
+#[derive(Default)]
+struct Progress {
+    output: Output,
+    /// It was let through, and is running.
+    connected: bool,
+    /// Why an earlier attempt was not.
+    refused: Option<String>,
 }
 
-/// `refused` is the last refusal while it is being tried again.
-async fn run(
-    cluster: &Cluster,
-    command: Command<'_>,
-    output: &mut Output,
-    refused: &mut Option<String>,
-) -> End {
+/// Runs a command to its end, and says how it ended and what it wrote.
+pub async fn exec(cluster: &Cluster, command: Command<'_>) -> (End, Output) {
+    let mut progress = Progress::default();
+    let running = run(cluster, command, &mut progress);
+    let end = match tokio::time::timeout(command.timeout, running).await {
+        Ok(end) => end,
+        Err(_elapsed) if progress.connected => End::TimedOut(command.timeout),
+        Err(_elapsed) => End::NoAnswer(command.timeout, progress.refused),
+    };
+    (end, progress.output)
+}
+
+async fn run(cluster: &Cluster, command: Command<'_>, progress: &mut Progress) -> End {
     let mut backoff = Backoff::default();
     loop {
-        *output = Output::default();
-        let end = once(cluster, command, output).await;
-        let error = match end {
+        let end = once(cluster, command, progress).await;
+        let (started, error) = match end {
             // What cannot have begun is tried again when the API server has too much to do, the rest only if it may be.
-            End::NotStarted(error) if command.repeatable || is_busy(&error) => error,
-            End::Lost(error) if command.repeatable => error,
+            End::NotStarted(error) if command.repeatable || is_busy(&error) => (false, error),
+            End::Lost(error) if command.repeatable => (true, error),
             end => return end,
         };
-        let started = !matches!(error, ClusterError::Status { .. });
-        *refused = (!started).then(|| error.full_text());
+        *progress = Progress {
+            refused: Some(error.full_text()),
+            ..Progress::default()
+        };
         if let Err(error) = backoff.after(error).await {
             return match started {
                 true => End::Lost(error),
@@ -197,7 +184,7 @@ fn is_busy(error: &ClusterError) -> bool {
     matches!(error, ClusterError::Status { code: 429, .. })
 }
 
-async fn once(cluster: &Cluster, command: Command<'_>, output: &mut Output) -> End {
+async fn once(cluster: &Cluster, command: Command<'_>, progress: &mut Progress) -> End {
     let doing = format!(
         "running a command in pod {}/{}",
         command.namespace, command.pod
@@ -229,6 +216,8 @@ async fn once(cluster: &Cluster, command: Command<'_>, output: &mut Output) -> E
         }
         Err(error) => return lost(error.into()),
     };
+    progress.connected = true;
+    let output = &mut progress.output;
     let mut stream = connection.into_stream();
     while let Some(message) = stream.next().await {
         let message = match message {
