@@ -587,7 +587,7 @@ async fn exchange(
         }
         return Ok(answer.map(|_| full(Bytes::new())));
     }
-    let fault = match action {
+    let mut fault = match action {
         Action::TruncateAnswer(bytes) => Fault::Break(bytes),
         Action::FlipBit(byte) => Fault::Flip(byte),
         _ => Fault::None,
@@ -598,6 +598,11 @@ async fn exchange(
             .get(header::CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok()?.parse().ok())
             .unwrap_or(0);
+        if by > 0 {
+            // Else hyper, which has sent all there is, would leave the client waiting for the rest.
+            fault = Fault::Break(length.unsigned_abs());
+        }
+        answer.headers_mut().remove(header::TRANSFER_ENCODING);
         answer.headers_mut().insert(
             header::CONTENT_LENGTH,
             HeaderValue::from((length + by).max(0)),
