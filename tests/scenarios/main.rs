@@ -9,6 +9,7 @@ mod backup;
 mod harness;
 #[cfg(target_os = "linux")]
 mod node;
+mod parts;
 #[cfg(target_os = "linux")]
 mod plugin;
 mod proxy;
@@ -23,6 +24,7 @@ fn main() {
     trials.extend(proxy::trials());
     trials.extend(store::trials());
     trials.extend(backup::trials());
+    trials.extend(parts::trials());
     trials.extend(restore::trials());
     #[cfg(target_os = "linux")]
     {
