@@ -50,7 +50,7 @@ mod tests {
             }
             block
         })) {
-            let compressed = compressor.compress(block);
+            let (compressed, _) = compressor.compress(block);
             index.append(&compressed);
             bytes.extend_from_slice(&compressed.bytes);
         }

@@ -14,6 +14,7 @@ mod instant;
 #[cfg(target_os = "linux")]
 mod node;
 mod odd;
+mod parts;
 #[cfg(target_os = "linux")]
 mod plugin;
 mod proxy;
@@ -34,6 +35,7 @@ fn main() {
     trials.extend(instant::trials());
     trials.extend(odd::trials());
     trials.extend(faults::trials());
+    trials.extend(parts::trials());
     trials.extend(restore::trials());
     trials.extend(selection::trials());
     #[cfg(target_os = "linux")]

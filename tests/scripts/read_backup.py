@@ -111,7 +111,7 @@ def main(path, command="", resource="", wanted=""):
     archive = f"{directory}/{os.path.basename(directory)}.tar.gz" if directory else path
     file = os.open(archive, os.O_RDONLY)
     footer, place, length = open_footer(file, os.path.getsize(archive))
-    types = {entry["resource"]: entry | {"keys": [], "length": 0} for entry in footer["types"]}
+    types = {entry["resource"]: entry | {"keys": {}, "length": 0} for entry in footer["types"]}
     if command == "--get":
         for member in (member for member in footer["members"] if member["resource"] == resource):
             if types[resource].get("unsorted") or member["first"] <= wanted <= member["last"]:
@@ -126,10 +126,11 @@ def main(path, command="", resource="", wanted=""):
             if of_type:
                 check(of_type.get("unsorted") or last.get(part, "") < key, f"{path} comes after {last.get(part)}")
                 last[part], of_type["length"] = key, of_type["length"] + len(body)
-                of_type["keys"].append(key)
+                of_type["keys"].setdefault(f"{member['part']}/" if "part" in member else "", []).append(key)
                 if command == "--names":
                     print(member["resource"], *(key.split("/") if of_type["namespaced"] else ("-", key)))
     for t in types.values():
+        t["keys"] = [key for part in sorted(t["keys"]) for key in t["keys"][part]]  # one part after the other
         check((len(t["keys"]), t["length"]) == (t["items"], t["bytes"]), f"{len(t['keys'])} {t['resource']} are there")
     with gzip.open(archive) as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
         found = [(entry.name, entry.size, tar.members.clear())[:2] for entry in iter(tar.next, None)]
@@ -138,8 +139,7 @@ def main(path, command="", resource="", wanted=""):
     if directory:
         check_directory(directory, footer, place, {f"{t['apiVersion']}/{t['kind']}": t["keys"] for t in types.values()})
     about = f"{footer['backup']}: {footer['status']['phase']}, at revision {footer['status']['resourceVersion']}, whole"
-    counts = f"{len(paths) - 1} objects, {len(types)} types, {len(footer['members'])} members, {place['length']} bytes"
-    print(f"{about}: {counts}", file=sys.stderr if command else sys.stdout)
+    print(f"{about}: {len(paths) - 1} objects, {len(types)} types", file=sys.stderr if command else sys.stdout)
 
 
 if __name__ == "__main__":

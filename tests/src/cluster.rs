@@ -329,6 +329,12 @@ impl ControlPlane {
         Ok(self.own()?.api_server.lock().expect(POISON).id())
     }
 
+    /// The process ids of all that serves: the API server and every etcd.
+    pub fn server_ids(&self) -> Result<Vec<u32>> {
+        let etcd = self.own()?.etcd.iter().map(Process::id);
+        Ok(etcd.chain([self.api_server_id()?]).collect())
+    }
+
     /// Compacts etcd at its present revision: lists at older ones are answered 410 Gone from then on.
     pub async fn compact(&self) -> Result<()> {
         let own = self.own()?;

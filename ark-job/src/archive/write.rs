@@ -110,9 +110,11 @@ impl Block {
         &self.last
     }
 
-    /// Takes the full block out, leaving an empty one for the objects that follow.
-    pub fn take(&mut self) -> Block {
-        let next = Block::new(&self.resource, self.part.as_deref(), self.mtime);
+    /// Takes the full block out, leaving an empty one for the objects that follow, which uses `buffer`.
+    pub fn take(&mut self, buffer: Vec<u8>) -> Block {
+        let mut next = Block::new(&self.resource, self.part.as_deref(), self.mtime);
+        next.tar = buffer;
+        next.tar.clear();
         std::mem::replace(self, next)
     }
 }
@@ -178,8 +180,8 @@ impl Compressor {
         }
     }
 
-    /// Compresses a block. Takes some milliseconds of CPU: not for an async thread.
-    pub fn compress(&mut self, block: Block) -> Compressed {
+    /// Compresses a block, and gives its buffer back. Takes some milliseconds of CPU: not for an async thread.
+    pub fn compress(&mut self, block: Block) -> (Compressed, Vec<u8>) {
         let bytes = self.gzip(&block.tar);
         let line = Member {
             offset: 0,
@@ -192,7 +194,7 @@ impl Compressor {
             first: block.first,
             last: block.last,
         };
-        Compressed { bytes, line }
+        (Compressed { bytes, line }, block.tar)
     }
 
     fn gzip(&mut self, raw: &[u8]) -> Vec<u8> {

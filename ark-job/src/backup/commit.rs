@@ -369,6 +369,7 @@ async fn read_names(
             names
                 .add(
                     &member.resource,
+                    member.part.as_deref(),
                     &crate::archive::key(entry.namespace, entry.name),
                 )
                 .map_err(local)?;

@@ -8,7 +8,7 @@ use super::writer::ArchiveWriter;
 use crate::archive::footer::TypeEntry;
 use crate::archive::write::Block;
 use crate::cluster::discover::ResourceType;
-use crate::cluster::list::{At, List, Summary, current_version};
+use crate::cluster::list::{At, List, Stand, stand};
 use crate::cluster::{Cluster, ClusterError};
 use crate::filter::{Filter, Named};
 use crate::item::{Item, Metadata, type_prefix};
@@ -19,13 +19,23 @@ use futures::stream::{self, StreamExt};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::{OnceCell, Semaphore};
 
 /// Types listed at once; more gain nothing (docs/benchmarks.md).
 const TYPES_AT_ONCE: usize = 4;
+/// Objects from which on a type's lists are long: of more than one page.
+const LONG: u64 = 500;
+/// Long lists under way at once, of whatever types: more gain nothing, and each takes 3 MiB of memory.
+const LONG_LISTS_AT_ONCE: usize = 2;
 /// Types asked at once where they stand, before the instant is fixed.
 const PROBES_AT_ONCE: usize = 8;
+/// From this many objects on, a type may be listed namespace by namespace, several at once: a page costs the API server work
+/// in proportion to what remains of its list, and pages of one list have to wait for each other.
+const PARTS_FROM: u64 = 5_000;
+/// Objects that a namespace must have on average for that: each costs a request of its own.
+const PART_MEAN: u64 = 500;
 
 /// Up to so many selected namespaces are listed one by one; of more, everything is listed and the rest thrown away.
 const NAMESPACES_ONE_BY_ONE: usize = 32;
@@ -80,11 +90,17 @@ pub struct Gathered {
 
 /// Where the names of what is in the archive go, type by type.
 pub trait Names {
-    /// Notes an object.
+    /// Notes an object, of namespace `part` if its type is read in parts.
     ///
     /// # Errors
     /// When it cannot be kept.
-    fn add(&mut self, resource: &str, key: &str) -> io::Result<()>;
+    fn add(&mut self, resource: &str, part: Option<&str>, key: &str) -> io::Result<()>;
+
+    /// Says that no more objects of that type and part will come.
+    ///
+    /// # Errors
+    /// When they cannot be kept.
+    fn end(&mut self, resource: &str, part: Option<&str>) -> io::Result<()>;
 }
 
 /// Why gathering stopped altogether. What concerns one type or object is in the report instead.
@@ -105,6 +121,8 @@ struct Instant {
     version: String,
     /// Types that could not be listed at all, or have a revision of their own.
     apart: BTreeMap<String, Apart>,
+    /// Where each type stood just before.
+    stands: BTreeMap<String, Stand>,
 }
 
 #[derive(Debug)]
@@ -147,6 +165,9 @@ struct Gatherer<'a, N> {
     report: Mutex<&'a mut Report>,
     names: Mutex<&'a mut N>,
     skipped: AtomicU64,
+    long_lists: Semaphore,
+    /// Names of all namespaces at the instant, in the order of keys, once somebody needs them.
+    namespaces: OnceCell<Vec<String>>,
 }
 
 /// Reads what is wanted of `types` at one instant into `writer`.
@@ -190,6 +211,8 @@ pub async fn gather<N: Names>(
         report: Mutex::new(report),
         names: Mutex::new(names),
         skipped: AtomicU64::new(0),
+        long_lists: Semaphore::new(LONG_LISTS_AT_ONCE),
+        namespaces: OnceCell::new(),
     };
     let known = gatherer.check_namespaces().await?;
     let mut entries = Vec::new();
@@ -286,8 +309,9 @@ pub(super) fn namespaces_type() -> ResourceType {
 async fn fix_instant(cluster: &Cluster, types: &[&ResourceType]) -> Result<Instant, GatherError> {
     let namespaces = namespaces_type();
     let look = async || {
-        let version = current_version(cluster, &namespaces).await?;
-        let number = version
+        let stand = stand(cluster, &namespaces, At::Now).await?;
+        let number = stand
+            .version
             .as_deref()
             .and_then(|version| version.parse::<u64>().ok());
         number.ok_or_else(|| ClusterError::Malformed {
@@ -299,38 +323,41 @@ async fn fix_instant(cluster: &Cluster, types: &[&ResourceType]) -> Result<Insta
     let probes = stream::iter(types.iter().map(|&candidate| async move {
         (
             candidate.group_resource(),
-            current_version(cluster, candidate).await,
+            stand(cluster, candidate, At::Now).await,
         )
     }));
     let mut probes = probes.buffer_unordered(PROBES_AT_ONCE);
-    let mut stands = Vec::new();
+    let mut probed = Vec::new();
     while let Some((resource, stand)) = probes.next().await {
-        stands.push((
+        probed.push((
             resource,
             match stand {
                 Err(error) => Err(of_one_type(cluster, error).await?),
-                Ok(version) => Ok(version),
+                Ok(stand) => Ok(stand),
             },
         ));
     }
     let last = look().await?;
-    let mut apart = BTreeMap::new();
-    for (resource, stand) in stands {
+    let (mut apart, mut stands) = (BTreeMap::new(), BTreeMap::new());
+    for (resource, stand) in probed {
         match stand {
             Err(error) => {
                 apart.insert(resource, Apart::Failed(error));
             }
-            Ok(version) => {
+            Ok(stand) => {
+                let version = stand.version.as_deref();
                 let number = version.and_then(|version| version.parse::<u64>().ok());
                 if !number.is_some_and(|number| (first..=last).contains(&number)) {
-                    apart.insert(resource, Apart::Elsewhere);
+                    apart.insert(resource.clone(), Apart::Elsewhere);
                 }
+                stands.insert(resource, stand);
             }
         }
     }
     Ok(Instant {
         version: last.to_string(),
         apart,
+        stands,
     })
 }
 
@@ -433,10 +460,15 @@ impl<'a, N: Names> Gatherer<'a, N> {
 
     async fn read_types(
         &self,
-        types: Vec<&ResourceType>,
+        mut types: Vec<&ResourceType>,
         namespaces: &Option<Vec<String>>,
         entries: &mut Vec<TypeEntry>,
     ) -> Result<(), GatherError> {
+        // The largest first: small ones fill the gaps, and none of many pages is left alone at the end.
+        types.sort_by_cached_key(|candidate| {
+            let stand = self.instant.stands.get(&candidate.group_resource());
+            std::cmp::Reverse(stand.and_then(|stand| stand.objects))
+        });
         let mut reads = stream::iter(
             types
                 .into_iter()
@@ -465,40 +497,154 @@ impl<'a, N: Names> Gatherer<'a, N> {
             }
             return Ok(None);
         }
-        let mut reading = Reading {
-            candidate,
-            prefix: type_prefix(&candidate.api_version(), &candidate.kind),
-            block: self.writer.block(&resource),
-            last: String::new(),
-            entry: TypeEntry {
-                api_version: candidate.api_version(),
-                kind: candidate.kind.clone(),
-                namespaced: candidate.namespaced,
-                items: 0,
-                bytes: 0,
-                unsorted: false,
-                resource_version: None,
-                resource,
-            },
-        };
-        match namespaces {
+        let entry = match namespaces {
             Some(names) if candidate.namespaced => {
+                let mut reading = self.reading(candidate, None);
                 for namespace in names {
                     self.read_list(&mut reading, Some(namespace)).await?;
                 }
+                self.end(reading).await?
             }
-            _ => self.read_list(&mut reading, None).await?,
+            _ => match self.parts(candidate).await? {
+                Some(parts) => self.read_parts(candidate, parts).await?,
+                None => {
+                    let mut reading = self.reading(candidate, None);
+                    self.read_list(&mut reading, None).await?;
+                    self.end(reading).await?
+                }
+            },
+        };
+        let entry = self.name_revisions(entry);
+        if entry.items == 0 {
+            return Ok(None);
         }
+        self.needs().resources.insert(entry.resource.clone());
+        Ok(Some(entry))
+    }
+
+    /// The namespaces to read a type by, one by one and several at once, when there are enough objects in each.
+    async fn parts(&self, candidate: &ResourceType) -> Result<Option<&[String]>, GatherError> {
+        let stand = self.instant.stands.get(&candidate.group_resource());
+        let objects = stand.and_then(|stand| stand.objects).unwrap_or_default();
+        if !candidate.namespaced
+            || objects < PARTS_FROM
+            // Lists of what is current would each be of another moment.
+            || self.at(candidate) == At::Now
+            // Then nobody knows how many will come.
+            || self.selector_of(candidate).is_some()
+        {
+            return Ok(None);
+        }
+        let names = self.namespaces.get_or_try_init(|| self.list_namespaces());
+        let names = names.await?;
+        let parts = names.len() as u64;
+        Ok((parts > 1 && parts * PART_MEAN <= objects).then_some(names))
+    }
+
+    /// The names of all namespaces at the instant, in the order of keys.
+    async fn list_namespaces(&self) -> Result<Vec<String>, GatherError> {
+        let namespaces = namespaces_type();
+        let at = At::Exact(self.instant.version.clone());
+        let mut list = List::new(self.cluster, &namespaces, None, None, at);
+        let mut names = Vec::new();
+        while let Some(batch) = list.next().await? {
+            for item in batch.items() {
+                let metadata = item
+                    .metadata()
+                    .map_err(|source| malformed(&namespaces, source))?;
+                names.push(metadata.name.into_owned());
+            }
+        }
+        names.sort_by_key(|name| format!("{name}/"));
+        Ok(names)
+    }
+
+    /// Reads a type namespace by namespace, several at once, and makes sure that these were all of its objects.
+    async fn read_parts(
+        &self,
+        candidate: &ResourceType,
+        parts: &[String],
+    ) -> Result<Read, GatherError> {
+        let failed = AtomicBool::new(false);
+        let mut whole = Read::new(candidate);
+        let mut reads = stream::iter(parts.iter().map(|namespace| {
+            let failed = &failed;
+            async move {
+                let mut reading = self.reading(candidate, Some(namespace));
+                // An API server that is gone for one namespace is gone for all: its retries are not repeated for each.
+                if !failed.load(Ordering::Relaxed) {
+                    self.read_list(&mut reading, Some(namespace)).await?;
+                }
+                let read = self.end(reading).await?;
+                failed.fetch_or(read.failed, Ordering::Relaxed);
+                Ok::<Read, GatherError>(read)
+            }
+        }))
+        .buffer_unordered(LONG_LISTS_AT_ONCE);
+        while let Some(read) = reads.next().await {
+            whole.add(read?);
+        }
+        drop(reads);
+        if whole.failed || !whole.other_revisions.is_empty() || !whole.resumed_at.is_empty() {
+            return Ok(whole);
+        }
+        // A server without the admission of namespaces has objects in namespaces that do not exist.
+        if self.count(candidate).await? != Some(whole.listed) {
+            let mut reading = self.reading(candidate, None);
+            reading.strays_of = Some(parts);
+            self.read_list(&mut reading, None).await?;
+            whole.add(self.end(reading).await?);
+        }
+        Ok(whole)
+    }
+
+    /// How many objects of a type there are at the instant; none when nobody can say.
+    async fn count(&self, candidate: &ResourceType) -> Result<Option<u64>, GatherError> {
+        let stand_before = self.instant.stands.get(&candidate.group_resource());
+        if let Some(known) = stand_before
+            && known.version.as_deref() == Some(&self.instant.version)
+        {
+            return Ok(known.objects);
+        }
+        let at = At::Exact(self.instant.version.clone());
+        match stand(self.cluster, candidate, at).await {
+            Ok(stand) => Ok(stand.objects),
+            // Compacted meanwhile, for one: the list that follows says what there is to say.
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn reading<'b>(&self, candidate: &'b ResourceType, part: Option<&'b str>) -> Reading<'b> {
+        Reading {
+            candidate,
+            part,
+            strays_of: None,
+            prefix: type_prefix(&candidate.api_version(), &candidate.kind),
+            block: self.writer.block(&candidate.group_resource(), part),
+            last: String::new(),
+            read: Read::new(candidate),
+        }
+    }
+
+    /// Hands over the last block.
+    async fn end(&self, mut reading: Reading<'_>) -> Result<Read, GatherError> {
         if !reading.block.is_empty() {
             self.submit(&mut reading).await?;
         }
-        if reading.entry.items == 0 {
-            return Ok(None);
-        }
-        self.needs()
-            .resources
-            .insert(reading.entry.resource.clone());
-        Ok(Some(reading.entry))
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names
+            .end(&reading.read.entry.resource, reading.part)
+            .map_err(GatherError::Archive)?;
+        Ok(reading.read)
+    }
+
+    /// The labels by which the API server selects for us.
+    fn selector_of(&self, candidate: &ResourceType) -> Option<String> {
+        // What others need is taken whatever its labels are, so those types are filtered here, not by the server.
+        let by_server = candidate.namespaced && candidate.group_resource() != CLAIMS;
+        by_server
+            .then(|| self.selection.selector.for_server())
+            .flatten()
     }
 
     async fn read_list(
@@ -507,21 +653,29 @@ impl<'a, N: Names> Gatherer<'a, N> {
         namespace: Option<&str>,
     ) -> Result<(), GatherError> {
         let candidate = reading.candidate;
-        // What others need is taken whatever its labels are, so those types are filtered here, not by the server.
-        let by_server = candidate.namespaced && candidate.group_resource() != CLAIMS;
-        let selector = by_server
-            .then(|| self.selection.selector.for_server())
-            .flatten();
+        let stand_before = self.instant.stands.get(&reading.read.entry.resource);
+        let is_long = stand_before
+            .and_then(|stand| stand.objects)
+            .is_none_or(|objects| objects > LONG);
+        let _permit = match is_long {
+            true => self.long_lists.acquire().await.ok(),
+            false => None,
+        };
+        let selector = self.selector_of(candidate);
         let at = self.at(candidate);
         let elsewhere = at == At::Now;
         let mut list = List::new(self.cluster, candidate, namespace, selector.as_deref(), at);
+        if let Some(stand) = stand_before {
+            list = list.like(stand);
+        }
         loop {
             let batch = match list.next().await {
                 Ok(Some(batch)) => batch,
                 Ok(None) => break,
                 Err(error) => {
                     let error = of_one_type(self.cluster, error).await?;
-                    self.type_failed(&reading.entry.resource, &error);
+                    self.type_failed(&reading.read.entry.resource, &error);
+                    reading.read.failed = true;
                     return Ok(());
                 }
             };
@@ -529,7 +683,8 @@ impl<'a, N: Names> Gatherer<'a, N> {
                 match self.take(reading, &item) {
                     Ok(()) => {}
                     Err(GatherError::Cluster(error)) => {
-                        self.type_failed(&reading.entry.resource, &error);
+                        self.type_failed(&reading.read.entry.resource, &error);
+                        reading.read.failed = true;
                         return Ok(());
                     }
                     Err(error) => return Err(error),
@@ -539,7 +694,14 @@ impl<'a, N: Names> Gatherer<'a, N> {
                 }
             }
         }
-        self.note_revision(&mut reading.entry, list.summary(), elsewhere);
+        let summary = list.summary();
+        let read = &mut reading.read;
+        read.listed += summary.items;
+        read.elsewhere |= elsewhere;
+        let version = summary.resource_version.as_ref();
+        let other = version.filter(|version| elsewhere || **version != self.instant.version);
+        read.other_revisions.extend(other.cloned());
+        read.resumed_at.extend(summary.resumed_at.clone());
         Ok(())
     }
 
@@ -564,6 +726,11 @@ impl<'a, N: Names> Gatherer<'a, N> {
             );
             self.log.error(&text);
             self.report().error(about, text);
+            return Ok(());
+        }
+        if let (Some(parts), Some(namespace)) = (reading.strays_of, namespace)
+            && parts.iter().any(|part| part == namespace)
+        {
             return Ok(());
         }
         self.progress
@@ -595,10 +762,14 @@ impl<'a, N: Names> Gatherer<'a, N> {
             .push(namespace, &metadata.name, &[prefix, item.rest()]);
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         names
-            .add(&reading.entry.resource, reading.block.last())
+            .add(
+                &reading.read.entry.resource,
+                reading.part,
+                reading.block.last(),
+            )
             .map_err(GatherError::Archive)?;
-        reading.entry.items += 1;
-        reading.entry.bytes += (prefix.len() + item.rest().len()) as u64;
+        reading.read.entry.items += 1;
+        reading.read.entry.bytes += (prefix.len() + item.rest().len()) as u64;
         self.progress.items.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -760,8 +931,8 @@ impl<'a, N: Names> Gatherer<'a, N> {
     }
 
     async fn submit(&self, reading: &mut Reading<'_>) -> Result<(), GatherError> {
-        let block = reading.block.take();
-        reading.entry.unsorted |= !block.is_sorted() || block.first() <= reading.last.as_str();
+        let block = self.writer.take(&mut reading.block);
+        reading.read.entry.unsorted |= !block.is_sorted() || block.first() <= reading.last.as_str();
         reading.last = block.last().to_owned();
         self.writer
             .submit(block)
@@ -770,31 +941,42 @@ impl<'a, N: Names> Gatherer<'a, N> {
     }
 
     /// Names a type that was not read at the instant.
-    fn note_revision(&self, entry: &mut TypeEntry, summary: &Summary, elsewhere: bool) {
+    fn name_revisions(&self, read: Read) -> TypeEntry {
+        let Read {
+            mut entry,
+            elsewhere,
+            other_revisions,
+            resumed_at,
+            ..
+        } = read;
         let resource = &entry.resource;
         let instant = &self.instant.version;
+        let newest = |revisions: &BTreeSet<String>| {
+            let newest = revisions
+                .iter()
+                .max_by_key(|version| (version.len(), *version));
+            newest.cloned()
+        };
         if elsewhere {
-            entry.resource_version = summary.resource_version.clone();
+            entry.resource_version = newest(&other_revisions);
             if entry.items > 0 {
-                let own = summary.resource_version.as_deref().unwrap_or("unknown");
+                let own = join(&other_revisions);
                 self.warn(format!("{resource}: kept in another etcd or by another server, so read on its own at its revision {own} and not at revision {instant}"));
             }
-        } else if summary
-            .resource_version
-            .as_deref()
-            .is_some_and(|version| version != instant)
-        {
-            entry.resource_version = summary.resource_version.clone();
-            let version = summary.resource_version.as_deref().unwrap_or_default();
+        } else if !other_revisions.is_empty() {
+            entry.resource_version = newest(&other_revisions);
+            let versions = join(&other_revisions);
             self.warn(format!(
-                "{resource}: revision {instant} had been compacted, so read at revision {version}"
+                "{resource}: revision {instant} had been compacted, so read at revision {versions}"
             ));
         }
-        if let Some(version) = &summary.resumed_at {
-            entry.resource_version = Some(version.clone());
-            let from = summary.resource_version.as_deref().unwrap_or(instant);
-            self.warn(format!("{resource}: revision {from} was compacted on the way, so the rest was read at revision {version}"));
+        if !resumed_at.is_empty() {
+            let from = newest(&other_revisions).unwrap_or_else(|| instant.clone());
+            entry.resource_version = newest(&resumed_at);
+            let versions = join(&resumed_at);
+            self.warn(format!("{resource}: revision {from} was compacted on the way, so the rest was read at revision {versions}"));
         }
+        entry
     }
 
     fn warn(&self, text: String) {
@@ -813,14 +995,69 @@ impl<'a, N: Names> Gatherer<'a, N> {
     }
 }
 
-/// A type being read.
+/// A type being read, or a part of it.
 struct Reading<'a> {
     candidate: &'a ResourceType,
+    /// The namespace, when the type is read in parts.
+    part: Option<&'a str>,
+    /// Read only what is in none of these namespaces.
+    strays_of: Option<&'a [String]>,
     prefix: Vec<u8>,
     block: Block,
     /// Key of the last object of the block before.
     last: String,
+    read: Read,
+}
+
+/// What reading a type, or a part of it, has come to.
+struct Read {
     entry: TypeEntry,
+    /// Objects that were listed, whether or not they were taken.
+    listed: u64,
+    elsewhere: bool,
+    /// Revisions of lists that were not at the instant.
+    other_revisions: BTreeSet<String>,
+    /// Revisions of lists that went on at a newer one.
+    resumed_at: BTreeSet<String>,
+    failed: bool,
+}
+
+impl Read {
+    fn new(candidate: &ResourceType) -> Read {
+        Read {
+            entry: TypeEntry {
+                resource: candidate.group_resource(),
+                api_version: candidate.api_version(),
+                kind: candidate.kind.clone(),
+                namespaced: candidate.namespaced,
+                items: 0,
+                bytes: 0,
+                unsorted: false,
+                resource_version: None,
+            },
+            listed: 0,
+            elsewhere: false,
+            other_revisions: BTreeSet::new(),
+            resumed_at: BTreeSet::new(),
+            failed: false,
+        }
+    }
+
+    fn add(&mut self, part: Read) {
+        self.entry.items += part.entry.items;
+        self.entry.bytes += part.entry.bytes;
+        self.entry.unsorted |= part.entry.unsorted;
+        self.listed += part.listed;
+        self.elsewhere |= part.elsewhere;
+        self.other_revisions.extend(part.other_revisions);
+        self.resumed_at.extend(part.resumed_at);
+        self.failed |= part.failed;
+    }
+}
+
+fn join(revisions: &BTreeSet<String>) -> String {
+    let revisions: Vec<&str> = revisions.iter().map(String::as_str).collect();
+    revisions.join(" and ")
 }
 
 #[derive(Deserialize)]

@@ -15,11 +15,12 @@ use std::path::Path;
 /// Names of one type kept in memory before they go to the file, bytes.
 const CHUNK: usize = 4096;
 
-/// Names, by type, in the order they were added.
+/// Names, by type and part, in the order they were added to each.
 pub struct NameLists {
     file: File,
     length: u64,
-    types: BTreeMap<String, Chunks>,
+    /// By type, and then by part in the order of keys, in which those of `a-b/` come before those of `a/`.
+    types: BTreeMap<String, BTreeMap<String, Chunks>>,
 }
 
 #[derive(Default)]
@@ -63,8 +64,11 @@ impl NameLists {
                 "{separator}{}:[",
                 serde_json::Value::from(title.as_str())
             )?;
-            if let Some(chunks) = self.types.get(&entry.resource) {
-                let mut buffer = Vec::new();
+            let parts = self.types.get(&entry.resource).into_iter().flatten();
+            let with_names = parts.filter(|(_, chunks)| chunks.any);
+            let mut buffer = Vec::new();
+            for (n, (_, chunks)) in with_names.enumerate() {
+                gzip.write_all(if n == 0 { b"" } else { b"," })?;
                 for &(offset, length) in &chunks.written {
                     buffer.resize(length, 0);
                     self.file.seek(SeekFrom::Start(offset))?;
@@ -80,26 +84,45 @@ impl NameLists {
     }
 }
 
-impl Names for NameLists {
-    fn add(&mut self, resource: &str, key: &str) -> io::Result<()> {
+impl NameLists {
+    fn chunks(&mut self, resource: &str, part: Option<&str>) -> &mut Chunks {
         if !self.types.contains_key(resource) {
-            self.types.insert(resource.to_owned(), Chunks::default());
+            self.types.insert(resource.to_owned(), BTreeMap::new());
         }
-        let Some(chunks) = self.types.get_mut(resource) else {
-            return Ok(());
-        };
+        let parts = self.types.get_mut(resource).expect("it was just inserted");
+        let part = part.map_or(String::new(), |namespace| format!("{namespace}/"));
+        parts.entry(part).or_default()
+    }
+}
+
+impl Names for NameLists {
+    fn add(&mut self, resource: &str, part: Option<&str>, key: &str) -> io::Result<()> {
+        let chunks = self.chunks(resource, part);
         if chunks.any {
             chunks.pending.push(b',');
         }
         chunks.any = true;
         serde_json::to_writer(&mut chunks.pending, key)?;
         if chunks.pending.len() >= CHUNK {
-            self.file.seek(SeekFrom::Start(self.length))?;
-            self.file.write_all(&chunks.pending)?;
-            chunks.written.push((self.length, chunks.pending.len()));
-            self.length += chunks.pending.len() as u64;
-            chunks.pending.clear();
+            self.end(resource, part)?;
         }
+        Ok(())
+    }
+
+    fn end(&mut self, resource: &str, part: Option<&str>) -> io::Result<()> {
+        let (length, pending) = (
+            self.length,
+            std::mem::take(&mut self.chunks(resource, part).pending),
+        );
+        if pending.is_empty() {
+            return Ok(());
+        }
+        self.file.seek(SeekFrom::Start(length))?;
+        self.file.write_all(&pending)?;
+        self.length += pending.len() as u64;
+        self.chunks(resource, part)
+            .written
+            .push((length, pending.len()));
         Ok(())
     }
 }
@@ -122,24 +145,41 @@ mod tests {
         };
         let mut names = NameLists::new(&std::env::temp_dir()).unwrap();
         for n in 0..2000 {
-            names.add("pods", &format!("a/p{n}")).unwrap();
-            names.add("deployments.apps", &format!("a/d{n}")).unwrap();
+            names.add("pods", None, &format!("a/p{n}")).unwrap();
+            names
+                .add("deployments.apps", None, &format!("a/d{n}"))
+                .unwrap();
+        }
+        // Parts are put in order, whatever the order in which they come.
+        for part in ["b", "a", "a-b"] {
+            for n in 0..200 {
+                let key = format!("{part}/s{n:03}");
+                names.add("secrets", Some(part), &key).unwrap();
+            }
+            names.end("secrets", Some(part)).unwrap();
         }
         let types = [
             entry("pods", "v1", "Pod"),
             entry("deployments.apps", "apps/v1", "Deployment"),
+            entry("secrets", "v1", "Secret"),
         ];
         let gzip = names.write_gzip(&types, Vec::new()).unwrap();
         let json: BTreeMap<String, Vec<String>> =
             serde_json::from_reader(flate2::read::GzDecoder::new(&gzip[..])).unwrap();
         assert_eq!(
             json.keys().collect::<Vec<_>>(),
-            ["apps/v1/Deployment", "v1/Pod"]
+            ["apps/v1/Deployment", "v1/Pod", "v1/Secret"]
         );
         assert_eq!(
             json["v1/Pod"],
             (0..2000).map(|n| format!("a/p{n}")).collect::<Vec<_>>()
         );
         assert_eq!(json["apps/v1/Deployment"].len(), 2000);
+        let mut sorted = json["v1/Secret"].clone();
+        sorted.sort_unstable();
+        assert_eq!(
+            (json["v1/Secret"].len(), &json["v1/Secret"]),
+            (600, &sorted)
+        );
     }
 }

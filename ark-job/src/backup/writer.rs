@@ -6,40 +6,42 @@ use crate::archive::write::{Block, Compressed, Compressor, Index};
 use crate::store::SpoolWriter;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
-/// Blocks waiting to be appended: two compress while one is appended. More only costs memory.
+/// Blocks handed over and not appended yet: one is compressed while one is appended. More only costs memory.
 const IN_FLIGHT: usize = 2;
 
 /// Takes blocks; the archive grows in the spool.
 pub struct ArchiveWriter {
-    queue: mpsc::Sender<JoinHandle<Compressed>>,
+    queue: mpsc::Sender<InFlight>,
     appender: JoinHandle<io::Result<(SpoolWriter, Index)>>,
-    compressors: Arc<Compressors>,
+    slots: Arc<Semaphore>,
+    compressors: Arc<Pool<Compressor>>,
+    buffers: Arc<Pool<Vec<u8>>>,
+    level: u8,
     mtime: u64,
 }
 
-/// Compressors that no block is using.
-struct Compressors {
-    level: u8,
-    idle: Mutex<Vec<Compressor>>,
+/// A block being compressed, and its slot until it has been appended.
+struct InFlight {
+    compressed: JoinHandle<Compressed>,
+    slot: OwnedSemaphorePermit,
 }
 
-impl Compressors {
-    fn with<T>(&self, work: impl FnOnce(&mut Compressor) -> T) -> T {
-        let idle = self
-            .idle
+/// What is used again and again, and nobody is using right now.
+struct Pool<T>(Mutex<Vec<T>>);
+
+impl<T> Pool<T> {
+    fn take(&self) -> Option<T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    fn give(&self, used: T) {
+        self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .pop();
-        let mut compressor = idle.unwrap_or_else(|| Compressor::new(self.level));
-        let result = work(&mut compressor);
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(compressor);
-        result
+            .push(used);
     }
 }
 
@@ -47,24 +49,28 @@ impl ArchiveWriter {
     /// Starts an archive; `mtime` (seconds) is the time of all its entries.
     pub async fn start(spool: SpoolWriter, level: u8, mtime: u64) -> io::Result<ArchiveWriter> {
         let (queue, blocks) = mpsc::channel(IN_FLIGHT);
-        let compressors = Arc::new(Compressors {
-            level,
-            idle: Mutex::default(),
-        });
         let appender = tokio::spawn(append(spool, blocks));
         let writer = ArchiveWriter {
             queue,
             appender,
-            compressors,
+            slots: Arc::new(Semaphore::new(IN_FLIGHT)),
+            compressors: Arc::new(Pool(Mutex::default())),
+            buffers: Arc::new(Pool(Mutex::default())),
+            level,
             mtime,
         };
         writer.submit(Block::version(mtime)).await?;
         Ok(writer)
     }
 
-    /// An empty block for objects of `resource`.
-    pub fn block(&self, resource: &str) -> Block {
-        Block::new(resource, None, self.mtime)
+    /// An empty block for objects of `resource`, of namespace `part` only if given.
+    pub fn block(&self, resource: &str, part: Option<&str>) -> Block {
+        Block::new(resource, part, self.mtime)
+    }
+
+    /// Takes a full block out, leaving an empty one for the objects that follow.
+    pub fn take(&self, block: &mut Block) -> Block {
+        block.take(self.buffers.take().unwrap_or_default())
     }
 
     /// Hands a block over; waits while enough are under way.
@@ -72,12 +78,22 @@ impl ArchiveWriter {
     /// # Errors
     /// When the spool could not be written: [`ArchiveWriter::finish`] says why.
     pub async fn submit(&self, block: Block) -> io::Result<()> {
-        let compressors = Arc::clone(&self.compressors);
+        let stopped = || io::Error::other("the archive's writer has stopped");
+        // Before anything is started: several types hand over at once, and each block costs memory.
+        let slot = Arc::clone(&self.slots).acquire_owned().await;
+        let slot = slot.map_err(|_| stopped())?;
+        let (compressors, buffers) = (Arc::clone(&self.compressors), Arc::clone(&self.buffers));
+        let level = self.level;
         let compressed = tokio::task::spawn_blocking(move || {
-            compressors.with(|compressor| compressor.compress(block))
+            let idle = compressors.take();
+            let mut compressor = idle.unwrap_or_else(|| Compressor::new(level));
+            let (compressed, buffer) = compressor.compress(block);
+            compressors.give(compressor);
+            buffers.give(buffer);
+            compressed
         });
-        let closed = |_| io::Error::other("the archive's writer has stopped");
-        self.queue.send(compressed).await.map_err(closed)
+        let in_flight = InFlight { compressed, slot };
+        self.queue.send(in_flight).await.map_err(|_| stopped())
     }
 
     /// Appends footer and end, declares the spool complete, and returns the footer.
@@ -89,11 +105,15 @@ impl ArchiveWriter {
             queue,
             appender,
             compressors,
+            level,
             mtime,
+            ..
         } = self;
         drop(queue);
         let (mut spool, index) = appender.await.map_err(io::Error::other)??;
-        let (footer, tail) = compressors.with(|compressor| index.finish(head(), compressor, mtime));
+        let idle = compressors.take();
+        let mut compressor = idle.unwrap_or_else(|| Compressor::new(level));
+        let (footer, tail) = index.finish(head(), &mut compressor, mtime);
         spool.append(tail.footer.into()).await?;
         spool.append(tail.end.into()).await?;
         spool.finish();
@@ -113,13 +133,14 @@ impl ArchiveWriter {
 
 async fn append(
     mut spool: SpoolWriter,
-    mut blocks: mpsc::Receiver<JoinHandle<Compressed>>,
+    mut blocks: mpsc::Receiver<InFlight>,
 ) -> io::Result<(SpoolWriter, Index)> {
     let mut index = Index::default();
-    while let Some(block) = blocks.recv().await {
-        let compressed = block.await.map_err(io::Error::other)?;
+    while let Some(InFlight { compressed, slot }) = blocks.recv().await {
+        let compressed = compressed.await.map_err(io::Error::other)?;
         index.append(&compressed);
         spool.append(compressed.bytes.into()).await?;
+        drop(slot);
     }
     Ok((spool, index))
 }

@@ -14,7 +14,8 @@ use http_body_util::BodyExt;
 use kube::client::Body;
 use tokio::task::JoinHandle;
 
-/// Objects asked for in the first page, when nothing is known of their size (client-go's number).
+/// Most objects asked for in the first page (client-go's number): what one of them tells of their size is not enough to
+/// ask for more.
 const FIRST_LIMIT: u64 = 500;
 /// Bytes aimed at in every later page.
 const PAGE_BYTES: u64 = 9 << 19;
@@ -42,6 +43,7 @@ pub struct List<'a> {
     page: Page,
     body: Option<Body>,
     early: Option<Early>,
+    first_limit: u64,
     backoff: Backoff,
     spans: Vec<Span>,
     /// Items of this page handed out, and still to skip after it was asked for again.
@@ -115,12 +117,20 @@ impl<'a> List<'a> {
             page: Page::First(at),
             body: None,
             early: None,
+            first_limit: FIRST_LIMIT,
             backoff: cluster.backoff(),
             spans: Vec::new(),
             handed_out: 0,
             skip: 0,
             summary: Summary::default(),
         }
+    }
+
+    /// With a first page that is not too large for objects like the one that was seen.
+    #[must_use]
+    pub fn like(mut self, stand: &Stand) -> List<'a> {
+        self.first_limit = limit(stand.bytes).min(FIRST_LIMIT);
+        self
     }
 
     /// What the list has come to so far.
@@ -293,8 +303,7 @@ impl<'a> List<'a> {
     }
 
     fn next_limit(&self) -> u64 {
-        let average = (self.summary.bytes / self.summary.items.max(1)).max(1);
-        (PAGE_BYTES / average).clamp(*LIMITS.start(), *LIMITS.end())
+        limit(self.summary.bytes / self.summary.items.max(1))
     }
 
     /// The page has been read to its end: makes the next one due.
@@ -330,11 +339,12 @@ impl<'a> List<'a> {
         path.push_str(&match page {
             Page::First(At::Exact(version)) => {
                 format!(
-                    "?limit={FIRST_LIMIT}&resourceVersion={}&resourceVersionMatch=Exact",
+                    "?limit={}&resourceVersion={}&resourceVersionMatch=Exact",
+                    self.first_limit,
                     encode(version)
                 )
             }
-            Page::First(At::Now) | Page::None => format!("?limit={FIRST_LIMIT}"),
+            Page::First(At::Now) | Page::None => format!("?limit={}", self.first_limit),
             Page::Next { token, limit } => format!("?limit={limit}&continue={}", encode(token)),
         });
         if let Some(selector) = &self.selector {
@@ -383,27 +393,61 @@ impl Page {
     }
 }
 
-/// The revision of a list of one object of the type, asked for without a revision: where the type stands now.
+/// How many objects of that size make a page.
+fn limit(bytes: u64) -> u64 {
+    (PAGE_BYTES / bytes.max(1)).clamp(*LIMITS.start(), *LIMITS.end())
+}
+
+/// Where a type stands, as a list of one of its objects tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stand {
+    /// The revision of the list.
+    pub version: Option<String>,
+    /// How many objects there are, when the server says.
+    pub objects: Option<u64>,
+    /// About how long the object is, bytes.
+    pub bytes: u64,
+}
+
+/// Lists one object of the type, to see where the type stands.
 ///
 /// # Errors
 /// As [`Cluster::get`].
-pub async fn current_version(
+pub async fn stand(
     cluster: &Cluster,
     resource_type: &ResourceType,
-) -> Result<Option<String>, ClusterError> {
+    at: At,
+) -> Result<Stand, ClusterError> {
     #[derive(serde::Deserialize)]
     struct Probe {
         #[serde(default)]
         metadata: ProbeMetadata,
+        #[serde(default)]
+        items: Option<Vec<Box<serde_json::value::RawValue>>>,
     }
     #[derive(Default, serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct ProbeMetadata {
         #[serde(default)]
         resource_version: Option<String>,
+        #[serde(default, rename = "continue")]
+        next: Option<String>,
+        #[serde(default)]
+        remaining_item_count: Option<u64>,
     }
-    let path = format!("{}?limit=1", resource_type.path(None));
+    let mut path = format!("{}?limit=1", resource_type.path(None));
+    if let At::Exact(version) = at {
+        path.push_str("&resourceVersionMatch=Exact&resourceVersion=");
+        path.push_str(&encode(&version));
+    }
     let doing = format!("listing {}", resource_type.group_resource());
-    let probe: Probe = cluster.get(&path, &doing).await?;
-    Ok(probe.metadata.resource_version)
+    let Probe { metadata, items } = cluster.get(&path, &doing).await?;
+    let items = items.unwrap_or_default();
+    let is_last = metadata.next.is_none_or(|token| token.is_empty());
+    let remaining = metadata.remaining_item_count.or(is_last.then_some(0));
+    Ok(Stand {
+        version: metadata.resource_version,
+        objects: remaining.map(|remaining| remaining + items.len() as u64),
+        bytes: items.iter().map(|item| item.get().len() as u64).sum(),
+    })
 }

@@ -24,7 +24,7 @@ fn archive(objects: &[(&str, Option<&str>, &str, Value)]) -> Archive {
         // One object a member, so that choosing members shows.
         let mut block = Block::new(resource, None, 0);
         block.push(*namespace, name, &[object.to_string().as_bytes()]);
-        let compressed = compressor.compress(block);
+        let (compressed, _) = compressor.compress(block);
         index.append(&compressed);
         bytes.extend_from_slice(&compressed.bytes);
         match types.iter_mut().find(|entry| entry.resource == *resource) {
