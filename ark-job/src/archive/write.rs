@@ -21,6 +21,10 @@ pub(super) const EXTRA_DATA_LENGTH: usize = 8 + 8 + 32;
 /// Subfield id of the extra field (RFC 1952 §2.3.1.1).
 const EXTRA_ID: [u8; 2] = *b"AK";
 
+/// Bytes of tar for which room is made at first, and when that is full.
+const FEW: usize = 32 << 10;
+const ROOM: usize = MEMBER_SIZE + MEMBER_SIZE / 8;
+
 /// Raw tar entries of one resource type, on their way to become a member.
 #[derive(Debug)]
 pub struct Block {
@@ -66,8 +70,12 @@ impl Block {
 
     /// Appends an object, whose JSON is the concatenation of `body`.
     pub fn push(&mut self, namespace: Option<&str>, name: &str, body: &[&[u8]]) {
-        if self.tar.capacity() == 0 {
-            self.tar.reserve(MEMBER_SIZE + MEMBER_SIZE / 8);
+        // Most types have few objects; one that has many needs the room of a whole member, and not twice that.
+        let length =
+            self.tar.len() + 4 * TAR_BLOCK + body.iter().map(|part| part.len()).sum::<usize>();
+        if length > self.tar.capacity() {
+            let room = if length <= FEW { FEW } else { ROOM.max(length) };
+            self.tar.reserve_exact(room - self.tar.len());
         }
         append_entry(
             &mut self.tar,

@@ -1,5 +1,6 @@
 //! The archive on its way to the spool: blocks are compressed by other threads and appended in the order they came.
 
+use crate::archive::MEMBER_SIZE;
 use crate::archive::footer::Footer;
 use crate::archive::footer::Head;
 use crate::archive::write::{Block, Compressed, Compressor, Index};
@@ -89,7 +90,10 @@ impl ArchiveWriter {
             let mut compressor = idle.unwrap_or_else(|| Compressor::new(level));
             let (compressed, buffer) = compressor.compress(block);
             compressors.give(compressor);
-            buffers.give(buffer);
+            // Those of small types and of huge objects are not worth keeping.
+            if (MEMBER_SIZE..2 * MEMBER_SIZE).contains(&buffer.capacity()) {
+                buffers.give(buffer);
+            }
             compressed
         });
         let in_flight = InFlight { compressed, slot };

@@ -119,10 +119,9 @@ impl Measured {
             .map_or(f64::NAN, |used| self.ratio(used))
     }
 
-    /// The worse of both backups.
+    /// Of the backup to a directory, for which the limits are; that to S3 is reported beside it.
     fn peak_mib(&self) -> f64 {
-        let peak = |what| self.used(what).map_or(f64::NAN, |used| used.peak_mib);
-        peak(What::File).max(peak(What::S3))
+        self.used(What::File).map_or(f64::NAN, |used| used.peak_mib)
     }
 }
 
@@ -202,20 +201,21 @@ fn limits(all: &[Measured]) -> Vec<Limit> {
                     limit(text, measured.file_ratio(), 0.4);
                 }
                 limit(
-                    format!("{load}: peak memory ≤ 32 MiB"),
+                    format!("{load}: peak memory of backup to file ≤ 32 MiB"),
                     measured.peak_mib(),
                     32.0,
                 );
                 if let Some(few) = peak_of_few
                     && objects >= 300_000
                 {
-                    let text =
-                        format!("{load}: peak memory ≤ 1.1 × that of a tenth of the objects");
+                    let text = format!(
+                        "{load}: peak memory of backup to file ≤ 1.1 × that of a tenth of the objects"
+                    );
                     limit(text, measured.peak_mib() / few, 1.1);
                 }
             }
             Load::Large(_) => limit(
-                format!("{load}: peak memory ≤ 48 MiB"),
+                format!("{load}: peak memory of backup to file ≤ 48 MiB"),
                 measured.peak_mib(),
                 48.0,
             ),
