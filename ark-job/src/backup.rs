@@ -4,189 +4,38 @@ mod commit;
 mod freeze;
 mod frozen;
 mod gather;
+mod instant;
 mod names;
+mod namespaces;
+mod options;
+mod record;
+mod selection;
 mod writer;
 
 use self::commit::{Archive, Look};
 use self::freeze::{Frozen, Twin};
-use self::frozen::{FrozenRecord, freeze_field};
-use self::gather::{GatherError, Progress, Selection};
+use self::gather::{GatherError, Progress};
 use self::names::NameLists;
+pub use self::options::Options;
+use self::record::{claim, fail, heartbeat, write_status};
+use self::selection::Selection;
 use self::writer::ArchiveWriter;
 use crate::api::{
-    self, AccessMode, Backup, BackupPhase, BackupProgress, BackupSpec, BackupStatus, DEFAULT_TTL,
-    FORMAT_VERSION, HookStatus,
+    AccessMode, BackupPhase, BackupProgress, BackupStatus, FORMAT_VERSION, HookStatus,
 };
 use crate::archive::footer::Head;
-use crate::args::{BackupArgs, IfExists, NO_HOOKS, parse_duration};
-use crate::cluster::ClusterError;
 use crate::cluster::discover::{Discovery, ResourceType, discover};
 use crate::context::{Context, Outcome, storage_failure};
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::failed_log;
-use crate::filter::{Filter, resolve_resources};
 use crate::hooks::{HookSpecs, SPECS_KEY};
 use crate::layout::BackupKeys;
-use crate::records::RecordError;
 use crate::report::{About, Report};
-use crate::selector::{AnyOf, parse_choice};
 use crate::store::{Conditional, Spool};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
-
-/// Status is written at most this often.
-const HEARTBEAT: Duration = Duration::from_secs(2);
-
-/// What is asked for, checked as far as it can be without a cluster.
-#[derive(Clone, Debug)]
-pub struct Options {
-    name: String,
-    spec: BackupSpec,
-    namespaces: Filter,
-    selector: AnyOf,
-    labels: BTreeMap<String, String>,
-    ttl: Duration,
-    if_exists: IfExists,
-    compression_level: u8,
-}
-
-impl Options {
-    /// Checks what was typed.
-    ///
-    /// # Errors
-    /// [`Exit::Usage`], with the flag and what is wrong with it.
-    pub fn resolve(arguments: &BackupArgs) -> Result<Options, Failure> {
-        let BackupArgs {
-            name,
-            storage,
-            backup,
-            exit: _,
-        } = arguments;
-        let usage = |flag: &str| {
-            let flag = flag.to_owned();
-            move |why: String| Failure::new(Exit::Usage, format!("{flag}: {why}"))
-        };
-        let namespaces = Filter::namespaces(&backup.include_namespaces, &backup.exclude_namespaces)
-            .map_err(usage("--include-namespaces, --exclude-namespaces"))?;
-        Filter::resources(&backup.include_resources, &backup.exclude_resources)
-            .map_err(usage("--include-resources, --exclude-resources"))?;
-        let label_selector = backup
-            .selector
-            .as_deref()
-            .map(crate::selector::parse)
-            .transpose()
-            .map_err(usage("--selector"))?;
-        let or_label_selectors = backup
-            .or_selector
-            .iter()
-            .map(|text| parse_choice(text))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(usage("--or-selector"))?
-            .concat();
-        let selector = AnyOf::new(label_selector.iter().chain(&or_label_selectors))
-            .map_err(usage("--selector, --or-selector"))?;
-        for group in &backup.ignore_undiscoverable {
-            crate::identity::check_name(group).map_err(usage("--ignore-undiscoverable"))?;
-        }
-        for (key, value) in &backup.labels {
-            crate::selector::check_label(key, value).map_err(usage("--labels"))?;
-        }
-        let ttl = match &backup.ttl {
-            Some(text) => parse_duration(text).map_err(usage("--ttl"))?,
-            None => DEFAULT_TTL,
-        };
-        let everything = |names: &[String]| {
-            if names == ["*"] {
-                Vec::new()
-            } else {
-                names.to_vec()
-            }
-        };
-        let spec = BackupSpec {
-            included_namespaces: everything(&backup.include_namespaces),
-            excluded_namespaces: backup.exclude_namespaces.clone(),
-            included_resources: everything(&backup.include_resources),
-            excluded_resources: backup.exclude_resources.clone(),
-            label_selector,
-            or_label_selectors,
-            include_cluster_resources: backup.include_cluster_resources,
-            snapshot_volumes: backup.snapshot_volumes,
-            ignore_undiscoverable: backup.ignore_undiscoverable.clone(),
-            hooks: backup.hooks.clone(),
-            ttl: Some(go_duration(ttl)),
-            storage_location: match &storage.storage {
-                Some(_) => None,
-                None => Some(
-                    storage
-                        .location
-                        .clone()
-                        .unwrap_or_else(|| api::DEFAULT_LOCATION.to_owned()),
-                ),
-            },
-        };
-        Ok(Options {
-            name: name.clone(),
-            spec,
-            namespaces,
-            selector,
-            labels: backup.labels.iter().cloned().collect(),
-            ttl,
-            if_exists: backup.if_exists,
-            compression_level: backup.compression_level,
-        })
-    }
-
-    /// The ConfigMap with hook specs, if one is to be used.
-    fn hooks_config_map(&self) -> Option<&str> {
-        self.spec.hooks.as_deref().filter(|name| *name != NO_HOOKS)
-    }
-
-    /// Whether hooks are run at all.
-    fn runs_hooks(&self) -> bool {
-        self.spec.hooks.as_deref() != Some(NO_HOOKS)
-    }
-
-    /// Whether somebody else's backup of that name will do.
-    fn keeps(&self, taken: &commit::Taken) -> bool {
-        self.if_exists == IfExists::Keep && taken.whole
-    }
-
-    /// What is wanted of the types that the cluster serves.
-    fn select(&self, discovery: &Discovery) -> Result<Selection, Failure> {
-        let types: Vec<ResourceType> = discovery.restorable().cloned().collect();
-        let resolve = |flag: &str, names: &[String]| {
-            resolve_resources(names, &types).map_err(|why| {
-                let missing: Vec<&str> = discovery
-                    .missing
-                    .iter()
-                    .map(|missing| missing.group_version.as_str())
-                    .collect();
-                Failure::new(Exit::Usage, format!("{flag}: {why}")).hint(match missing[..] {
-                    [] => "`kubectl api-resources` lists what the cluster serves".to_owned(),
-                    _ => format!(
-                        "{} cannot be discovered at the moment: `kubectl get apiservices` says why",
-                        missing.join(", ")
-                    ),
-                })
-            })
-        };
-        let include = resolve("--include-resources", &self.spec.included_resources)?;
-        let exclude = resolve("--exclude-resources", &self.spec.excluded_resources)?;
-        let resources = Filter::resolved_resources(&include, &exclude);
-        Ok(Selection {
-            namespaces: self.namespaces.clone(),
-            resources,
-            selector: self.selector.clone(),
-            cluster_resources: self.spec.include_cluster_resources,
-            snapshot_volumes: self.spec.snapshot_volumes,
-        })
-    }
-}
 
 /// Performs one backup, and sees to it that the log of a failure outlives the pod.
 ///
@@ -351,90 +200,6 @@ pub async fn interrupted(context: &Context, options: &Options) {
     let reason = "interrupted before it was complete";
     fail(context, options, Timestamp::now(), reason).await;
     failed_log::keep(context, &options.name, reason).await;
-}
-
-/// Says in the Backup resource that this run is at work, or finds that another one is.
-async fn claim(context: &Context, options: &Options, started: Timestamp) -> Result<(), Failure> {
-    let mut record = Backup::new(&options.name, options.spec.clone());
-    record.metadata.namespace = Some(context.namespace.clone());
-    record.metadata.labels = crate::records::labels(&options.labels);
-    context
-        .records
-        .claim(record, &context.run.id, started)
-        .await
-        .map_err(|error| match &error {
-            RecordError::Busy { .. } | RecordError::Elsewhere { .. } => {
-                Failure::from_error(Exit::Conflict, &error)
-                    .hint("choose another name, or wait for a backup that is in progress")
-            }
-            RecordError::Cluster(_) => Failure::from_error(Exit::Failed, &error),
-        })?;
-    write_status(context, options, |_| {
-        Some(status_in_progress(context, started, &Progress::default()))
-    })
-    .await
-    .map_err(|error| Failure::from_error(Exit::Failed, &error))
-}
-
-/// Writes the status that `make` makes of the one that is there, if it makes one. What is frozen is always kept in it.
-async fn write_status(
-    context: &Context,
-    options: &Options,
-    make: impl Fn(Option<&BackupStatus>) -> Option<BackupStatus>,
-) -> Result<(), ClusterError> {
-    let change = |record: &mut Backup| {
-        let Some(status) = make(record.status.as_ref()) else {
-            return false;
-        };
-        let freeze = freeze_field(context, record.status.as_ref());
-        record.status = Some(BackupStatus { freeze, ..status });
-        true
-    };
-    context
-        .records
-        .update_status::<Backup>(&options.name, change)
-        .await
-}
-
-fn status_in_progress(context: &Context, started: Timestamp, progress: &Progress) -> BackupStatus {
-    BackupStatus {
-        phase: Some(BackupPhase::InProgress),
-        start_timestamp: Some(Time(started)),
-        heartbeat: Some(Time(Timestamp::now())),
-        progress: Some(BackupProgress {
-            total_items: None,
-            items_backed_up: progress.items.load(Ordering::Relaxed),
-            bytes_read: progress.bytes.load(Ordering::Relaxed),
-        }),
-        cluster_uid: Some(context.run.cluster_uid.clone()),
-        cluster_name: context.cluster_name.clone(),
-        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-        format_version: Some(FORMAT_VERSION.to_owned()),
-        ..BackupStatus::default()
-    }
-}
-
-/// Writes progress and a sign of life, for ever.
-async fn heartbeat(context: &Context, options: &Options, started: Timestamp, progress: &Progress) {
-    let mut quiet = false;
-    loop {
-        tokio::time::sleep(HEARTBEAT).await;
-        let written = write_status(context, options, |_| {
-            Some(status_in_progress(context, started, progress))
-        })
-        .await;
-        let beaten = match context.frozen.is_held() {
-            true => FrozenRecord::new(context, &options.name).save_map().await,
-            false => Ok(()),
-        };
-        if let Err(error) = written.and(beaten)
-            && !std::mem::replace(&mut quiet, true)
-        {
-            context
-                .log
-                .warn(&format!("progress cannot be shown: {}", error.full_text()));
-        }
-    }
 }
 
 /// What the cluster serves, and what of it is wanted.
@@ -688,47 +453,6 @@ async fn report(
     }
 }
 
-/// Says in the record that there is no backup, and why.
-async fn fail(context: &Context, options: &Options, started: Timestamp, reason: &str) {
-    context.log.error(reason);
-    let status = BackupStatus {
-        phase: Some(BackupPhase::Failed),
-        failure_reason: Some(reason.to_owned()),
-        completion_timestamp: Some(Time(Timestamp::now())),
-        heartbeat: None,
-        errors: 1,
-        ..status_in_progress(context, started, &Progress::default())
-    };
-    let written = write_status(context, options, |there| {
-        let ended = there.and_then(|there| there.phase);
-        // A twin may have completed what this attempt could not, or still be at work.
-        let completed = matches!(
-            ended,
-            Some(BackupPhase::Completed | BackupPhase::PartiallyFailed)
-        );
-        let twin = freeze_field(context, there)
-            .is_some_and(|freeze| freeze.attempt != context.run.attempt);
-        (!completed && !twin).then(|| status.clone())
-    });
-    if let Err(error) = written.await {
-        context.log.warn(&format!(
-            "the failure could not be recorded: {}",
-            error.full_text()
-        ));
-    }
-}
-
-/// A duration as Go writes it: `720h0m0s`.
-fn go_duration(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    match (hours, minutes) {
-        (0, 0) => format!("{rest}s"),
-        (0, _) => format!("{minutes}m{rest}s"),
-        _ => format!("{hours}h{minutes}m{rest}s"),
-    }
-}
-
 /// A size in bytes with a binary unit.
 fn human_size(bytes: i64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -749,10 +473,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_and_sizes_read_as_people_write_them() {
-        assert_eq!(go_duration(DEFAULT_TTL), "720h0m0s");
-        assert_eq!(go_duration(Duration::ZERO), "0s");
-        assert_eq!(go_duration(Duration::from_secs(90)), "1m30s");
+    fn sizes_read_as_people_write_them() {
         assert_eq!(human_size(512), "512 B");
         assert_eq!(human_size(5 << 20), "5.0 MiB");
     }

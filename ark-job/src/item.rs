@@ -32,6 +32,9 @@ pub enum ScanError {
     /// It is something else.
     #[error("the answer is not a list: {0}")]
     NotAList(&'static str),
+    /// An object of it cannot be read.
+    #[error("an object of the list is not what its type says")]
+    Object(#[source] serde_json::Error),
     /// Its metadata cannot be read.
     #[error("the metadata of the list or of an object in it is malformed")]
     Metadata(#[source] serde_json::Error),
@@ -97,6 +100,14 @@ impl<'a> Item<'a> {
     /// When it has none, or it lacks a name.
     pub fn metadata(&self) -> Result<Metadata<'a>, ScanError> {
         serde_json::from_slice(self.metadata).map_err(ScanError::Metadata)
+    }
+
+    /// Reads the whole item as what a caller must know of its type.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn read<T: Deserialize<'a>>(&self) -> Result<T, ScanError> {
+        serde_json::from_slice(self.json).map_err(ScanError::Object)
     }
 
     /// Reads the item's labels.

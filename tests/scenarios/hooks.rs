@@ -471,7 +471,7 @@ async fn failures() -> Result<()> {
         ensure!(messages.contains(text), "{text:?} is not in {status:#}");
     }
     ensure!(
-        status["hookStatus"] == json!({ "attempted": 6, "failed": 3 }) && status["warnings"] == 3,
+        status["hookStatus"] == json!({ "attempted": 6, "failed": 3 }) && status["warnings"] == 4,
         "{status:#}"
     );
 
@@ -737,7 +737,7 @@ async fn killed() -> Result<()> {
     );
     let status = app.status("hooks-kill")?;
     ensure!(
-        status["phase"] == "Completed" && status["warnings"] == 1 && status["freeze"].is_null(),
+        status["phase"] == "Completed" && status["warnings"] == 2 && status["freeze"].is_null(),
         "{status:#}"
     );
     ensure!(

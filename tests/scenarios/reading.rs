@@ -718,7 +718,7 @@ async fn progress_at_most_every_two_seconds() -> Result<()> {
     let seen = times.clone();
     api.add(
         Rule::on(|request| {
-            request.method == "PATCH" && request.path.ends_with("/backups/slow/status")
+            request.is_write() && request.path.ends_with("/backups/slow/status")
         })
         .before(move |_| seen.lock().unwrap().push(Instant::now())),
     );
@@ -734,7 +734,7 @@ async fn progress_at_most_every_two_seconds() -> Result<()> {
     ArkJob::new(&kubeconfig, &create).expect(0).await?;
     let times = times.lock().unwrap().clone();
     // The last one is the outcome.
-    let gaps: Vec<Duration> = times[..times.len() - 1]
+    let gaps: Vec<Duration> = times[..times.len().saturating_sub(1)]
         .windows(2)
         .map(|pair| pair[1] - pair[0])
         .collect();

@@ -5,7 +5,7 @@
 //! [`thaw_at_once`], and after a kill by the next attempt with [`thaw_what_was_left`].
 
 use super::frozen::{FrozenRecord, Taken};
-use super::gather::{Selection, namespaces_type};
+use super::selection::Selection;
 use crate::api::{EXCLUDE_LABEL, Freeze, FrozenPod, HookStatus, VELERO_EXCLUDE_LABEL};
 use crate::cluster::discover::ResourceType;
 use crate::cluster::exec::{Command, End, exec};
@@ -110,7 +110,7 @@ async fn list_pods(
     selection: &Selection,
     specs: &HookSpecs,
 ) -> Result<Vec<PodHooks>, ClusterError> {
-    let pods_type = pods_type();
+    let pods_type = ResourceType::pods();
     let namespaces: Vec<Option<&str>> = match selection.namespaces.plain_names() {
         Some(names) => names.into_iter().map(Some).collect(),
         None => vec![None],
@@ -154,7 +154,7 @@ async fn list_pods(
 
 /// The namespaces that carry an exclude label: nothing in them is backed up, so nothing in them is frozen.
 async fn namespaces_left_out(context: &Context) -> Result<BTreeSet<String>, ClusterError> {
-    let namespaces = namespaces_type();
+    let namespaces = ResourceType::namespaces();
     let mut left_out = BTreeSet::new();
     for label in [EXCLUDE_LABEL, VELERO_EXCLUDE_LABEL] {
         let selector = format!("{label}=true");
@@ -197,19 +197,6 @@ fn can_run_hooks(context: &Context, pod: &PodHooks, report: &mut Report) -> bool
             warn(context, report, namespace, text);
             false
         }
-    }
-}
-
-fn pods_type() -> ResourceType {
-    ResourceType {
-        group: String::new(),
-        version: "v1".into(),
-        resource: "pods".into(),
-        singular: "pod".into(),
-        kind: "Pod".into(),
-        namespaced: true,
-        short_names: Vec::new(),
-        verbs: Vec::new(),
     }
 }
 

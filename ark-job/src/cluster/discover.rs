@@ -52,6 +52,29 @@ pub struct ResourceType {
 }
 
 impl ResourceType {
+    /// The type of namespaces, which every cluster has.
+    pub fn namespaces() -> ResourceType {
+        ResourceType::of_core("namespaces", "Namespace", false)
+    }
+
+    /// The type of pods, which every cluster has.
+    pub fn pods() -> ResourceType {
+        ResourceType::of_core("pods", "Pod", true)
+    }
+
+    fn of_core(resource: &str, kind: &str, namespaced: bool) -> ResourceType {
+        ResourceType {
+            group: String::new(),
+            version: "v1".into(),
+            resource: resource.into(),
+            singular: kind.to_lowercase(),
+            kind: kind.into(),
+            namespaced,
+            short_names: Vec::new(),
+            verbs: Vec::new(),
+        }
+    }
+
     /// `v1`, `apps/v1`
     pub fn api_version(&self) -> String {
         if self.group.is_empty() {

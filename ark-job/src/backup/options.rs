@@ -1,0 +1,182 @@
+//! What a backup is asked for: the command line, checked as far as it can be without a cluster, and then against it.
+
+use super::commit;
+use super::selection::Selection;
+use crate::api::{self, BackupSpec, DEFAULT_TTL};
+use crate::args::{BackupArgs, IfExists, NO_HOOKS, parse_duration};
+use crate::cluster::discover::{Discovery, ResourceType};
+use crate::error::Failure;
+use crate::exit::Exit;
+use crate::filter::{Filter, resolve_resources};
+use crate::selector::{AnyOf, parse_choice};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What is asked for, checked as far as it can be without a cluster.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub(super) name: String,
+    pub(super) spec: BackupSpec,
+    namespaces: Filter,
+    selector: AnyOf,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) ttl: Duration,
+    if_exists: IfExists,
+    pub(super) compression_level: u8,
+}
+
+impl Options {
+    /// Checks what was typed.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`], with the flag and what is wrong with it.
+    pub fn resolve(arguments: &BackupArgs) -> Result<Options, Failure> {
+        let BackupArgs {
+            name,
+            storage,
+            backup,
+            exit: _,
+        } = arguments;
+        let usage = |flag: &str| {
+            let flag = flag.to_owned();
+            move |why: String| Failure::new(Exit::Usage, format!("{flag}: {why}"))
+        };
+        let namespaces = Filter::namespaces(&backup.include_namespaces, &backup.exclude_namespaces)
+            .map_err(usage("--include-namespaces, --exclude-namespaces"))?;
+        Filter::resources(&backup.include_resources, &backup.exclude_resources)
+            .map_err(usage("--include-resources, --exclude-resources"))?;
+        let label_selector = backup
+            .selector
+            .as_deref()
+            .map(crate::selector::parse)
+            .transpose()
+            .map_err(usage("--selector"))?;
+        let or_label_selectors = backup
+            .or_selector
+            .iter()
+            .map(|text| parse_choice(text))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(usage("--or-selector"))?
+            .concat();
+        let selector = AnyOf::new(label_selector.iter().chain(&or_label_selectors))
+            .map_err(usage("--selector, --or-selector"))?;
+        for group in &backup.ignore_undiscoverable {
+            crate::identity::check_name(group).map_err(usage("--ignore-undiscoverable"))?;
+        }
+        for (key, value) in &backup.labels {
+            crate::selector::check_label(key, value).map_err(usage("--labels"))?;
+        }
+        let ttl = match &backup.ttl {
+            Some(text) => parse_duration(text).map_err(usage("--ttl"))?,
+            None => DEFAULT_TTL,
+        };
+        let everything = |names: &[String]| {
+            if names == ["*"] {
+                Vec::new()
+            } else {
+                names.to_vec()
+            }
+        };
+        let spec = BackupSpec {
+            included_namespaces: everything(&backup.include_namespaces),
+            excluded_namespaces: backup.exclude_namespaces.clone(),
+            included_resources: everything(&backup.include_resources),
+            excluded_resources: backup.exclude_resources.clone(),
+            label_selector,
+            or_label_selectors,
+            include_cluster_resources: backup.include_cluster_resources,
+            snapshot_volumes: backup.snapshot_volumes,
+            ignore_undiscoverable: backup.ignore_undiscoverable.clone(),
+            hooks: backup.hooks.clone(),
+            ttl: Some(go_duration(ttl)),
+            storage_location: match &storage.storage {
+                Some(_) => None,
+                None => Some(
+                    storage
+                        .location
+                        .clone()
+                        .unwrap_or_else(|| api::DEFAULT_LOCATION.to_owned()),
+                ),
+            },
+        };
+        Ok(Options {
+            name: name.clone(),
+            spec,
+            namespaces,
+            selector,
+            labels: backup.labels.iter().cloned().collect(),
+            ttl,
+            if_exists: backup.if_exists,
+            compression_level: backup.compression_level,
+        })
+    }
+
+    /// The ConfigMap with hook specs, if one is to be used.
+    pub(super) fn hooks_config_map(&self) -> Option<&str> {
+        self.spec.hooks.as_deref().filter(|name| *name != NO_HOOKS)
+    }
+
+    /// Whether hooks are run at all.
+    pub(super) fn runs_hooks(&self) -> bool {
+        self.spec.hooks.as_deref() != Some(NO_HOOKS)
+    }
+
+    /// Whether somebody else's backup of that name will do.
+    pub(super) fn keeps(&self, taken: &commit::Taken) -> bool {
+        self.if_exists == IfExists::Keep && taken.whole
+    }
+
+    /// What is wanted of the types that the cluster serves.
+    pub(super) fn select(&self, discovery: &Discovery) -> Result<Selection, Failure> {
+        let types: Vec<ResourceType> = discovery.restorable().cloned().collect();
+        let resolve = |flag: &str, names: &[String]| {
+            resolve_resources(names, &types).map_err(|why| {
+                let missing: Vec<&str> = discovery
+                    .missing
+                    .iter()
+                    .map(|missing| missing.group_version.as_str())
+                    .collect();
+                Failure::new(Exit::Usage, format!("{flag}: {why}")).hint(match missing[..] {
+                    [] => "`kubectl api-resources` lists what the cluster serves".to_owned(),
+                    _ => format!(
+                        "{} cannot be discovered at the moment: `kubectl get apiservices` says why",
+                        missing.join(", ")
+                    ),
+                })
+            })
+        };
+        let include = resolve("--include-resources", &self.spec.included_resources)?;
+        let exclude = resolve("--exclude-resources", &self.spec.excluded_resources)?;
+        let resources = Filter::resolved_resources(&include, &exclude);
+        Ok(Selection {
+            namespaces: self.namespaces.clone(),
+            resources,
+            selector: self.selector.clone(),
+            cluster_resources: self.spec.include_cluster_resources,
+            snapshot_volumes: self.spec.snapshot_volumes,
+        })
+    }
+}
+
+/// A duration as Go writes it: `720h0m0s`.
+fn go_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{rest}s"),
+        (0, _) => format!("{minutes}m{rest}s"),
+        _ => format!("{hours}h{minutes}m{rest}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_go_writes_them() {
+        assert_eq!(go_duration(DEFAULT_TTL), "720h0m0s");
+        assert_eq!(go_duration(Duration::ZERO), "0s");
+        assert_eq!(go_duration(Duration::from_secs(90)), "1m30s");
+    }
+}

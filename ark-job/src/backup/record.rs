@@ -1,0 +1,145 @@
+//! The Backup resource of a run: claimed at the start, kept alive, and told when there is no backup.
+
+use super::frozen::{FrozenRecord, freeze_field};
+use super::gather::Progress;
+use super::options::Options;
+use crate::api::{Backup, BackupPhase, BackupProgress, BackupStatus, FORMAT_VERSION};
+use crate::cluster::ClusterError;
+use crate::context::Context;
+use crate::error::Failure;
+use crate::exit::Exit;
+use crate::records::RecordError;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Status is written at most this often.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// Says in the Backup resource that this run is at work, or finds that another one is.
+pub async fn claim(
+    context: &Context,
+    options: &Options,
+    started: Timestamp,
+) -> Result<(), Failure> {
+    let mut record = Backup::new(&options.name, options.spec.clone());
+    record.metadata.namespace = Some(context.namespace.clone());
+    record.metadata.labels = crate::records::labels(&options.labels);
+    context
+        .records
+        .claim(record, &context.run.id, started)
+        .await
+        .map_err(|error| match &error {
+            RecordError::Busy { .. } | RecordError::Elsewhere { .. } => {
+                Failure::from_error(Exit::Conflict, &error)
+                    .hint("choose another name, or wait for a backup that is in progress")
+            }
+            RecordError::Cluster(_) => Failure::from_error(Exit::Failed, &error),
+        })?;
+    write_status(context, options, |_| {
+        Some(status_in_progress(context, started, &Progress::default()))
+    })
+    .await
+    .map_err(|error| Failure::from_error(Exit::Failed, &error))
+}
+
+/// Writes the status that `make` makes of the one that is there, if it makes one. What is frozen is always kept in it.
+pub async fn write_status(
+    context: &Context,
+    options: &Options,
+    make: impl Fn(Option<&BackupStatus>) -> Option<BackupStatus>,
+) -> Result<(), ClusterError> {
+    let change = |record: &mut Backup| {
+        let Some(status) = make(record.status.as_ref()) else {
+            return false;
+        };
+        let freeze = freeze_field(context, record.status.as_ref());
+        record.status = Some(BackupStatus { freeze, ..status });
+        true
+    };
+    context
+        .records
+        .update_status::<Backup>(&options.name, change)
+        .await
+}
+
+pub fn status_in_progress(
+    context: &Context,
+    started: Timestamp,
+    progress: &Progress,
+) -> BackupStatus {
+    BackupStatus {
+        phase: Some(BackupPhase::InProgress),
+        start_timestamp: Some(Time(started)),
+        heartbeat: Some(Time(Timestamp::now())),
+        progress: Some(BackupProgress {
+            total_items: None,
+            items_backed_up: progress.items.load(Ordering::Relaxed),
+            bytes_read: progress.bytes.load(Ordering::Relaxed),
+        }),
+        cluster_uid: Some(context.run.cluster_uid.clone()),
+        cluster_name: context.cluster_name.clone(),
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        format_version: Some(FORMAT_VERSION.to_owned()),
+        ..BackupStatus::default()
+    }
+}
+
+/// Writes progress and a sign of life, for ever.
+pub async fn heartbeat(
+    context: &Context,
+    options: &Options,
+    started: Timestamp,
+    progress: &Progress,
+) {
+    let mut quiet = false;
+    loop {
+        tokio::time::sleep(HEARTBEAT).await;
+        let written = write_status(context, options, |_| {
+            Some(status_in_progress(context, started, progress))
+        })
+        .await;
+        let beaten = match context.frozen.is_held() {
+            true => FrozenRecord::new(context, &options.name).save_map().await,
+            false => Ok(()),
+        };
+        if let Err(error) = written.and(beaten)
+            && !std::mem::replace(&mut quiet, true)
+        {
+            context
+                .log
+                .warn(&format!("progress cannot be shown: {}", error.full_text()));
+        }
+    }
+}
+
+/// Says in the record that there is no backup, and why.
+pub async fn fail(context: &Context, options: &Options, started: Timestamp, reason: &str) {
+    context.log.error(reason);
+    let status = BackupStatus {
+        phase: Some(BackupPhase::Failed),
+        failure_reason: Some(reason.to_owned()),
+        completion_timestamp: Some(Time(Timestamp::now())),
+        heartbeat: None,
+        errors: 1,
+        ..status_in_progress(context, started, &Progress::default())
+    };
+    let written = write_status(context, options, |there| {
+        let ended = there.and_then(|there| there.phase);
+        // A twin may have completed what this attempt could not, or still be at work.
+        let completed = matches!(
+            ended,
+            Some(BackupPhase::Completed | BackupPhase::PartiallyFailed)
+        );
+        let twin = freeze_field(context, there)
+            .is_some_and(|freeze| freeze.attempt != context.run.attempt);
+        (!completed && !twin).then(|| status.clone())
+    });
+    if let Err(error) = written.await {
+        context.log.warn(&format!(
+            "the failure could not be recorded: {}",
+            error.full_text()
+        ));
+    }
+}
