@@ -717,10 +717,8 @@ async fn progress_at_most_every_two_seconds() -> Result<()> {
     let times: Arc<Mutex<Vec<Instant>>> = Arc::default();
     let seen = times.clone();
     api.add(
-        Rule::on(|request| {
-            request.is_write() && request.path.ends_with("/backups/slow/status")
-        })
-        .before(move |_| seen.lock().unwrap().push(Instant::now())),
+        Rule::on(|request| request.is_write() && request.path.ends_with("/backups/slow/status"))
+            .before(move |_| seen.lock().unwrap().push(Instant::now())),
     );
     slow(9);
     let create = [
