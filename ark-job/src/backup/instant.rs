@@ -1,6 +1,5 @@
 //! The instant of a backup: the revision at which all types are read, and which types cannot be read at it.
 
-use super::gather::GatherError;
 use crate::cluster::discover::ResourceType;
 use crate::cluster::list::{At, Stand, stand};
 use crate::cluster::{Cluster, ClusterError};
@@ -51,7 +50,7 @@ impl Instant {
 pub async fn fix_instant(
     cluster: &Cluster,
     types: &[&ResourceType],
-) -> Result<Instant, GatherError> {
+) -> Result<Instant, ClusterError> {
     let namespaces = ResourceType::namespaces();
     let look = async || {
         let stand = stand(cluster, &namespaces, At::Now).await?;
@@ -113,9 +112,9 @@ pub async fn fix_instant(
 pub async fn of_one_type(
     cluster: &Cluster,
     error: ClusterError,
-) -> Result<ClusterError, GatherError> {
+) -> Result<ClusterError, ClusterError> {
     if error.is_transient() && !cluster.is_there().await {
-        return Err(GatherError::Cluster(error));
+        return Err(error);
     }
     Ok(error)
 }

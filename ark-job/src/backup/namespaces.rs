@@ -1,6 +1,5 @@
 //! The namespaces at the instant of a backup: which there are, which are wanted, and which carry an exclude label.
 
-use super::gather::GatherError;
 use super::instant::Instant;
 use crate::cluster::discover::ResourceType;
 use crate::cluster::list::List;
@@ -35,7 +34,7 @@ impl Namespaces {
         cluster: &Cluster,
         instant: &Instant,
         filter: &Filter,
-    ) -> Result<Namespaces, GatherError> {
+    ) -> Result<Namespaces, ClusterError> {
         let namespaces = ResourceType::namespaces();
         let (mut all, mut left_out) = (Vec::new(), BTreeSet::new());
         let at = instant.at(&namespaces);
