@@ -283,7 +283,10 @@ async fn write_archive(
             Err(GatherError::Cluster(error)) => {
                 return Err(Failure::from_error(Exit::Failed, &error));
             }
-            Err(GatherError::Archive(_)) => return Err(temporary(writer.failure().await)),
+            // The names of the objects go to a file of their own, which a full disk may hit first.
+            Err(GatherError::Archive(error)) => {
+                return Err(temporary(writer.failure(error).await));
+            }
         };
         let head = || head(context, options, started, &gathered, hook_status, &report);
         writer.finish(head).await.map_err(temporary)

@@ -124,12 +124,12 @@ impl ArchiveWriter {
         Ok(footer)
     }
 
-    /// The error that stopped the writer.
-    pub async fn failure(self) -> io::Error {
+    /// The error that stopped the writer, or `otherwise` when it is not the writer that failed.
+    pub async fn failure(self, otherwise: io::Error) -> io::Error {
         drop(self.queue);
         match self.appender.await {
             Ok(Err(error)) => error,
-            Ok(Ok(_)) => io::Error::other("the archive's writer was stopped"),
+            Ok(Ok(_)) => otherwise,
             Err(panic) => io::Error::other(panic),
         }
     }
