@@ -262,44 +262,48 @@ async fn write_archive(
     let (spool, mut source) = Spool::create(&context.temporary).map_err(temporary)?;
     let mut names = NameLists::new(&context.temporary).map_err(temporary)?;
     let mtime = u64::try_from(started.as_second()).unwrap_or_default();
-    let write = async {
-        let writer = ArchiveWriter::start(spool, options.compression_level, mtime)
-            .await
-            .map_err(temporary)?;
-        let (cluster, log) = (&context.cluster, &context.log);
-        let gathered = gather::gather(
-            cluster,
-            &types,
-            selection,
-            &writer,
-            progress,
-            log,
-            &mut report,
-            &mut names,
-        )
-        .await;
-        let gathered = match gathered {
-            Ok(gathered) => gathered,
-            Err(GatherError::Cluster(error)) => {
-                return Err(Failure::from_error(Exit::Failed, &error));
-            }
-            // The names of the objects go to a file of their own, which a full disk may hit first.
-            Err(GatherError::Archive(error)) => {
-                return Err(temporary(writer.failure(error).await));
-            }
+    let (finished, created) = {
+        let write = async {
+            let writer = ArchiveWriter::start(spool, options.compression_level, mtime)
+                .await
+                .map_err(temporary)?;
+            let (cluster, log) = (&context.cluster, &context.log);
+            let gathered = gather::gather(
+                cluster,
+                &types,
+                selection,
+                &writer,
+                progress,
+                log,
+                &mut report,
+                &mut names,
+            )
+            .await;
+            let gathered = match gathered {
+                Ok(gathered) => gathered,
+                Err(GatherError::Cluster(error)) => {
+                    return Err(Failure::from_error(Exit::Failed, &error));
+                }
+                // The names of the objects go to a file of their own, which a full disk may hit first.
+                Err(GatherError::Archive(error)) => {
+                    return Err(temporary(writer.failure(error).await));
+                }
+            };
+            let head = || head(context, options, started, &gathered, hook_status, &report);
+            writer.finish(head).await.map_err(temporary)
         };
-        let head = || head(context, options, started, &gathered, hook_status, &report);
-        writer.finish(head).await.map_err(temporary)
-    };
-    let archive_key = keys.archive();
-    let upload = context.store.upload_new(&archive_key, &mut source);
-    let mut upload = std::pin::pin!(upload);
-    let (finished, created) = tokio::select! {
-        finished = write => (finished, upload.await),
-        // Only a failure can end the upload before the archive is whole.
-        created = &mut upload => {
-            let error = created.err().map(|error| storage_failure(&error));
-            return Err(error.unwrap_or_else(|| Failure::new(Exit::Failed, format!("{archive_key} was completed too early"))));
+        let archive_key = keys.archive();
+        let upload = context.store.upload_new(&archive_key, &mut source);
+        let (mut write, mut upload) = (std::pin::pin!(write), std::pin::pin!(upload));
+        tokio::select! {
+            finished = &mut write => (finished, upload.await),
+            // Only a failure can end the upload before the archive is whole.
+            created = &mut upload => match created {
+                // The one who writes the archive knows why there will be no more of it.
+                Err(error) if error.is_abandoned() => (write.await, Err(error)),
+                Err(error) => return Err(storage_failure(&error)),
+                Ok(_) => return Err(Failure::new(Exit::Failed, format!("{archive_key} was completed too early"))),
+            }
         }
     };
     let finished = finished?;

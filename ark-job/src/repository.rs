@@ -92,13 +92,16 @@ impl From<RepositoryError> for Failure {
             RepositoryError::Damaged { .. } | RepositoryError::Store(StoreError::Short { .. }) => {
                 Exit::Integrity
             }
-            RepositoryError::Store(error) if error.is_not_found() => Exit::NotFound,
+            RepositoryError::Store(error) if error.is_not_found() || error.is_bucket_missing() => {
+                Exit::NotFound
+            }
             RepositoryError::Store(_) | RepositoryError::Thread(_) => Exit::Failed,
         };
         let hint = match &error {
             RepositoryError::NotFound { .. } => {
-                Some("kubectl ark get backups shows those that are there".to_owned())
+                Some("`kubectl ark get backups` shows those that this cluster knows of".to_owned())
             }
+            RepositoryError::Store(error) => error.hint(),
             RepositoryError::Marker {
                 source: MarkerError::UnknownFormat { .. },
                 ..

@@ -71,13 +71,13 @@ async fn try_run(
     };
     let context = tokio::select! {
         context = opening => context?,
-        () = &mut interrupt => return Err(interrupted()),
+        () = &mut interrupt => return Err(interrupted(&environment)),
     };
     let mut outcome = tokio::select! {
         outcome = operation.perform(&context) => outcome?,
         () = &mut interrupt => {
             operation.interrupted(&context).await;
-            return Err(interrupted());
+            return Err(interrupted(&environment));
         }
     };
     if outcome.exit == Exit::PartiallyFailed && partial == 0 {
@@ -108,7 +108,10 @@ impl Operation {
     }
 }
 
-fn interrupted() -> Failure {
-    Failure::new(Exit::Interrupted, "interrupted")
-        .hint("a Job starts another attempt by itself, if it has any left")
+fn interrupted(environment: &Environment) -> Failure {
+    let failure = Failure::new(Exit::Interrupted, "interrupted");
+    match environment.job_uid {
+        Some(_) => failure.hint("a Job starts another attempt by itself, if it has any left"),
+        None => failure,
+    }
 }

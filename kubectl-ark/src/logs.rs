@@ -9,7 +9,7 @@ use crate::records::Record;
 use crate::stored::{self, Mirror, Reading};
 use crate::wait::{State, judge};
 use crate::{client, get, install, names};
-use ark_job::api::{Backup, FAILED_LOG_KEY, Restore, failed_log_name};
+use ark_job::api::{Backup, FAILED_LOG_KEY, FAILED_REASON_KEY, Restore, failed_log_name};
 use ark_job::args::FetchFile;
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
@@ -247,7 +247,14 @@ async fn no_pod(client: &Client, options: &LogsOptions) -> Result<Log, Failure> 
                 .get_opt(&failed_log_name(name))
                 .await
                 .map_err(|error| client::failure(&error, &doing(options)))?;
-            let log = kept.and_then(|map| map.data?.remove(FAILED_LOG_KEY));
+            let log = kept.and_then(|map| map.data).map(|mut data| {
+                let mut log = data.remove(FAILED_LOG_KEY).unwrap_or_default();
+                // The last line of the pod's log, which is not in what was kept of it.
+                if let Some(reason) = data.remove(FAILED_REASON_KEY) {
+                    log.push_str(&format!("error: {reason}\n"));
+                }
+                log
+            });
             match (log, found) {
                 (Some(log), _) => Ok(Log::Kept(log)),
                 (None, Err(failure)) => Err(failure),

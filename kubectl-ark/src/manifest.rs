@@ -1,7 +1,7 @@
 //! A Kubernetes object of any type, with what is needed to print, create and apply it.
 
 use ark_job::error::Failure;
-use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::ApiResource;
 use kube::{Client, Resource};
 use serde::Serialize;
@@ -88,11 +88,12 @@ impl Manifest {
         self.api(client).create(&params, &object).await
     }
 
-    /// Deletes it if it is there; says whether it was.
+    /// Deletes it, and what it owns, if it is there; says whether it was.
     pub async fn delete(&self, client: &Client) -> Result<bool, Failure> {
         match self
             .api(client)
-            .delete(self.name(), &Default::default())
+            // Said, because a Job's pods would stay by default.
+            .delete(self.name(), &DeleteParams::background())
             .await
         {
             Ok(_) => Ok(true),

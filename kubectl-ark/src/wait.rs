@@ -101,7 +101,9 @@ pub fn judge(job: &Job, pods: &[Pod], events: &[Event]) -> State {
 
 /// What an attempt that did not end well said.
 fn attempt(last: &ContainerStateTerminated) -> Option<String> {
-    if last.exit_code == 0 {
+    // What no retry can cure is told when the Job has ended, in a moment.
+    let is_final = |exit: &Exit| i32::from(exit.code()) == last.exit_code;
+    if last.exit_code == 0 || Exit::FINAL.iter().any(is_final) {
         return None;
     }
     let why = said(last, "error: ").unwrap_or_else(|| format!("exit code {}", last.exit_code));

@@ -131,7 +131,10 @@ pub async fn gather<N: Names>(
     ));
     let mut namespaces = Namespaces::read(cluster, &instant, &selection.namespaces).await?;
     let left_out = std::mem::take(&mut namespaces.left_out);
-    for name in &left_out {
+    for name in left_out
+        .iter()
+        .filter(|name| selection.namespaces.includes(name))
+    {
         log.info(&format!(
             "namespace {name} carries an exclude label: it is left out with all that is in it"
         ));

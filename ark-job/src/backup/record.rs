@@ -33,7 +33,7 @@ pub async fn claim(
         .map_err(|error| match &error {
             RecordError::Busy { .. } | RecordError::Elsewhere { .. } => {
                 Failure::from_error(Exit::Conflict, &error)
-                    .hint("choose another name, or wait for a backup that is in progress")
+                    .hint("choose another name, or wait: a run that was killed gives its name free ten minutes after its last sign of life, and the next backup of that name thaws what it has frozen")
             }
             RecordError::Cluster(_) => Failure::from_error(Exit::Failed, &error),
         })?;
@@ -134,7 +134,11 @@ pub async fn fail(context: &Context, options: &Options, started: Timestamp, reas
         );
         let twin = freeze_field(context, there)
             .is_some_and(|freeze| freeze.attempt != context.run.attempt);
-        (!completed && !twin).then(|| status.clone())
+        let began = there.and_then(|there| there.start_timestamp.clone());
+        (!completed && !twin).then(|| BackupStatus {
+            start_timestamp: began.or(status.start_timestamp.clone()),
+            ..status.clone()
+        })
     });
     if let Err(error) = written.await {
         context.log.warn(&format!(

@@ -153,6 +153,17 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whoever wrote what was to be uploaded gave up.
+    pub fn is_abandoned(&self) -> bool {
+        matches!(
+            self,
+            StoreError::Source {
+                cause: SpoolError::Abandoned,
+                ..
+            }
+        )
+    }
+
     /// What the failure means.
     pub fn meaning(&self) -> Meaning {
         match self {
