@@ -106,11 +106,16 @@ async fn stored(name: &str, file: &str) -> Result<Vec<u8>> {
 }
 
 /// That nothing is left of the readers of this backup.
-fn no_job(ark: &Ark, backup: &str) -> Result<()> {
+/// Nothing is left of what read a backup: no Job at once, and no pod as soon as it has been given up.
+async fn no_job(ark: &Ark, backup: &str) -> Result<()> {
     let selector = format!("ark.heptio.com/operation=fetch,ark.heptio.com/backup={backup}");
     let jobs = ark.get(&format!("jobs -l {selector}"))?;
     ensure!(jobs["items"] == json!([]), "left: {jobs:#}");
-    Ok(())
+    wait_until("the pods to be gone", Duration::from_secs(60), async || {
+        let pods = ark.get(&format!("pods -l {selector}"))?;
+        Ok((pods["items"] == json!([])).then_some(()))
+    })
+    .await
 }
 
 fn files(directory: &Path) -> Result<Vec<String>> {
@@ -168,7 +173,7 @@ async fn a_download_is_the_stored_archive() -> Result<()> {
     // A lone archive is all that a stranger's reader needs.
     let names = read(&target)?;
     ensure!(names.contains("configmaps big big-15") && names.contains("configmaps big trifle"));
-    no_job(ark, "big")?;
+    no_job(ark, "big").await?;
 
     // What is there stays, unless it is to be overwritten.
     std::fs::write(&target, "mine")?;
@@ -185,15 +190,21 @@ async fn a_download_is_the_stored_archive() -> Result<()> {
     let output = piped.stdin(Stdio::null()).output().await?;
     ensure!(output.status.success(), "{output:?}");
     ensure!(output.stdout == archive, "other bytes in the pipe");
-    no_job(ark, "big")
+    no_job(ark, "big").await
 }
 
 /// The download ends so, and leaves nothing.
-fn left_nothing(ark: &Ark, name: &str, said: &Said, code: i32, directory: &Path) -> Result<()> {
+async fn left_nothing(
+    ark: &Ark,
+    name: &str,
+    said: &Said,
+    code: i32,
+    directory: &Path,
+) -> Result<()> {
     ensure!(said.code == Some(code), "{said:?}");
     let left = files(directory)?;
     ensure!(left.is_empty(), "{left:?} is left");
-    no_job(ark, name)
+    no_job(ark, name).await
 }
 
 async fn damage_leaves_no_file() -> Result<()> {
@@ -207,7 +218,7 @@ async fn damage_leaves_no_file() -> Result<()> {
     let flipped = proxy.add(Rule::on(is_whole_archive_read).flip_bit(archive.len() as u64 / 4));
     let said = run(download(ark, "damaged", directory.path(), "")).await?;
     ensure!(flipped.applied() >= 1, "nothing was flipped");
-    left_nothing(ark, "damaged", &said, 5, directory.path())?;
+    left_nothing(ark, "damaged", &said, 5, directory.path()).await?;
     said.explains_error(&["damaged", "SHA-256"])?;
     let piped = ark.expect(5, "backup download damaged -o -").await?;
     ensure!(piped.stdout.is_empty(), "damaged bytes were printed");
@@ -235,7 +246,7 @@ async fn damage_leaves_no_file() -> Result<()> {
         bad[middle] ^= 1;
         bucket.put(&key, bad).await?;
         let said = ark.expect(5, &read).await?;
-        left_nothing(ark, "damaged", &said, 5, directory.path())?;
+        left_nothing(ark, "damaged", &said, 5, directory.path()).await?;
         bucket.put(&key, good[..good.len() - 1].to_vec()).await?;
         ark.expect(5, &read).await?;
         bucket.put(&key, good).await?;
@@ -246,7 +257,7 @@ async fn damage_leaves_no_file() -> Result<()> {
     )
     .await?;
     ensure!(!Path::new("/tmp/nobodys").exists());
-    no_job(ark, "nobodys")
+    no_job(ark, "nobodys").await
 }
 
 /// A download whose pod waits for the archive for a long time.
@@ -271,7 +282,7 @@ async fn a_broken_stream_leaves_no_file() -> Result<()> {
     let selector = "ark.heptio.com/operation=fetch,ark.heptio.com/backup=broken";
     ark.delete(&format!("pods -l {selector} --grace-period=0 --force"))?;
     let said = running.end().await?;
-    left_nothing(ark, "broken", &said, 1, directory.path())
+    left_nothing(ark, "broken", &said, 1, directory.path()).await
 }
 
 async fn ctrl_c_leaves_no_file_and_no_job() -> Result<()> {
@@ -280,7 +291,7 @@ async fn ctrl_c_leaves_no_file_and_no_job() -> Result<()> {
     let (_proxy, running) = hanging(ark, "given-up", directory.path()).await?;
     running.interrupt()?;
     let said = running.end().await?;
-    left_nothing(ark, "given-up", &said, 130, directory.path())?;
+    left_nothing(ark, "given-up", &said, 130, directory.path()).await?;
     ensure!(said.stderr.contains("nothing is saved"), "{said:?}");
     Ok(())
 }
@@ -306,7 +317,7 @@ async fn the_log_of_a_backup_outlives_its_pod() -> Result<()> {
         first.starts_with(&second),
         "{second:?}\nis not the beginning of\n{first:?}"
     );
-    no_job(ark, "logged")?;
+    no_job(ark, "logged").await?;
     // Also without a record.
     ark.delete("backup.ark.heptio.com logged")?;
     ark.expect(10, "backup logs logged").await?;
@@ -356,10 +367,17 @@ async fn the_log_of_a_failure_outlives_its_pod() -> Result<()> {
         "{reason:?} {said:?}"
     );
     ensure!(
-        said.stdout.lines().all(|line| line.starts_with("time=")),
+        said.stdout.ends_with(&format!("\nerror: {reason}\n"))
+            && said
+                .stdout
+                .trim_end()
+                .lines()
+                .rev()
+                .skip(1)
+                .all(|line| line.starts_with("time=")),
         "{said:?}"
     );
-    no_job(ark, "failing")?;
+    no_job(ark, "failing").await?;
 
     // A backup of Ark's own namespace does not hold it.
     let all = format!("backup create of-ark --location failing --include-namespaces {ARK} --wait");
@@ -422,7 +440,7 @@ async fn details_without_the_archive() -> Result<()> {
             .any(|request| request.path.ends_with(".tar.gz")),
         "the archive was read: {asked:?}"
     );
-    no_job(ark, "listed")?;
+    no_job(ark, "listed").await?;
 
     // What is stored describes itself, with no record of it.
     ark.delete("backup.ark.heptio.com listed")?;
@@ -469,7 +487,7 @@ async fn a_missing_right_is_named() -> Result<()> {
     let mut command = download(ark, "rights", directory.path(), "")?;
     command.env("KUBECONFIG", kubeconfig.path());
     let said = run(Ok(command)).await?;
-    left_nothing(ark, "rights", &said, 1, directory.path())?;
+    left_nothing(ark, "rights", &said, 1, directory.path()).await?;
     said.explains(&["pods/exec", ARK, "create and get"], "--local")
 }
 
