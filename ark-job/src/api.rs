@@ -41,7 +41,7 @@ pub const REQUEST_ANNOTATION: &str = "ark.heptio.com/request";
 /// Annotation on the PodTemplate: the version of the `ark-job` command line its image understands.
 pub const CONTRACT_ANNOTATION: &str = "ark.heptio.com/contract";
 /// The version of the command line that this code renders.
-pub const CONTRACT_VERSION: &str = "2";
+pub const CONTRACT_VERSION: &str = "3";
 /// Label on every object that `install` makes.
 pub const PART_OF_LABEL: &str = "app.kubernetes.io/part-of";
 /// Its value.
@@ -350,9 +350,45 @@ pub struct RestoreSpec {
     /// Cluster-scoped objects: true all, false none, absent all unless namespaces are selected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub include_cluster_resources: Option<bool>,
+    /// Only objects that match one of these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub or_label_selectors: Vec<LabelSelector>,
     /// Source namespace → target namespace.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub namespace_mapping: BTreeMap<String, String>,
+    /// Storage class of the backup → storage class in the cluster.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub storage_class_mapping: BTreeMap<String, String>,
+    /// Whether disks come back from snapshots; absent means yes.
+    #[serde(rename = "restorePVs", skip_serializing_if = "Option::is_none")]
+    pub restore_pvs: Option<bool>,
+    /// Whether services keep node ports that nobody asked for; absent means no.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preserve_node_ports: Option<bool>,
+    /// Types whose status is restored too; absent means none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restore_status: Option<RestoreStatusSpec>,
+    /// ConfigMap with rules that change objects.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource_modifier: Option<String>,
+    /// ConfigMap with hooks, or `none`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<String>,
+    /// What becomes of existing objects that are different: none (the default), update or recreate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub existing_resource_policy: Option<String>,
+}
+
+/// Types whose status is restored.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RestoreStatusSpec {
+    /// These; `*` is all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub included_resources: Vec<String>,
+    /// But not these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub excluded_resources: Vec<String>,
 }
 
 /// What came of a restore.
@@ -387,6 +423,12 @@ pub struct RestoreStatus {
     pub skipped: u64,
     /// Objects that could not be restored.
     pub failed: u64,
+    /// Hooks that were to run in restored pods.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hooks_attempted: Option<u64>,
+    /// Hooks that failed, or could not run in time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hooks_failed: Option<u64>,
     /// Number of warnings.
     pub warnings: u64,
     /// Number of errors.

@@ -25,7 +25,11 @@ pub enum Command {
     /// Back up the cluster's objects into object storage
     Backup(BackupArgs),
     /// Restore objects from a backup
-    Restore(RestoreArgs),
+    Restore(Box<RestoreArgs>),
+    /// Compare a backup with the cluster or with another backup: exit code 0 same, 1 different, above 1 failed
+    Diff(DiffArgs),
+    /// Print one object of a backup
+    Show(ShowArgs),
     /// Write one stored file of a backup to standard output, checked
     Fetch(FetchArgs),
 }
@@ -139,16 +143,16 @@ pub struct BackupArgs {
     pub exit: ExitFlags,
 }
 
-/// What comes back from a backup, and where to.
+/// Which objects of a backup are meant.
 #[derive(Clone, Debug, Default, PartialEq, ClapArgs)]
-pub struct RestoreFlags {
-    /// Namespaces of the backup to restore, names or globs; '*' (the default) is all
+pub struct SelectFlags {
+    /// Namespaces of the backup, names or globs; '*' (the default) is all
     #[arg(long, value_name = "NAMESPACES", value_delimiter = ',')]
     pub include_namespaces: Vec<String>,
     /// Namespaces of the backup to leave out
     #[arg(long, value_name = "NAMESPACES", value_delimiter = ',')]
     pub exclude_namespaces: Vec<String>,
-    /// Resource types to restore; '*' (the default) is all
+    /// Resource types; '*' (the default) is all
     #[arg(long, value_name = "TYPES", value_delimiter = ',')]
     pub include_resources: Vec<String>,
     /// Resource types to leave out
@@ -157,18 +161,102 @@ pub struct RestoreFlags {
     /// Only objects whose labels match, as in kubectl
     #[arg(long, short = 'l', value_name = "SELECTOR")]
     pub selector: Option<String>,
+    /// Objects that match any of several selectors: repeat it, or write 'app=a or app=b'
+    #[arg(long, value_name = "SELECTOR", conflicts_with = "selector")]
+    pub or_selector: Vec<String>,
     /// Cluster-scoped objects: true all, false none; by default all, or with selected namespaces those they need
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub include_cluster_resources: Option<bool>,
+}
+
+/// What becomes of an object that is in the cluster already, and is different.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ExistingPolicy {
+    /// It is left as it is, with a warning
+    #[default]
+    None,
+    /// It is changed to what is in the backup
+    Update,
+    /// It is deleted and created again; what holds others or data is changed instead
+    Recreate,
+}
+
+/// Whether a restore does what it says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DryRun {
+    /// It does
+    #[default]
+    None,
+    /// It prints what it would do, checked by the API server, and changes nothing
+    Server,
+}
+
+/// How a plan is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum PlanFormat {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// What comes back from a backup, and where to.
+#[derive(Clone, Debug, Default, PartialEq, ClapArgs)]
+pub struct RestoreFlags {
+    /// Which objects
+    #[command(flatten)]
+    pub select: SelectFlags,
     /// Restore namespaces under other names: source:target,…
     #[arg(long, value_name = "MAPPINGS", value_delimiter = ',', value_parser = parse_mapping)]
     pub namespace_mappings: Vec<(String, String)>,
+    /// Restore volumes and claims with other storage classes: old:new,…
+    #[arg(long, value_name = "MAPPINGS", value_delimiter = ',', value_parser = parse_class_mapping)]
+    pub storage_class_mappings: Vec<(String, String)>,
+    /// Disks from snapshots: false, and claims get new empty volumes
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub restore_volumes: Option<bool>,
+    /// Keep node ports of services, also those that nobody asked for
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub preserve_nodeports: Option<bool>,
+    /// Resource types whose status is restored too; '*' is all
+    #[arg(long, value_name = "TYPES", value_delimiter = ',')]
+    pub status_include_resources: Vec<String>,
+    /// Of these, types whose status is not restored
+    #[arg(
+        long,
+        value_name = "TYPES",
+        value_delimiter = ',',
+        requires = "status_include_resources"
+    )]
+    pub status_exclude_resources: Vec<String>,
+    /// ConfigMap in Ark's namespace with rules that change objects before they are restored
+    #[arg(long, value_name = "CONFIGMAP", value_parser = parse_name)]
+    pub resource_modifier_configmap: Option<String>,
+    /// ConfigMap in Ark's namespace with hooks for restored pods, besides those of annotations; 'none' runs no hooks at all
+    #[arg(long, value_name = "CONFIGMAP|none", value_parser = parse_name)]
+    pub hooks: Option<String>,
+    /// Objects that exist and are different: left as they are, changed, or deleted and created again
+    #[arg(
+        long,
+        value_name = "none|update|recreate",
+        value_enum,
+        default_value_t,
+        hide_possible_values = true
+    )]
+    pub existing_resource_policy: ExistingPolicy,
+    /// Update or recreate in all namespaces without being asked
+    #[arg(long, short = 'y')]
+    pub yes: bool,
     /// Restore again though a restore of this name with the same request has ended well
     #[arg(long)]
     pub again: bool,
     /// Requests to the API server under way at once, at most
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_IN_FLIGHT, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub max_in_flight: u16,
+    /// Writes to the API server a second, at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_writes_per_second: Option<u32>,
 }
 
 /// More gains nothing: the API server is the limit (docs/benchmarks.md).
@@ -195,9 +283,78 @@ pub struct RestoreArgs {
     /// What comes back
     #[command(flatten)]
     pub restore: RestoreFlags,
+    /// server: print to standard output what would be done, and change nothing
+    #[arg(
+        long,
+        value_enum,
+        value_name = "none|server",
+        default_value_t,
+        hide_possible_values = true
+    )]
+    pub dry_run: DryRun,
+    /// How that is printed
+    #[arg(
+        long,
+        short = 'o',
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t,
+        requires = "dry_run"
+    )]
+    pub output: PlanFormat,
     /// Exit code
     #[command(flatten)]
     pub exit: ExitFlags,
+}
+
+/// `ark-job diff`
+#[derive(Clone, Debug, PartialEq, ClapArgs)]
+pub struct DiffArgs {
+    /// Name of the backup
+    #[arg(value_name = "BACKUP", value_parser = parse_name)]
+    pub backup: String,
+    /// Another backup to compare with; the cluster if not given
+    #[arg(value_name = "BACKUP2", value_parser = parse_name)]
+    pub other: Option<String>,
+    /// Where backups are
+    #[command(flatten)]
+    pub storage: StorageFlags,
+    /// Which objects
+    #[command(flatten)]
+    pub select: SelectFlags,
+    /// Also compare what the API server and controllers write
+    #[arg(long)]
+    pub all_fields: bool,
+}
+
+/// `ark-job show`
+#[derive(Clone, Debug, PartialEq, ClapArgs)]
+pub struct ShowArgs {
+    /// Name of the backup
+    #[arg(value_name = "BACKUP", value_parser = parse_name)]
+    pub backup: String,
+    /// The object: NAMESPACE/TYPE/NAME, or TYPE/NAME of a cluster-scoped one
+    #[arg(value_name = "NAMESPACE/TYPE/NAME")]
+    pub object: String,
+    /// Where backups are
+    #[command(flatten)]
+    pub storage: StorageFlags,
+    /// As it was stored, with what the API server and controllers wrote
+    #[arg(long)]
+    pub all_fields: bool,
+    /// How it is printed
+    #[arg(long, short = 'o', value_enum, value_name = "FORMAT", default_value_t)]
+    pub output: ShowFormat,
+}
+
+/// How an object is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ShowFormat {
+    /// As YAML
+    #[default]
+    Yaml,
+    /// As JSON
+    Json,
 }
 
 /// A stored file of a backup.
@@ -293,22 +450,53 @@ impl Args {
                 backup.write(&mut argv);
                 exit.write(&mut argv);
             }
-            Command::Restore(RestoreArgs {
-                backup,
-                name,
-                requested,
-                wait_for_rights,
-                storage,
-                restore,
-                exit,
-            }) => {
+            Command::Restore(arguments) => {
+                let RestoreArgs {
+                    backup,
+                    name,
+                    requested,
+                    wait_for_rights,
+                    storage,
+                    restore,
+                    dry_run,
+                    output,
+                    exit,
+                } = &**arguments;
                 argv.0.extend(["restore".to_owned(), backup.clone()]);
                 argv.value("--name", name);
                 argv.value("--requested", requested);
                 argv.value("--wait-for-rights", wait_for_rights);
                 storage.write(&mut argv);
                 restore.write(&mut argv);
+                argv.unless_default("--dry-run", word(*dry_run), word(DryRun::default()));
+                argv.unless_default("--output", word(*output), word(PlanFormat::default()));
                 exit.write(&mut argv);
+            }
+            Command::Diff(DiffArgs {
+                backup,
+                other,
+                storage,
+                select,
+                all_fields,
+            }) => {
+                argv.0.extend(["diff".to_owned(), backup.clone()]);
+                argv.0.extend(other.clone());
+                storage.write(&mut argv);
+                select.write(&mut argv);
+                argv.switch("--all-fields", *all_fields);
+            }
+            Command::Show(ShowArgs {
+                backup,
+                object,
+                storage,
+                all_fields,
+                output,
+            }) => {
+                argv.0.extend(["show".to_owned(), backup.clone()]);
+                storage.write(&mut argv);
+                argv.switch("--all-fields", *all_fields);
+                argv.unless_default("--output", word(*output), word(ShowFormat::default()));
+                argv.0.extend(["--".to_owned(), object.clone()]);
             }
             Command::Fetch(FetchArgs {
                 backup,
@@ -318,7 +506,7 @@ impl Args {
             }) => {
                 argv.0.extend(["fetch".to_owned(), backup.clone()]);
                 storage.write(&mut argv);
-                argv.unless_default("--file", file.name(), FetchFile::default().name());
+                argv.unless_default("--file", word(*file), word(FetchFile::default()));
                 argv.switch("--hold", *hold);
             }
         }
@@ -327,14 +515,37 @@ impl Args {
     }
 }
 
-impl FetchFile {
-    /// The word for it on the command line.
-    pub fn name(self) -> String {
-        self.to_possible_value()
-            .expect("no file is hidden from the command line")
-            .get_name()
-            .to_owned()
+impl Command {
+    /// Where the backups are that the command is about.
+    pub fn storage(&self) -> &StorageFlags {
+        match self {
+            Command::Backup(backup) => &backup.storage,
+            Command::Restore(restore) => &restore.storage,
+            Command::Diff(diff) => &diff.storage,
+            Command::Show(show) => &show.storage,
+            Command::Fetch(fetch) => &fetch.storage,
+        }
     }
+
+    /// The backup that is made or read.
+    pub fn backup(&self) -> &str {
+        match self {
+            Command::Backup(backup) => &backup.name,
+            Command::Restore(restore) => &restore.backup,
+            Command::Diff(diff) => &diff.backup,
+            Command::Show(show) => &show.backup,
+            Command::Fetch(fetch) => &fetch.backup,
+        }
+    }
+}
+
+/// The word for a value on the command line.
+pub fn word(value: impl ValueEnum) -> String {
+    value
+        .to_possible_value()
+        .expect("no value is hidden from the command line")
+        .get_name()
+        .to_owned()
 }
 
 impl StorageFlags {
@@ -394,28 +605,63 @@ impl BackupFlags {
     }
 }
 
-impl RestoreFlags {
+impl SelectFlags {
     fn write(&self, argv: &mut Argv) {
-        let RestoreFlags {
+        let SelectFlags {
             include_namespaces,
             exclude_namespaces,
             include_resources,
             exclude_resources,
             selector,
+            or_selector,
             include_cluster_resources,
-            namespace_mappings,
-            again,
-            max_in_flight,
         } = self;
         argv.list("--include-namespaces", include_namespaces);
         argv.list("--exclude-namespaces", exclude_namespaces);
         argv.list("--include-resources", include_resources);
         argv.list("--exclude-resources", exclude_resources);
         argv.value("--selector", selector);
+        argv.each("--or-selector", or_selector);
         argv.value("--include-cluster-resources", include_cluster_resources);
+    }
+}
+
+impl RestoreFlags {
+    fn write(&self, argv: &mut Argv) {
+        let RestoreFlags {
+            select,
+            namespace_mappings,
+            storage_class_mappings,
+            restore_volumes,
+            preserve_nodeports,
+            status_include_resources,
+            status_exclude_resources,
+            resource_modifier_configmap,
+            hooks,
+            existing_resource_policy,
+            yes,
+            again,
+            max_in_flight,
+            max_writes_per_second,
+        } = self;
+        select.write(argv);
         argv.pairs("--namespace-mappings", ':', namespace_mappings);
+        argv.pairs("--storage-class-mappings", ':', storage_class_mappings);
+        argv.value("--restore-volumes", restore_volumes);
+        argv.value("--preserve-nodeports", preserve_nodeports);
+        argv.list("--status-include-resources", status_include_resources);
+        argv.list("--status-exclude-resources", status_exclude_resources);
+        argv.value("--resource-modifier-configmap", resource_modifier_configmap);
+        argv.value("--hooks", hooks);
+        argv.unless_default(
+            "--existing-resource-policy",
+            word(*existing_resource_policy),
+            word(ExistingPolicy::default()),
+        );
+        argv.switch("--yes", *yes);
         argv.switch("--again", *again);
         argv.unless_default("--max-in-flight", *max_in_flight, DEFAULT_MAX_IN_FLIGHT);
+        argv.value("--max-writes-per-second", max_writes_per_second);
     }
 
     /// The namespace mappings as a map.
@@ -423,18 +669,30 @@ impl RestoreFlags {
     /// # Errors
     /// When a source is mapped twice.
     pub fn namespace_mapping(&self) -> Result<BTreeMap<String, String>, String> {
-        let mut mapping = BTreeMap::new();
-        for (source, target) in &self.namespace_mappings {
-            if let Some(other) = mapping.insert(source.clone(), target.clone())
-                && &other != target
-            {
-                return Err(format!(
-                    "namespace {source:?} is mapped to both {other:?} and {target:?}"
-                ));
-            }
-        }
-        Ok(mapping)
+        mapping("namespace", &self.namespace_mappings)
     }
+
+    /// The storage class mappings as a map.
+    ///
+    /// # Errors
+    /// When a class is mapped twice.
+    pub fn storage_class_mapping(&self) -> Result<BTreeMap<String, String>, String> {
+        mapping("storage class", &self.storage_class_mappings)
+    }
+}
+
+fn mapping(what: &str, pairs: &[(String, String)]) -> Result<BTreeMap<String, String>, String> {
+    let mut mapping = BTreeMap::new();
+    for (source, target) in pairs {
+        if let Some(other) = mapping.insert(source.clone(), target.clone())
+            && &other != target
+        {
+            return Err(format!(
+                "{what} {source:?} is mapped to both {other:?} and {target:?}"
+            ));
+        }
+    }
+    Ok(mapping)
 }
 
 fn parse_name(text: &str) -> Result<String, String> {
@@ -473,6 +731,17 @@ fn parse_mapping(text: &str) -> Result<(String, String), String> {
         }
     }
     Ok((source.to_owned(), target.to_owned()))
+}
+
+/// `old:new`, both names of storage classes.
+fn parse_class_mapping(text: &str) -> Result<(String, String), String> {
+    let (old, new) = text
+        .split_once(':')
+        .ok_or_else(|| format!("{text:?} is not of the form old:new"))?;
+    for name in [old, new] {
+        crate::identity::check_name(name)?;
+    }
+    Ok((old.to_owned(), new.to_owned()))
 }
 
 /// Parses a Go duration (`720h`, `1h30m`, `0`), not negative.
@@ -553,20 +822,51 @@ mod tests {
     }
 
     prop_compose! {
-        fn restore_flags()(
+        fn select_flags()(
             include_namespaces in vec(word(), 0..3),
             exclude_namespaces in vec(word(), 0..3),
             include_resources in vec(word(), 0..3),
             exclude_resources in vec(word(), 0..3),
-            selector in option::of("[ -~]{1,30}"),
+            selectors in prop_oneof![
+                Just((None, Vec::new())),
+                "[ -~]{1,30}".prop_map(|one| (Some(one), Vec::new())),
+                vec("[ -~]{1,30}", 1..3).prop_map(|some| (None, some)),
+            ],
             include_cluster_resources in option::of(any::<bool>()),
-            namespace_mappings in vec((name(), name()), 0..3),
-            again in any::<bool>(),
+        ) -> SelectFlags {
+            SelectFlags {
+                include_namespaces, exclude_namespaces, include_resources, exclude_resources,
+                selector: selectors.0, or_selector: selectors.1, include_cluster_resources,
+            }
+        }
+    }
+
+    fn value<T: ValueEnum + std::fmt::Debug + 'static>() -> impl Strategy<Value = T> {
+        proptest::sample::select(T::value_variants())
+    }
+
+    prop_compose! {
+        fn restore_flags()(
+            select in select_flags(),
+            mappings in (vec((name(), name()), 0..3), vec((name(), name()), 0..3)),
+            switches in (option::of(any::<bool>()), option::of(any::<bool>()), any::<bool>(), any::<bool>()),
+            status in prop_oneof![
+                Just((Vec::new(), Vec::new())),
+                (vec(word(), 1..3), vec(word(), 0..3)),
+            ],
+            configmaps in (option::of(name()), option::of(name())),
+            existing_resource_policy in value::<ExistingPolicy>(),
             max_in_flight in 1u16..=1024,
+            max_writes_per_second in option::of(1u32..),
         ) -> RestoreFlags {
             RestoreFlags {
-                include_namespaces, exclude_namespaces, include_resources, exclude_resources, selector,
-                include_cluster_resources, namespace_mappings, again, max_in_flight,
+                select,
+                namespace_mappings: mappings.0, storage_class_mappings: mappings.1,
+                restore_volumes: switches.0, preserve_nodeports: switches.1,
+                status_include_resources: status.0, status_exclude_resources: status.1,
+                resource_modifier_configmap: configmaps.0, hooks: configmaps.1,
+                existing_resource_policy, yes: switches.2, again: switches.3,
+                max_in_flight, max_writes_per_second,
             }
         }
     }
@@ -592,23 +892,61 @@ mod tests {
                 option::of("[0-9]{1,3}m"),
                 storage(),
                 restore_flags(),
+                prop_oneof![
+                    Just((DryRun::None, PlanFormat::default())),
+                    value::<PlanFormat>().prop_map(|format| (DryRun::Server, format)),
+                ],
                 exit
             )
                 .prop_map(
-                    |(backup, name, requested, wait_for_rights, storage, restore, exit)| {
+                    |(backup, name, requested, wait_for_rights, storage, restore, shown, exit)| {
                         let requested =
                             requested.map(|second| jiff::Timestamp::from_second(second).unwrap());
-                        Command::Restore(RestoreArgs {
+                        Command::Restore(Box::new(RestoreArgs {
                             backup,
                             name,
                             requested,
                             wait_for_rights,
                             storage,
                             restore,
+                            dry_run: shown.0,
+                            output: shown.1,
                             exit,
-                        })
+                        }))
                     }
                 ),
+            (
+                name(),
+                option::of(name()),
+                storage(),
+                select_flags(),
+                any::<bool>()
+            )
+                .prop_map(|(backup, other, storage, select, all_fields)| {
+                    Command::Diff(DiffArgs {
+                        backup,
+                        other,
+                        storage,
+                        select,
+                        all_fields,
+                    })
+                }),
+            (
+                name(),
+                "[ -~]{1,30}",
+                storage(),
+                any::<bool>(),
+                value::<ShowFormat>()
+            )
+                .prop_map(|(backup, object, storage, all_fields, output)| {
+                    Command::Show(ShowArgs {
+                        backup,
+                        object,
+                        storage,
+                        all_fields,
+                        output,
+                    })
+                }),
             (
                 name(),
                 storage(),

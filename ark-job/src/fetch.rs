@@ -4,7 +4,7 @@
 //! plugin runs this in it. It writes nothing, so it needs no identity and no record.
 
 use crate::archive::read::ReadError;
-use crate::args::{FetchArgs, FetchFile};
+use crate::args::{FetchArgs, FetchFile, word};
 use crate::cluster::Cluster;
 use crate::context::{Environment, Outcome, open_store, parse_url, storage_failure};
 use crate::error::Failure;
@@ -60,7 +60,7 @@ pub async fn run(
     }
     Ok(Outcome {
         exit: Exit::Done,
-        message: format!("{sent} bytes of backup {backup} ({})", file.name()),
+        message: format!("{sent} bytes of backup {backup} ({})", word(*file)),
         hint: None,
     })
 }

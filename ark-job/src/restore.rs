@@ -1,33 +1,33 @@
 //! Restore: the objects of a backup come back, in order, and what exists is left alone.
 
+pub mod compare;
+mod options;
+pub mod order;
 mod perform;
 pub mod plan;
 pub mod prepare;
 mod results;
 mod rights;
+pub mod selection;
+
+pub use self::options::Options;
 
 use self::perform::{Performer, Progress, Tally};
-use self::plan::{Plan, Selection, Survey};
+use self::plan::{Plan, Survey};
 use self::results::ResourceList;
-use crate::api::{
-    DEFAULT_LOCATION, Restore, RestorePhase, RestoreProgress, RestoreSpec, RestoreStatus,
-};
-use crate::archive::footer::Footer;
-use crate::args::{RestoreArgs, parse_duration};
+use self::selection::Selection;
+use crate::api::{Restore, RestorePhase, RestoreProgress, RestoreStatus};
 use crate::cluster::Cluster;
-use crate::cluster::discover::{Discovery, discover};
+use crate::cluster::discover::discover;
 use crate::context::{Context, Outcome};
 use crate::error::{Failure, chain};
 use crate::exit::Exit;
-use crate::filter::Filter;
-use crate::identity::{restore_label, timestamp};
 use crate::records::RecordError;
 use crate::report::About;
 use crate::repository::{OpenBackup, open_backup};
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::core::Selector;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -38,129 +38,6 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// Members on their way while one is looked at: two keep the store and the checking of digests busy.
 const MEMBERS_AHEAD: usize = 2;
-
-/// What is asked for, checked as far as it can be without a cluster.
-#[derive(Clone, Debug)]
-pub struct Options {
-    name: String,
-    spec: RestoreSpec,
-    namespaces: Filter,
-    selector: Selector,
-    /// The value of the label on what is created.
-    label: String,
-    again: bool,
-    wait_for_rights: Option<Duration>,
-    max_in_flight: usize,
-}
-
-impl Options {
-    /// Checks what was typed.
-    ///
-    /// # Errors
-    /// [`Exit::Usage`], with the flag and what is wrong with it.
-    pub fn resolve(arguments: &RestoreArgs) -> Result<Options, Failure> {
-        let RestoreArgs {
-            backup,
-            name,
-            requested,
-            wait_for_rights,
-            storage,
-            restore,
-            exit: _,
-        } = arguments;
-        let usage = |flag: &str| {
-            let flag = flag.to_owned();
-            move |why: String| Failure::new(Exit::Usage, format!("{flag}: {why}"))
-        };
-        let namespaces =
-            Filter::namespaces(&restore.include_namespaces, &restore.exclude_namespaces)
-                .map_err(usage("--include-namespaces, --exclude-namespaces"))?;
-        Filter::resources(&restore.include_resources, &restore.exclude_resources)
-            .map_err(usage("--include-resources, --exclude-resources"))?;
-        let label_selector = restore
-            .selector
-            .as_deref()
-            .map(crate::selector::parse)
-            .transpose()
-            .map_err(usage("--selector"))?;
-        let selector = Selector::try_from(label_selector.clone().unwrap_or_default())
-            .map_err(|error| usage("--selector")(error.to_string()))?;
-        let namespace_mapping = restore
-            .namespace_mapping()
-            .map_err(usage("--namespace-mappings"))?;
-        let wait_for_rights = wait_for_rights
-            .as_deref()
-            .map(parse_duration)
-            .transpose()
-            .map_err(usage("--wait-for-rights"))?;
-        let requested = requested.unwrap_or_else(Timestamp::now);
-        let everything = |names: &[String]| {
-            if names == ["*"] {
-                Vec::new()
-            } else {
-                names.to_vec()
-            }
-        };
-        let spec = RestoreSpec {
-            backup_name: backup.clone(),
-            storage_location: match &storage.storage {
-                Some(_) => None,
-                None => Some(
-                    storage
-                        .location
-                        .clone()
-                        .unwrap_or_else(|| DEFAULT_LOCATION.to_owned()),
-                ),
-            },
-            included_namespaces: everything(&restore.include_namespaces),
-            excluded_namespaces: restore.exclude_namespaces.clone(),
-            included_resources: everything(&restore.include_resources),
-            excluded_resources: restore.exclude_resources.clone(),
-            label_selector,
-            include_cluster_resources: restore.include_cluster_resources,
-            namespace_mapping,
-        };
-        Ok(Options {
-            name: name
-                .clone()
-                .unwrap_or_else(|| format!("{backup}-{}", timestamp(requested))),
-            spec,
-            namespaces,
-            selector,
-            label: restore_label(backup, requested),
-            again: restore.again,
-            wait_for_rights,
-            max_in_flight: usize::from(restore.max_in_flight),
-        })
-    }
-
-    /// What is wanted of the types that the backup has and the cluster serves.
-    fn select(&self, discovery: &Discovery, footer: &Footer) -> Result<Selection, Failure> {
-        let resources = plan::resources(
-            &self.spec.included_resources,
-            &self.spec.excluded_resources,
-            &discovery.types,
-            footer,
-        )
-        .map_err(|why| {
-            Failure::new(
-                Exit::Usage,
-                format!("--include-resources, --exclude-resources: {why}"),
-            )
-            .hint(format!(
-                "`kubectl ark backup describe {} --details` lists what is in the backup",
-                self.spec.backup_name
-            ))
-        })?;
-        Ok(Selection {
-            namespaces: self.namespaces.clone(),
-            resources,
-            selector: self.selector.clone(),
-            cluster_resources: self.spec.include_cluster_resources,
-            mapping: self.spec.namespace_mapping.clone(),
-        })
-    }
-}
 
 /// Waits for the rights that a restore needs, if they are to be granted while it waits.
 ///
@@ -317,7 +194,11 @@ async fn restore_objects(
     let discovery = discover(&context.cluster)
         .await
         .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
-    let selection = options.select(&discovery, &backup.footer)?;
+    let selection = options.asked.select(
+        &discovery.types,
+        &backup.footer,
+        &options.spec.namespace_mapping,
+    )?;
     let plan = survey(&backup, selection).await?;
     context.log.info(&format!(
         "{} objects of {} types are to be restored from backup {}",

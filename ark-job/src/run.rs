@@ -40,6 +40,9 @@ async fn try_run(
             &arguments.storage,
             arguments.exit.partial_exit_code,
         ),
+        Command::Diff(_) | Command::Show(_) => {
+            return Err(Failure::new(Exit::Failed, "this is not there yet"));
+        }
         Command::Fetch(arguments) => {
             // It leaves no trace, so it needs no identity, no record and no log.
             let fetching = fetch::run(&cluster, &args.namespace, arguments, &environment);

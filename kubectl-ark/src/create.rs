@@ -59,11 +59,7 @@ pub async fn run(
     interrupt: impl Future<Output = ()>,
 ) -> Result<Exit, Failure> {
     let namespace = options.args.namespace.clone();
-    let storage = match &options.args.command {
-        Command::Backup(backup) => &backup.storage,
-        Command::Restore(restore) => &restore.storage,
-        Command::Fetch(fetch) => &fetch.storage,
-    };
+    let storage = options.args.command.storage();
     let (installation, location) = read(client, &namespace, storage).await?;
     let hooks = read_hooks(client, &options).await?;
     let plan = plan(
@@ -118,7 +114,7 @@ pub async fn run(
             wait::follow::<Restore>(client, &followed, surroundings.terminal, interrupt).await
         }
         // There is nothing to follow: whoever starts one reads from it.
-        Command::Fetch(_) => Ok(Exit::Done),
+        Command::Fetch(_) | Command::Diff(_) | Command::Show(_) => Ok(Exit::Done),
     }
 }
 
@@ -178,7 +174,7 @@ async fn read_hooks(
     let namespace = &options.args.namespace;
     let name = match &options.args.command {
         Command::Backup(backup) => backup.backup.hooks.as_deref(),
-        Command::Restore(_) | Command::Fetch(_) => None,
+        Command::Restore(_) | Command::Diff(_) | Command::Show(_) | Command::Fetch(_) => None,
     };
     let Some(name) = name.filter(|name| *name != NO_HOOKS) else {
         return Ok(None);
@@ -271,7 +267,7 @@ fn keeps(command: &Command) -> bool {
     match command {
         Command::Backup(backup) => backup.backup.if_exists == IfExists::Keep,
         // A restore that has ended well with the same request exits at once, says ark-job.
-        Command::Restore(_) | Command::Fetch(_) => true,
+        Command::Restore(_) | Command::Diff(_) | Command::Show(_) | Command::Fetch(_) => true,
     }
 }
 

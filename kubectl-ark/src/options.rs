@@ -338,10 +338,12 @@ fn create(
                 wait_for_rights: None,
                 storage: place(storage, job.local, surroundings)?,
                 restore,
+                dry_run: args::DryRun::None,
+                output: args::PlanFormat::Text,
                 exit,
             };
             ark_job::restore::Options::resolve(&arguments)?;
-            (args::Command::Restore(arguments), job, placed)
+            (args::Command::Restore(Box::new(arguments)), job, placed)
         }
     };
     let JobFlags {

@@ -5,10 +5,11 @@ use crate::options::Noun;
 use crate::pod_template::CONTAINER;
 use ark_job::api::{
     Backup, BackupPhase, BackupProgress, BackupSpec, BackupStatus, DEFAULT_TTL, Restore,
-    RestorePhase, RestoreProgress, RestoreSpec, RestoreStatus,
+    RestorePhase, RestoreProgress, RestoreStatus,
 };
-use ark_job::args::{Args, BackupArgs, Command, RestoreArgs, parse_duration};
+use ark_job::args::{Args, BackupArgs, Command, parse_duration};
 use ark_job::exit::Exit;
+use ark_job::restore;
 use ark_job::selector;
 use clap::Parser;
 use jiff::Timestamp;
@@ -391,32 +392,11 @@ impl Record for Restore {
     }
 
     fn planned(command: &Command, planned: Planned, why: Option<String>) -> Option<Self> {
-        let Command::Restore(RestoreArgs {
-            backup,
-            name,
-            requested: _,
-            wait_for_rights: _,
-            storage,
-            restore,
-            exit: _,
-        }) = command
-        else {
+        let Command::Restore(arguments) = command else {
             return None;
         };
-        let spec = RestoreSpec {
-            backup_name: backup.clone(),
-            storage_location: storage.location.clone(),
-            included_namespaces: restore.include_namespaces.clone(),
-            excluded_namespaces: restore.exclude_namespaces.clone(),
-            included_resources: restore.include_resources.clone(),
-            excluded_resources: restore.exclude_resources.clone(),
-            label_selector: restore
-                .selector
-                .as_deref()
-                .and_then(|text| selector::parse(text).ok()),
-            include_cluster_resources: restore.include_cluster_resources,
-            namespace_mapping: restore.namespace_mapping().unwrap_or_default(),
-        };
+        // Our own Jobs have been checked when they were rendered.
+        let spec = restore::Options::resolve(arguments).ok()?.spec().clone();
         let status = RestoreStatus {
             phase: Some(match planned {
                 Planned::New => RestorePhase::New,
@@ -425,7 +405,7 @@ impl Record for Restore {
             failure_reason: why,
             ..RestoreStatus::default()
         };
-        let mut record = Restore::new(name.as_deref()?, spec);
+        let mut record = Restore::new(arguments.name.as_deref()?, spec);
         record.status = Some(status);
         Some(record)
     }

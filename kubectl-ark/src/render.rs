@@ -101,7 +101,7 @@ pub fn job(
             backoff_limit: Some(match &args.command {
                 Command::Backup(_) | Command::Restore(_) => BACKOFF_LIMIT,
                 // Whoever asked for it sees it fail, and asks again.
-                Command::Fetch(_) => 0,
+                Command::Diff(_) | Command::Show(_) | Command::Fetch(_) => 0,
             }),
             active_deadline_seconds: options.deadline,
             ttl_seconds_after_finished: options.ttl_after_finished,
@@ -141,6 +141,8 @@ pub fn operation(command: &Command) -> &'static str {
     match command {
         Command::Backup(_) => "backup",
         Command::Restore(_) => "restore",
+        Command::Diff(_) => "diff",
+        Command::Show(_) => "show",
         Command::Fetch(_) => "fetch",
     }
 }
@@ -148,26 +150,17 @@ pub fn operation(command: &Command) -> &'static str {
 /// Name of the backup or restore that a command makes, or of the backup that it reads.
 pub fn subject(command: &Command) -> &str {
     match command {
-        Command::Backup(backup) => &backup.name,
         Command::Restore(restore) => restore.name.as_deref().unwrap_or(&restore.backup),
-        Command::Fetch(fetch) => &fetch.backup,
+        command => command.backup(),
     }
 }
 
 fn labels(command: &Command) -> BTreeMap<String, String> {
     let mut labels = rights::labels();
     labels.insert(OPERATION_LABEL.into(), operation(command).into());
-    match command {
-        Command::Backup(backup) => {
-            labels.insert(BACKUP_LABEL.into(), label_value(&backup.name));
-        }
-        Command::Fetch(fetch) => {
-            labels.insert(BACKUP_LABEL.into(), label_value(&fetch.backup));
-        }
-        Command::Restore(restore) => {
-            labels.insert(BACKUP_LABEL.into(), label_value(&restore.backup));
-            labels.insert(RESTORE_NAME_LABEL.into(), label_value(subject(command)));
-        }
+    labels.insert(BACKUP_LABEL.into(), label_value(command.backup()));
+    if let Command::Restore(_) = command {
+        labels.insert(RESTORE_NAME_LABEL.into(), label_value(subject(command)));
     }
     labels
 }
@@ -176,7 +169,9 @@ fn labels(command: &Command) -> BTreeMap<String, String> {
 fn required(args: &Args, credentials_secret: Option<&str>) -> Value {
     let account = match args.command {
         // Reading from storage needs what a backup has: the location, and the identity that may use the bucket.
-        Command::Backup(_) | Command::Fetch(_) => service_account::BACKUP,
+        Command::Backup(_) | Command::Diff(_) | Command::Show(_) | Command::Fetch(_) => {
+            service_account::BACKUP
+        }
         Command::Restore(_) => service_account::RESTORE,
     };
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
@@ -294,11 +289,7 @@ fn check_directory(
     location: Option<&BackupStorageLocationSpec>,
     template: &Value,
 ) -> Result<(), Failure> {
-    let storage = match &args.command {
-        Command::Backup(backup) => &backup.storage,
-        Command::Restore(restore) => &restore.storage,
-        Command::Fetch(fetch) => &fetch.storage,
-    };
+    let storage = args.command.storage();
     let url = location
         .map(|location| location.url.as_str())
         .or(storage.storage.as_deref());

@@ -1,8 +1,11 @@
 //! Carrying a plan out: type by type, several objects of a type at once, one request an object when all is well.
 
-use super::plan::{Choice, DEFINITIONS, NAMESPACES, Plan, Step};
-use super::prepare::{Prepared, Rules, Skip, difference, label, normalise, prepare};
+use super::compare::difference;
+use super::order::{DEFINITIONS, NAMESPACES};
+use super::plan::{Plan, Step};
+use super::prepare::{Prepared, Rules, Skip, label, normalise, prepare};
 use super::results::ResourceList;
+use super::selection::Choice;
 use crate::api::RESTORE_LABEL;
 use crate::archive::footer::TypeEntry;
 use crate::archive::key;
@@ -407,7 +410,7 @@ fn ready(plan: &Plan, entry: &TypeEntry, opened: &OpenMember, label_value: &str)
             .map(|source| plan.rules.target(source).to_owned());
         let mut name = object.name.to_owned();
         let content = match prepare(&entry.resource, object.name, object.body, &plan.rules) {
-            Ok(Prepared::Object(mut object)) => {
+            Ok(Prepared::Object { mut object, .. }) => {
                 // A namespace is called otherwise in the target.
                 if let Some(mapped) = object.pointer("/metadata/name").and_then(Value::as_str) {
                     mapped.clone_into(&mut name);

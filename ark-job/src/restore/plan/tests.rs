@@ -4,6 +4,11 @@ use super::*;
 use crate::archive::footer::Head;
 use crate::archive::read::open_member;
 use crate::archive::write::{Block, Compressor, Index};
+use crate::cluster::discover::ResourceType;
+use crate::filter::Filter;
+use crate::restore::order::PRIORITIES;
+use crate::restore::selection::resources;
+use crate::selector::AnyOf;
 use serde_json::json;
 
 struct Archive {
@@ -198,7 +203,7 @@ fn selected_namespaces_bring_cluster_scoped_objects_only_when_told() {
 fn labels_choose_across_types_and_scopes() {
     let label_selector = crate::selector::parse("app=x").unwrap();
     let selection = Selection {
-        selector: Selector::try_from(label_selector).unwrap(),
+        selector: AnyOf::new([&label_selector]).unwrap(),
         ..Selection::default()
     };
     let archive = sample();

@@ -1,6 +1,7 @@
 //! Cases of Velero's table tests (its checklist C, E, K), and our own.
 
 use super::*;
+use crate::restore::compare::difference;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -27,21 +28,21 @@ fn with(resource: &str, rules: &Rules, object: Value) -> Prepared {
 
 fn kept(resource: &str, object: Value) -> Value {
     match with(resource, &Rules::default(), object) {
-        Prepared::Object(object) => object,
+        Prepared::Object { object, .. } => object,
         Prepared::Skip(why) => panic!("skipped: {why}"),
     }
 }
 
 fn skipped(resource: &str, object: Value) -> Option<Skip> {
     match with(resource, &Rules::default(), object) {
-        Prepared::Object(_) => None,
+        Prepared::Object { .. } => None,
         Prepared::Skip(why) => Some(why),
     }
 }
 
 fn mapping(resource: &str, object: Value) -> Value {
     match with(resource, &mapped(), object) {
-        Prepared::Object(object) => object,
+        Prepared::Object { object, .. } => object,
         Prepared::Skip(why) => panic!("skipped: {why}"),
     }
 }
@@ -657,9 +658,9 @@ proptest! {
                 metadata.insert("name".into(), "n".into());
             }
         }
-        if let Ok(Prepared::Object(once)) = prepare(resource, "n", object.to_string().as_bytes(), &mapped()) {
+        if let Ok(Prepared::Object { object: once, .. }) = prepare(resource, "n", object.to_string().as_bytes(), &mapped()) {
             let twice = prepare(resource, once["metadata"]["name"].as_str().unwrap(), once.to_string().as_bytes(), &mapped()).unwrap();
-            prop_assert_eq!(&twice, &Prepared::Object(once.clone()));
+            prop_assert_eq!(&twice, &Prepared::Object { object: once.clone(), status: None });
             prop_assert_eq!(difference(&once, &once), None);
         }
     }
