@@ -1,12 +1,13 @@
 //! The Kubernetes API server: requests with retries, and what errors mean.
 //!
-//! [`discover`] finds the resource types, [`list`] streams their objects, [`apply`] writes them, [`exec`] runs commands in
-//! pods. Requests are raw: bodies are passed on, not decoded, unless somebody needs what is in them.
+//! [`discover`] finds the resource types, [`list`] streams their objects, [`apply`] writes them at the [`pace`] that the
+//! server likes, [`exec`] runs commands in pods. Requests are raw: bodies are passed on, not decoded, unless somebody needs what is in them.
 
 pub mod apply;
 pub mod discover;
 pub mod exec;
 pub mod list;
+pub mod pace;
 
 use crate::log::Log;
 use bytes::Bytes;
@@ -100,6 +101,11 @@ impl ClusterError {
         self.code() == Some(409)
     }
 
+    /// A webhook that has effects of its own cannot be asked by a dry run.
+    pub fn is_dry_run_unsupported(&self) -> bool {
+        matches!(self, ClusterError::Status { code: 400, message, .. } if message.contains("does not support dry run"))
+    }
+
     /// The object exists already.
     pub fn is_already_exists(&self) -> bool {
         matches!(self, ClusterError::Status { code: 409, reason, .. } if reason == "AlreadyExists")
@@ -108,6 +114,17 @@ impl ClusterError {
     /// The object's namespace is being deleted.
     pub fn is_namespace_terminating(&self) -> bool {
         matches!(self, ClusterError::Status { code: 403, message, .. } if message.contains("because it is being terminated"))
+    }
+
+    /// Too many requests: the server has done nothing, and wants to be left alone for a while.
+    pub fn is_throttling(&self) -> bool {
+        self.code() == Some(429)
+    }
+
+    /// A webhook's server does not answer.
+    pub fn is_of_webhook(&self) -> bool {
+        matches!(self, ClusterError::Status { code: 500, message, .. }
+            if message.contains("failed calling webhook") || message.contains("failed to call webhook"))
     }
 
     /// The same request may succeed later.
@@ -156,7 +173,8 @@ impl Default for Backoff {
 impl Backoff {
     /// Waits before another attempt after `error`, or returns it when it is final or the budget is spent.
     ///
-    /// The first failure is logged, not each: several requests are under way when an API server is gone.
+    /// The first failure is logged, not each: several requests are under way when an API server is gone. Throttling
+    /// never spends the budget: a server that has too much to do is waited for, however long.
     ///
     /// # Errors
     /// `error` itself.
@@ -165,7 +183,9 @@ impl Backoff {
             return Err(error);
         }
         let now = Instant::now();
+        let throttling = error.is_throttling();
         if self.until.is_none()
+            && !throttling
             && let Some(log) = &self.log
         {
             let seconds = RETRY_FOR.as_secs();
@@ -174,7 +194,12 @@ impl Backoff {
                 error.full_text()
             ));
         }
-        let left = *self.until.get_or_insert(now + RETRY_FOR) - now;
+        let left = if throttling {
+            self.until = None;
+            Duration::MAX
+        } else {
+            *self.until.get_or_insert(now + RETRY_FOR) - now
+        };
         if left.is_zero() {
             return Err(error);
         }

@@ -1,24 +1,34 @@
 //! Restore: the objects of a backup come back, in order, and what exists is left alone.
 
 pub mod compare;
+mod decide;
+mod join;
+mod live;
 mod options;
 pub mod order;
 mod perform;
 pub mod plan;
 pub mod prepare;
+mod preview;
 mod results;
 mod rights;
 pub mod selection;
+mod target;
 
 pub use self::options::Options;
 
-use self::perform::{Performer, Progress, Tally};
+use self::decide::{Policy, SYSTEM};
+use self::perform::{Paper, Performer, Progress, Tally};
 use self::plan::{Plan, Survey};
+use self::preview::Preview;
 use self::results::ResourceList;
 use self::selection::Selection;
+use self::target::Mode;
 use crate::api::{Restore, RestorePhase, RestoreProgress, RestoreStatus};
+use crate::args::PlanFormat;
 use crate::cluster::Cluster;
 use crate::cluster::discover::discover;
+use crate::cluster::pace::Pace;
 use crate::context::{Context, Outcome};
 use crate::error::{Failure, chain};
 use crate::exit::Exit;
@@ -55,7 +65,10 @@ pub async fn wait_for_rights(cluster: &Cluster, options: &Options) -> Result<(),
 /// # Errors
 /// [`Failure`] when it could not begin or had to stop; objects that could not be restored are an [`Outcome`].
 pub async fn restore(context: &Context, options: &Options) -> Result<Outcome, Failure> {
-    let result = restore_and_record(context, options).await;
+    let result = match options.preview {
+        Some(format) => preview(context, options, format).await,
+        None => restore_and_record(context, options).await,
+    };
     let ended = match &result {
         Ok(_) => true,
         // Another attempt follows, and needs the rights.
@@ -190,6 +203,62 @@ async fn restore_objects(
     options: &Options,
     progress: &Progress,
 ) -> Result<(Tally, Option<String>), Failure> {
+    let list = ResourceList::new(&context.temporary).map_err(|error| {
+        let directory = context.temporary.display();
+        Failure::new(
+            Exit::Failed,
+            format!("creating a temporary file in {directory}: {error}"),
+        )
+    })?;
+    let (tally, paper) = perform(context, options, progress, Paper::Record(list)).await?;
+    let Paper::Record(list) = paper else {
+        return Ok((tally, None));
+    };
+    let stored = results::store(context, &options.name, &tally.report.results, list).await;
+    let place = match stored {
+        Ok(place) => Some(place),
+        Err(error) => {
+            context.log.warn(&format!(
+                "the restore is done, but its results are not in storage: {}",
+                chain(&error)
+            ));
+            None
+        }
+    };
+    Ok((tally, place))
+}
+
+/// Prints what a restore would do: the same plan, carried out by dry runs.
+async fn preview(
+    context: &Context,
+    options: &Options,
+    format: PlanFormat,
+) -> Result<Outcome, Failure> {
+    let paper = Paper::Plan(Preview::new(format));
+    let (tally, paper) = perform(context, options, &Progress::default(), paper).await?;
+    let backup = &options.spec.backup_name;
+    let summary = match paper {
+        Paper::Plan(preview) => preview.finish().await?,
+        Paper::Record(_) => String::new(),
+    };
+    Ok(Outcome {
+        exit: if tally.failed == 0 {
+            Exit::Done
+        } else {
+            Exit::PartiallyFailed
+        },
+        message: format!("a restore of backup {backup} would come to this: {summary}"),
+        hint: None,
+    })
+}
+
+/// Decides what comes back, and does it, on paper or in the cluster.
+async fn perform(
+    context: &Context,
+    options: &Options,
+    progress: &Progress,
+    paper: Paper,
+) -> Result<(Tally, Paper), Failure> {
     let backup = Arc::new(open_backup(&context.store, &options.spec.backup_name).await?);
     let discovery = discover(&context.cluster)
         .await
@@ -206,41 +275,34 @@ async fn restore_objects(
         plan.steps.len(),
         options.spec.backup_name
     ));
-    let list = ResourceList::new(&context.temporary).map_err(|error| {
-        let directory = context.temporary.display();
-        Failure::new(
-            Exit::Failed,
-            format!("creating a temporary file in {directory}: {error}"),
-        )
-    })?;
+    let pace = Pace::new(options.max_in_flight, options.max_writes_per_second);
     let mut performer = Performer {
         cluster: &context.cluster,
+        pace: &pace,
         log: &context.log,
         backup,
         plan: Arc::new(plan),
         discovery,
         label: options.label.as_str().into(),
+        policy: Policy {
+            existing: options.existing,
+            system_named: options.asked.namespaces.named().any(|name| name == SYSTEM),
+        },
+        mode: match paper {
+            Paper::Record(_) => Mode::Write,
+            Paper::Plan(_) => Mode::DryRun,
+        },
         max_in_flight: options.max_in_flight,
         progress,
-        list,
+        paper,
         tally: Tally::default(),
         provided: BTreeSet::new(),
+        made: BTreeSet::new(),
     };
     performer.warn_if_nothing(options);
     performer.perform().await?;
-    let Performer { tally, list, .. } = performer;
-    let stored = results::store(context, &options.name, &tally.report.results, list).await;
-    let place = match stored {
-        Ok(place) => Some(place),
-        Err(error) => {
-            context.log.warn(&format!(
-                "the restore is done, but its results are not in storage: {}",
-                chain(&error)
-            ));
-            None
-        }
-    };
-    Ok((tally, place))
+    let Performer { tally, paper, .. } = performer;
+    Ok((tally, paper))
 }
 
 /// Looks at every object that may be wanted, and checks every byte of it, before anything is written.
@@ -280,13 +342,14 @@ async fn report(
 ) -> Outcome {
     let Tally {
         created,
+        updated,
         unchanged,
         skipped,
         failed,
         report,
     } = tally;
     let complete = report.errors == 0;
-    let objects = created + unchanged + skipped + failed;
+    let objects = created + updated + unchanged + skipped + failed;
     let status = RestoreStatus {
         phase: Some(if complete {
             RestorePhase::Completed
@@ -300,6 +363,7 @@ async fn report(
             items_restored: objects,
         }),
         created,
+        updated,
         unchanged,
         skipped,
         failed,
@@ -317,7 +381,7 @@ async fn report(
         ));
     }
     let counts = format!(
-        "{created} created, {unchanged} unchanged, {skipped} left out or left as they are, {failed} failed"
+        "{created} created, {updated} updated, {unchanged} unchanged, {skipped} left out or left as they are, {failed} failed"
     );
     let backup = &options.spec.backup_name;
     if complete {

@@ -331,7 +331,7 @@ async fn left_alone() -> Result<()> {
     ensure!(
         restored
             .stderr
-            .contains("ConfigMap settings exists and is different (at .data)"),
+            .contains("ConfigMap settings exists and is different (at .data.colour)"),
         "{restored:?}"
     );
     let config_map = get(cluster, &["configmap", "settings", "-n", &namespace])?;
@@ -351,7 +351,7 @@ async fn left_alone() -> Result<()> {
     ensure!(
         results["warnings"]["namespaces"][&namespace]
             == json!([
-                "ConfigMap settings exists and is different (at .data); it is left as it is"
+                "ConfigMap settings exists and is different (at .data.colour); it is left as it is"
             ]),
         "{results:#}"
     );

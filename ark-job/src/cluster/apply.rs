@@ -1,9 +1,10 @@
 //! Writing objects: create first, ask only when the answer is no.
 //!
 //! An object that is not there costs one request. Everything a busy, restarting or throttling API server answers is
-//! retried; what is left are answers about the object itself.
+//! retried, each attempt at the [`pace`](super::pace); what is left are answers about the object itself.
 
 use super::discover::{Discovery, ResourceType, discover};
+use super::pace::{Outcome, Pace};
 use super::{Backoff, Cluster, ClusterError, collect, get, status_error};
 use crate::cluster::ANSWER_WITHIN;
 use bytes::Bytes;
@@ -27,6 +28,8 @@ const SERVED_WITHIN: Duration = Duration::from_secs(60);
 /// A namespace's default service account and quota appear shortly after the namespace, and pods need them.
 const SETTLED_WITHIN: Duration = Duration::from_secs(15);
 
+const JSON: &str = "application/json";
+const MERGE_PATCH: &str = "application/merge-patch+json";
 /// Only metadata comes back: nobody reads the rest, and the API server need not encode it.
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
@@ -45,59 +48,157 @@ pub enum Created {
     },
 }
 
-/// Creates an object from its JSON.
+/// Creates an object from its JSON; with `dry_run` only asks whether it could be.
 ///
 /// # Errors
 /// What the API server has against it. Some answers (of webhooks, quotas, or about a port) come before it looks
 /// whether the object exists: callers look.
 pub async fn create(
     cluster: &Cluster,
+    pace: &Pace,
     resource_type: &ResourceType,
     namespace: Option<&str>,
     name: &str,
     body: Bytes,
+    dry_run: bool,
 ) -> Result<Created, ClusterError> {
-    let doing = doing("creating", resource_type, namespace, name);
-    let path = format!("{}?fieldManager=ark", resource_type.path(namespace));
-    let mut backoff = Backoff::default();
-    let mut maybe_ours = false;
-    let give_up = Instant::now() + SETTLED_WITHIN;
-    loop {
-        let error = match post(cluster, &path, body.clone(), &doing).await {
-            Ok(warnings) => return Ok(Created::New { warnings }),
-            Err(error) if error.is_already_exists() => {
-                return Ok(Created::Exists { maybe_ours });
-            }
-            Err(error) => error,
-        };
-        // A refusal has done nothing; no answer, or a broken one, may have.
-        maybe_ours |= !is_throttling(&error);
-        if is_settling(&error) {
-            if Instant::now() >= give_up {
-                return Err(error);
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        } else {
-            if is_throttling(&error) {
-                // An API server that has too much to do is waited for, however long.
-                backoff = Backoff::default();
-            }
-            backoff.after(error).await?;
-        }
+    let write = Write {
+        method: Method::POST,
+        path: format!("{}{}", resource_type.path(namespace), options(dry_run)),
+        accept: METADATA_ONLY,
+        content_type: JSON,
+        body,
+        doing: doing("creating", resource_type, namespace, name),
+    };
+    let (answer, maybe_done) = write.send(cluster, pace, is_settling).await;
+    match answer {
+        Ok(answer) => Ok(Created::New {
+            warnings: answer.warnings,
+        }),
+        Err(error) if error.is_already_exists() => Ok(Created::Exists {
+            maybe_ours: maybe_done,
+        }),
+        Err(error) => Err(error),
     }
 }
 
-fn is_throttling(error: &ClusterError) -> bool {
-    error.code() == Some(429)
+/// Changes an object by a JSON merge patch (RFC 7386) and returns it as it is then; with `dry_run` as it would be.
+///
+/// A patch that names `metadata.resourceVersion` is carried out on that version only: [`ClusterError::is_conflict`] when
+/// the object has changed since, also when it was changed by an earlier attempt whose answer was lost. Callers look.
+///
+/// # Errors
+/// What the API server has against it; [`ClusterError::is_not_found`] when there is no such object.
+pub async fn merge_patch(
+    cluster: &Cluster,
+    pace: &Pace,
+    resource_type: &ResourceType,
+    namespace: Option<&str>,
+    name: &str,
+    patch: Bytes,
+    dry_run: bool,
+) -> Result<Value, ClusterError> {
+    let write = Write {
+        method: Method::PATCH,
+        path: object_path(resource_type, namespace, name) + options(dry_run),
+        accept: JSON,
+        content_type: MERGE_PATCH,
+        body: patch,
+        doing: doing("changing", resource_type, namespace, name),
+    };
+    let (answer, _) = write.send(cluster, pace, is_settling_change).await;
+    write.object(answer?)
+}
+
+/// Sets the status of an object by a JSON merge patch of its status subresource, and returns the object.
+///
+/// With `resource_version` only if the object is at that version.
+///
+/// # Errors
+/// As [`merge_patch`]; [`ClusterError::is_not_found`] also when the type has no status subresource.
+pub async fn patch_status(
+    cluster: &Cluster,
+    pace: &Pace,
+    resource_type: &ResourceType,
+    namespace: Option<&str>,
+    name: &str,
+    status: &Value,
+    resource_version: Option<&str>,
+) -> Result<Value, ClusterError> {
+    let mut patch = json!({"status": status});
+    if let Some(version) = resource_version {
+        patch["metadata"] = json!({"resourceVersion": version});
+    }
+    let path = object_path(resource_type, namespace, name);
+    let write = Write {
+        method: Method::PATCH,
+        path: format!("{path}/status{}", options(false)),
+        accept: JSON,
+        content_type: MERGE_PATCH,
+        body: patch.to_string().into(),
+        doing: doing("setting the status of", resource_type, namespace, name),
+    };
+    let (answer, _) = write.send(cluster, pace, is_settling_change).await;
+    write.object(answer?)
+}
+
+/// Deletes an object to make room for another of its name, if it is still the one with this UID; false when there was
+/// none any more. It may take a while to go: see [`wait_until_gone`].
+///
+/// What it owns is orphaned, not deleted with it: a Deployment that is replaced must not take its replica sets and their
+/// pods along, nor a custom resource the claim with the data. Controllers adopt again what their selectors match. The
+/// price is that the object goes when the garbage collector has let go of what it owned, not at once.
+///
+/// # Errors
+/// What the API server has against it; [`ClusterError::is_conflict`] when another object has the name now.
+pub async fn delete_with_uid(
+    cluster: &Cluster,
+    pace: &Pace,
+    resource_type: &ResourceType,
+    namespace: Option<&str>,
+    name: &str,
+    uid: &str,
+) -> Result<bool, ClusterError> {
+    let options = json!({
+        "apiVersion": "v1",
+        "kind": "DeleteOptions",
+        "preconditions": {"uid": uid},
+        "propagationPolicy": "Orphan",
+    });
+    let write = Write {
+        method: Method::DELETE,
+        path: object_path(resource_type, namespace, name),
+        accept: METADATA_ONLY,
+        content_type: JSON,
+        body: options.to_string().into(),
+        doing: doing("deleting", resource_type, namespace, name),
+    };
+    match write.send(cluster, pace, is_settling_change).await.0 {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// What follows the path of a write.
+fn options(dry_run: bool) -> &'static str {
+    if dry_run {
+        "?fieldManager=ark&dryRun=All"
+    } else {
+        "?fieldManager=ark"
+    }
 }
 
 /// What passes by itself: a quota that several requests update at once, a service account or a webhook's server that is
 /// just coming.
 fn is_settling(error: &ClusterError) -> bool {
+    matches!(error, ClusterError::Status { code: 409, reason, .. } if reason == "Conflict")
+        || is_settling_change(error)
+}
+
+/// As [`is_settling`], for what is there already: a conflict is one with somebody else's change.
+fn is_settling_change(error: &ClusterError) -> bool {
     match error {
-        ClusterError::Status {
-            code: 409, reason, ..
-        } => reason == "Conflict",
         ClusterError::Status {
             code: 403, message, ..
         } => {
@@ -105,55 +206,109 @@ fn is_settling(error: &ClusterError) -> bool {
                 || message.contains("status unknown for quota")
         }
         // Retried like the rest, a webhook whose server is down would hold up every object for minutes.
-        ClusterError::Status {
-            code: 500, message, ..
-        } => is_webhook(message),
-        _ => false,
+        error => error.is_of_webhook(),
     }
 }
 
-fn is_webhook(message: &str) -> bool {
-    message.contains("failed calling webhook") || message.contains("failed to call webhook")
-}
-
-/// POSTs once; returns what the API server remarked about fields that it dropped.
-async fn post(
-    cluster: &Cluster,
-    path: &str,
+/// A request that changes something.
+struct Write {
+    method: Method,
+    path: String,
+    accept: &'static str,
+    content_type: &'static str,
     body: Bytes,
-    doing: &str,
-) -> Result<Vec<String>, ClusterError> {
-    let unreachable =
-        |source: Box<dyn std::error::Error + Send + Sync>| ClusterError::Unreachable {
-            doing: doing.to_owned(),
-            source,
-        };
-    let mut request = Request::new(Body::from(body));
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = path.parse().unwrap_or_default();
-    let headers = request.headers_mut();
-    headers.insert(header::ACCEPT, HeaderValue::from_static(METADATA_ONLY));
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
-    let answer = tokio::time::timeout(ANSWER_WITHIN, cluster.client.send(request))
-        .await
-        .map_err(|elapsed| unreachable(elapsed.into()))?
-        .map_err(|error| unreachable(error.into()))?;
-    if !answer.status().is_success() {
-        return Err(status_error(answer, doing).await);
+    /// For errors.
+    doing: String,
+}
+
+/// A good answer to a [`Write`].
+struct Answer {
+    /// What the API server remarked about fields that it dropped.
+    warnings: Vec<String>,
+    body: Bytes,
+}
+
+impl Write {
+    /// Sends it until the answer is about the object itself; and whether an earlier attempt may have been carried out.
+    async fn send(
+        &self,
+        cluster: &Cluster,
+        pace: &Pace,
+        is_settling: fn(&ClusterError) -> bool,
+    ) -> (Result<Answer, ClusterError>, bool) {
+        // Silent: the requests of all objects under way fail together.
+        let mut backoff = Backoff::default();
+        let mut maybe_done = false;
+        let give_up = Instant::now() + SETTLED_WITHIN;
+        loop {
+            let permit = pace.permit().await;
+            let answer = self.send_once(cluster).await;
+            permit.done(Outcome::of(&answer));
+            let error = match answer {
+                Ok(answer) => return (Ok(answer), maybe_done),
+                Err(error) => error,
+            };
+            // A refusal has done nothing; no answer, or a broken one, may have.
+            let settling = is_settling(&error);
+            maybe_done |= !settling && !error.is_throttling() && error.is_transient();
+            if settling {
+                if Instant::now() >= give_up {
+                    return (Err(error), maybe_done);
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+                continue;
+            }
+            if error.is_throttling() {
+                // The pace keeps all away for as long as the server says; nothing adds up here.
+                backoff = Backoff::default();
+            }
+            if let Err(error) = backoff.after(error).await {
+                return (Err(error), maybe_done);
+            }
+        }
     }
-    let warnings = answer
-        .headers()
-        .get_all(header::WARNING)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .filter_map(remark)
-        .collect();
-    // The connection is used again only when the body has been read.
-    collect(answer.into_body()).await.map_err(unreachable)?;
-    Ok(warnings)
+
+    async fn send_once(&self, cluster: &Cluster) -> Result<Answer, ClusterError> {
+        let unreachable =
+            |source: Box<dyn std::error::Error + Send + Sync>| ClusterError::Unreachable {
+                doing: self.doing.clone(),
+                source,
+            };
+        let mut request = Request::new(Body::from(self.body.clone()));
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.path.parse().unwrap_or_default();
+        let headers = request.headers_mut();
+        headers.insert(header::ACCEPT, HeaderValue::from_static(self.accept));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static(self.content_type),
+        );
+        let answer = tokio::time::timeout(ANSWER_WITHIN, cluster.client.send(request))
+            .await
+            .map_err(|elapsed| unreachable(elapsed.into()))?
+            .map_err(|error| unreachable(error.into()))?;
+        if !answer.status().is_success() {
+            return Err(status_error(answer, &self.doing).await);
+        }
+        let warnings = answer
+            .headers()
+            .get_all(header::WARNING)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .filter_map(remark)
+            .collect();
+        // The connection is used again only when the body has been read.
+        let body = collect(answer.into_body()).await.map_err(unreachable)?;
+        Ok(Answer { warnings, body })
+    }
+
+    /// The object that the answer holds.
+    fn object(&self, answer: Answer) -> Result<Value, ClusterError> {
+        serde_json::from_slice(&answer.body).map_err(|source| ClusterError::Malformed {
+            doing: self.doing.clone(),
+            source: source.into(),
+        })
+    }
 }
 
 /// The text of a warning header (`299 - "text"`), if it says that something of the object was dropped.

@@ -44,6 +44,8 @@ pub struct List<'a> {
     body: Option<Body>,
     early: Option<Early>,
     first_limit: u64,
+    most: u64,
+    may_look_ahead: bool,
     backoff: Backoff,
     spans: Vec<Span>,
     /// Items of this page handed out, and still to skip after it was asked for again.
@@ -71,6 +73,16 @@ enum Page {
     First(At),
     Next { token: String, limit: u64 },
     None,
+}
+
+/// How far a step through the list went.
+enum Advance {
+    /// To the items in `spans`.
+    Items,
+    /// To the end of a page.
+    PageEnd,
+    /// To the end of the list.
+    End,
 }
 
 /// The next page, asked for before this one has been read.
@@ -118,6 +130,8 @@ impl<'a> List<'a> {
             body: None,
             early: None,
             first_limit: FIRST_LIMIT,
+            most: *LIMITS.end(),
+            may_look_ahead: true,
             backoff: cluster.backoff(),
             spans: Vec::new(),
             handed_out: 0,
@@ -138,22 +152,73 @@ impl<'a> List<'a> {
         &self.summary
     }
 
+    /// With no page of more objects than that.
+    #[must_use]
+    pub fn at_most(mut self, objects: u64) -> List<'a> {
+        self.most = objects;
+        self.first_limit = self.first_limit.min(objects);
+        self
+    }
+
+    /// Whether the next page may be asked for before this one has been read, as it is unless said otherwise. Its body
+    /// then has to be read soon: API servers end an answer that takes a minute.
+    pub fn look_ahead(&mut self, may: bool) {
+        self.may_look_ahead = may;
+    }
+
     /// The next items, or `None` at the end of the list.
     ///
     /// # Errors
     /// When retries did not help: what has been handed out stays valid, the list is incomplete.
     pub async fn next(&mut self) -> Result<Option<Batch<'_>>, ClusterError> {
         loop {
+            match self.advance().await? {
+                Advance::Items => break,
+                Advance::PageEnd => {}
+                Advance::End => return Ok(None),
+            }
+        }
+        Ok(Some(self.batch()))
+    }
+
+    /// The next items of this page, or `None` at its end: [`List::is_at_end`] says whether another follows.
+    ///
+    /// # Errors
+    /// As [`List::next`].
+    pub async fn next_of_page(&mut self) -> Result<Option<Batch<'_>>, ClusterError> {
+        match self.advance().await? {
+            Advance::Items => Ok(Some(self.batch())),
+            Advance::PageEnd | Advance::End => Ok(None),
+        }
+    }
+
+    /// Whether everything has been read.
+    pub fn is_at_end(&self) -> bool {
+        self.body.is_none() && self.page == Page::None
+    }
+
+    fn batch(&self) -> Batch<'_> {
+        Batch {
+            scanner: &self.scanner,
+            spans: &self.spans,
+        }
+    }
+
+    async fn advance(&mut self) -> Result<Advance, ClusterError> {
+        loop {
             if self.body.is_none() {
                 if self.page == Page::None {
-                    return Ok(None);
+                    return Ok(Advance::End);
                 }
                 self.open().await?;
             }
             match self.read().await {
                 Ok(true) if self.spans.is_empty() => {}
-                Ok(true) => break,
-                Ok(false) => self.turn()?,
+                Ok(true) => return Ok(Advance::Items),
+                Ok(false) => {
+                    self.turn()?;
+                    return Ok(Advance::PageEnd);
+                }
                 Err(error) => {
                     let error = self.pin(error)?;
                     self.backoff.after(error).await?;
@@ -163,10 +228,6 @@ impl<'a> List<'a> {
                 }
             }
         }
-        Ok(Some(Batch {
-            scanner: &self.scanner,
-            spans: &self.spans,
-        }))
     }
 
     /// Before a page that broke off is asked for again: its revision must be fixed, or skipping what has been handed
@@ -286,7 +347,7 @@ impl<'a> List<'a> {
         let Some(token) = &self.scanner.head().next else {
             return;
         };
-        if self.early.is_some() || self.summary.items < SAMPLE {
+        if !self.may_look_ahead || self.early.is_some() || self.summary.items < SAMPLE {
             return;
         }
         let page = Page::Next {
@@ -303,7 +364,7 @@ impl<'a> List<'a> {
     }
 
     fn next_limit(&self) -> u64 {
-        limit(self.summary.bytes / self.summary.items.max(1))
+        limit(self.summary.bytes / self.summary.items.max(1)).min(self.most)
     }
 
     /// The page has been read to its end: makes the next one due.

@@ -1,17 +1,24 @@
 //! Carrying a plan out: type by type, several objects of a type at once, one request an object when all is well.
+//!
+//! A preview is carried out by the same code, with dry runs for writes and paper for a record.
 
-use super::compare::difference;
+use super::compare::{comparable, digest};
+use super::decide::Policy;
+use super::join::{Content, Join, Lookup, Object, Ready};
+use super::live::Hint;
 use super::order::{DEFINITIONS, NAMESPACES};
 use super::plan::{Plan, Step};
-use super::prepare::{Prepared, Rules, Skip, label, normalise, prepare};
+use super::prepare::{Prepared, Rules, label, prepare};
+use super::preview::Preview;
 use super::results::ResourceList;
 use super::selection::Choice;
-use crate::api::RESTORE_LABEL;
+use super::target::{Done, Fate, Mode, Target};
 use crate::archive::footer::TypeEntry;
 use crate::archive::key;
 use crate::archive::read::OpenMember;
-use crate::cluster::apply::{self, Created};
+use crate::cluster::apply;
 use crate::cluster::discover::{Discovery, ResourceType};
+use crate::cluster::pace::Pace;
 use crate::cluster::{Cluster, ClusterError};
 use crate::error::{Failure, chain};
 use crate::exit::Exit;
@@ -19,9 +26,9 @@ use crate::log::Log;
 use crate::report::{About, Report};
 use crate::repository::OpenBackup;
 use bytes::Bytes;
-use futures::stream::{FuturesUnordered, StreamExt};
-use serde_json::{Value, json};
-use std::collections::{BTreeSet, VecDeque};
+use futures::stream::{FuturesUnordered, StreamExt, try_unfold};
+use serde_json::json;
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,13 +36,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// JSON of objects on their way to the API server, at most (one object always may be): keeps memory bounded when
 /// objects are large.
 const BYTES_IN_FLIGHT: usize = 6 << 20;
-/// When no more objects than this wait to be sent, the next member is fetched: its latency is hidden, and no more than
-/// one member waits.
-const LOW_WATER: usize = 256;
 /// Members being fetched and prepared at once: the API server is the limit, and each is memory.
 const MEMBERS_AHEAD: usize = 1;
-/// An object that vanishes while it is looked at is created again this often.
-const ATTEMPTS: u32 = 3;
 
 /// How far a restore is; read by whoever shows progress.
 #[derive(Debug, Default)]
@@ -51,6 +53,8 @@ pub struct Progress {
 pub struct Tally {
     /// Objects created.
     pub created: u64,
+    /// Existing objects changed or created again.
+    pub updated: u64,
     /// Existing objects that were as in the backup.
     pub unchanged: u64,
     /// Objects left out, or left as they are.
@@ -61,10 +65,20 @@ pub struct Tally {
     pub report: Report,
 }
 
+/// Where what becomes of each object is written.
+pub enum Paper {
+    /// What was done, to be stored.
+    Record(ResourceList),
+    /// What would be done, to be read.
+    Plan(Preview),
+}
+
 /// What a plan is carried out with.
 pub struct Performer<'a> {
     /// The target.
     pub cluster: &'a Cluster,
+    /// How fast it may be written to.
+    pub pace: &'a Pace,
     /// The log.
     pub log: &'a Log,
     /// Where the objects are.
@@ -75,50 +89,22 @@ pub struct Performer<'a> {
     pub discovery: Discovery,
     /// The value of the label on what is created.
     pub label: Arc<str>,
-    /// Requests under way at once.
+    /// What is done with what exists and is different.
+    pub policy: Policy,
+    /// Whether writes are dry runs.
+    pub mode: Mode,
+    /// Objects dealt with at once.
     pub max_in_flight: usize,
     /// For whoever shows it.
     pub progress: &'a Progress,
     /// What was done with each object.
-    pub list: ResourceList,
+    pub paper: Paper,
     /// What it has come to.
     pub tally: Tally,
     /// Target namespaces that are there.
     pub provided: BTreeSet<String>,
-}
-
-/// An object of the backup, ready to be sent.
-#[derive(Debug)]
-struct Ready {
-    choice: Choice,
-    /// The target namespace.
-    namespace: Option<String>,
-    /// The name in the target.
-    name: String,
-    content: Content,
-}
-
-#[derive(Debug)]
-enum Content {
-    Json(Bytes),
-    Skip(Skip),
-    Damaged(String),
-}
-
-/// What became of an object.
-#[derive(Debug, PartialEq)]
-enum Fate {
-    Created {
-        warnings: Vec<String>,
-    },
-    /// A namespace that was only needed, and is there.
-    Provided,
-    Unchanged,
-    Different {
-        at: String,
-    },
-    Skipped(Skip),
-    Failed(String),
+    /// Of these, the ones that this restore has made, or would.
+    pub made: BTreeSet<String>,
 }
 
 /// Why a restore stopped on the way.
@@ -139,7 +125,7 @@ impl From<Lost> for Failure {
     }
 }
 
-impl Performer<'_> {
+impl<'p> Performer<'p> {
     /// Carries the plan out.
     ///
     /// # Errors
@@ -175,8 +161,8 @@ impl Performer<'_> {
                     .is_some()
             })
         };
-        let expected = self.tally.created > 0 && !serves_all(&self.discovery);
-        if expected {
+        let expected = self.tally.created + self.tally.updated > 0 && !serves_all(&self.discovery);
+        if expected && self.mode == Mode::Write {
             self.discovery = apply::discover_until(self.cluster, serves_all)
                 .await
                 .map_err(Lost::from)?;
@@ -192,73 +178,134 @@ impl Performer<'_> {
             .find(&entry.resource, &entry.api_version)
             .cloned()
         else {
-            self.not_served(step);
-            return Ok(());
+            return self.not_served(step).await;
         };
-        self.list
-            .begin(&entry.api_version, &entry.kind)
-            .map_err(Lost::from)?;
+        if let Paper::Record(list) = &mut self.paper {
+            list.begin(&entry.api_version, &entry.kind)
+                .map_err(Lost::from)?;
+        }
+        let of_live = self.plan.rules.of_live();
         let label = Arc::clone(&self.label);
-        let (plan, work_entry, work_label) = (
+        let target = Target {
+            cluster: self.cluster,
+            pace: self.pace,
+            resource_type: &resource_type,
+            resource: &entry.resource,
+            of_live: &of_live,
+            label: &label,
+            policy: self.policy,
+            mode: self.mode,
+        };
+        let made = self.made.clone();
+        let join = self.join(step, &resource_type, &of_live, &made);
+        let objects = try_unfold(join, |mut join| async move {
+            let next = join.next().await?;
+            Ok::<_, Failure>(next.map(|next| (next, join)))
+        });
+        let mut objects = std::pin::pin!(objects);
+        let mut flying = FuturesUnordered::new();
+        let (mut in_flight, mut read_all) = (0, false);
+        loop {
+            let room = flying.len() < self.max_in_flight
+                && (in_flight < BYTES_IN_FLIGHT || flying.is_empty());
+            tokio::select! {
+                Some(done) = flying.next(), if !flying.is_empty() => {
+                    let done: Done = done;
+                    in_flight -= done.size;
+                    self.note(entry, done).await?;
+                }
+                next = objects.next(), if room && !read_all => match next {
+                    Some(next) => {
+                        let (object, hint) = next?;
+                        if let Some(done) = self.settled(entry, &object, hint) {
+                            self.note(entry, done).await?;
+                        } else if entry.resource != NAMESPACES || self.provided.insert(object.name.clone()) {
+                            in_flight += object.content.size();
+                            flying.push(target.restore(object, hint));
+                        } else {
+                            // Another namespace has been mapped to the same one.
+                            self.progress.done.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                    None => read_all = true,
+                },
+                else => return Ok(()),
+            }
+        }
+    }
+
+    /// What needs no request.
+    fn settled(&self, entry: &TypeEntry, object: &Ready, hint: Hint) -> Option<Done> {
+        let namespace = object.namespace.as_deref();
+        let fate = match (&object.content, hint) {
+            (Content::Object(content), Hint::Present { digest }) if digest == content.digest => {
+                // A namespace is taken down as provided first.
+                (entry.resource != NAMESPACES).then_some(Fate::Unchanged)
+            }
+            (Content::Object(_), _) if self.mode == Mode::DryRun => namespace
+                .filter(|namespace| self.made.contains(*namespace))
+                .map(|namespace| {
+                    Fate::NotCheckable(format!("namespace {namespace} is not there yet"))
+                }),
+            _ => None,
+        };
+        Some(Done {
+            namespace: object.namespace.clone(),
+            name: object.name.clone(),
+            size: 0,
+            fate: Ok(fate?),
+        })
+    }
+
+    /// The objects of a step as they are prepared, each with what the cluster has.
+    fn join<'j>(
+        &self,
+        step: &'j Step,
+        resource_type: &'j ResourceType,
+        of_live: &Rules,
+        made: &'j BTreeSet<String>,
+    ) -> Join<'j>
+    where
+        'p: 'j,
+    {
+        let entry = &step.entry;
+        let (plan, of_type, label) = (
             Arc::clone(&self.plan),
             entry.clone(),
             Arc::clone(&self.label),
         );
-        let members =
-            self.backup
-                .read_members(step.members.clone(), MEMBERS_AHEAD, move |_, opened| {
-                    ready(&plan, &work_entry, &opened, &work_label)
-                });
-        let mut members = std::pin::pin!(members);
-        let rules = self.plan.rules.of_live();
-        let target = Target {
-            cluster: self.cluster,
-            resource_type: &resource_type,
-            rules: &rules,
-            label: &label,
+        let work = move |_: &_, opened: OpenMember| ready(&plan, &of_type, &opened, &label);
+        let members = self
+            .backup
+            .read_members(step.members.clone(), MEMBERS_AHEAD, work)
+            .boxed();
+        let lookup = if entry.unsorted {
+            Lookup::Never
+        } else if step.by_namespace {
+            Lookup::ByNamespace
+        } else {
+            Lookup::Everywhere
         };
-        let (mut queue, mut flying) = (VecDeque::<Ready>::new(), FuturesUnordered::new());
-        let (mut in_flight, mut read_all) = (0, false);
-        loop {
-            while let Some(next) = queue.front() {
-                let room = flying.len() < self.max_in_flight
-                    && in_flight + next.content.size() <= BYTES_IN_FLIGHT;
-                if !room && !flying.is_empty() {
-                    break;
-                }
-                let Some(next) = queue.pop_front() else { break };
-                if entry.resource == NAMESPACES && !self.provided.insert(next.name.clone()) {
-                    // Another namespace has been mapped to the same one.
-                    self.progress.done.fetch_add(1, Ordering::Relaxed);
-                    continue;
-                }
-                in_flight += next.content.size();
-                flying.push(target.restore(next));
-            }
-            if flying.is_empty() && read_all {
-                break;
-            }
-            tokio::select! {
-                Some(done) = flying.next(), if !flying.is_empty() => {
-                    in_flight -= done.size;
-                    self.note(entry, done).map_err(Failure::from)?;
-                }
-                member = members.next(), if queue.len() <= LOW_WATER && !read_all => match member {
-                    Some(objects) => queue.extend(objects?),
-                    None => read_all = true,
-                },
-            }
-        }
-        Ok(())
+        Join::new(
+            self.cluster,
+            self.log,
+            resource_type,
+            &entry.resource,
+            of_live,
+            lookup,
+            made,
+            members,
+        )
     }
 
     /// The cluster does not know the type: none of its objects come back.
-    fn not_served(&mut self, step: &Step) {
+    async fn not_served(&mut self, step: &Step) -> Result<(), Failure> {
         let TypeEntry {
             resource,
             api_version,
             ..
         } = &step.entry;
+        let coming = self.mode == Mode::DryRun && self.made.contains(resource);
         let instead = match self.discovery.preferred(resource) {
             Some(other) => format!(", only {}", other.api_version()),
             None => String::new(),
@@ -271,16 +318,23 @@ impl Performer<'_> {
         let why = missing.map_or(String::new(), |missing| {
             format!(" ({})", missing.error.full_text())
         });
-        let text = format!(
-            "{} {resource} are not restored: the cluster does not serve {api_version}{instead}{why}",
-            step.objects
-        );
-        self.log.error(&text);
-        self.tally.report.error(About::Cluster, text);
-        self.tally.failed += step.objects;
+        let why = format!("the cluster does not serve {api_version}{instead}{why}");
+        if let Paper::Plan(preview) = &mut self.paper {
+            let refused = (!coming).then_some(why.as_str());
+            preview.add_type(&step.entry, step.objects, refused).await?;
+        }
+        if coming {
+            self.tally.created += step.objects;
+        } else {
+            let text = format!("{} {resource} are not restored: {why}", step.objects);
+            self.log.error(&text);
+            self.tally.report.error(About::Cluster, text);
+            self.tally.failed += step.objects;
+        }
         self.progress
             .done
             .fetch_add(step.objects, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Makes the target namespaces that the backup has no object of, or that are called otherwise there.
@@ -288,60 +342,86 @@ impl Performer<'_> {
         let Some(namespaces) = self.discovery.find(NAMESPACES, "v1").cloned() else {
             return Ok(());
         };
-        let rules = Rules::default();
+        let of_live = Rules::default();
         let label = Arc::clone(&self.label);
         let target = Target {
             cluster: self.cluster,
+            pace: self.pace,
             resource_type: &namespaces,
-            rules: &rules,
+            resource: NAMESPACES,
+            of_live: &of_live,
             label: &label,
+            policy: self.policy,
+            mode: self.mode,
         };
-        let entry = TypeEntry {
-            resource: NAMESPACES.to_owned(),
-            api_version: "v1".to_owned(),
-            kind: "Namespace".to_owned(),
-            namespaced: false,
-            items: 0,
-            bytes: 0,
-            unsorted: false,
-            resource_version: None,
-        };
+        let entry = namespace_entry();
         for name in plan.targets() {
             if !self.provided.insert(name.clone()) {
                 continue;
             }
             let mut object =
                 json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+            let digest = digest(&comparable(NAMESPACES, object.clone()));
             super::prepare::label(&mut object, &label);
             let done = target
-                .restore(Ready {
-                    choice: Choice::Provide,
-                    namespace: None,
-                    name,
-                    content: Content::Json(object.to_string().into()),
-                })
+                .restore(
+                    Ready {
+                        choice: Choice::Provide,
+                        namespace: None,
+                        name,
+                        content: Content::Object(Object {
+                            json: object.to_string().into(),
+                            digest,
+                            status: None,
+                        }),
+                    },
+                    // They are few, and most are there.
+                    Hint::Present { digest: [0; 16] },
+                )
                 .await;
             self.progress.total.fetch_add(1, Ordering::Relaxed);
-            self.note_without_list(&entry, &done);
+            self.note_without_list(&entry, &done).await?;
             done.fate.map_err(Lost::from)?;
         }
         Ok(())
     }
 
     /// Counts and reports what became of an object.
-    fn note(&mut self, entry: &TypeEntry, done: Done) -> Result<(), Lost> {
-        let what = self.note_without_list(entry, &done);
-        done.fate?;
-        if let Some(what) = what {
+    async fn note(&mut self, entry: &TypeEntry, done: Done) -> Result<(), Failure> {
+        let what = self.note_without_list(entry, &done).await?;
+        done.fate.map_err(Lost::from)?;
+        if let (Some(what), Paper::Record(list)) = (what, &mut self.paper) {
             let key = key(done.namespace.as_deref(), &done.name);
-            self.list.add(&key, what)?;
+            list.add(&key, what).map_err(Lost::from)?;
         }
         Ok(())
     }
 
     /// As [`Performer::note`], and returns the word for the list.
-    fn note_without_list(&mut self, entry: &TypeEntry, done: &Done) -> Option<&'static str> {
+    async fn note_without_list(
+        &mut self,
+        entry: &TypeEntry,
+        done: &Done,
+    ) -> Result<Option<&'static str>, Failure> {
         self.progress.done.fetch_add(1, Ordering::Relaxed);
+        let Ok(fate) = &done.fate else {
+            return Ok(None);
+        };
+        let namespace = done.namespace.as_deref();
+        if let Paper::Plan(preview) = &mut self.paper {
+            preview.add(entry, namespace, &done.name, fate).await?;
+        }
+        let created = matches!(
+            fate,
+            Fate::Created { .. } | Fate::NotCheckable(_) | Fate::Recreated(_)
+        );
+        if created && [NAMESPACES, DEFINITIONS].contains(&entry.resource.as_str()) {
+            self.made.insert(done.name.clone());
+        }
+        Ok(self.count(entry, done, fate))
+    }
+
+    fn count(&mut self, entry: &TypeEntry, done: &Done, fate: &Fate) -> Option<&'static str> {
         let tally = &mut self.tally;
         let about = match &done.namespace {
             Some(namespace) => About::Namespace(namespace),
@@ -352,7 +432,7 @@ impl Performer<'_> {
             Some(namespace) => format!("{what} in namespace {namespace}"),
             None => what.clone(),
         };
-        match done.fate.as_ref().ok()? {
+        match fate {
             Fate::Created { warnings } => {
                 tally.created += 1;
                 for warning in warnings {
@@ -361,13 +441,28 @@ impl Performer<'_> {
                 }
                 Some("created")
             }
+            Fate::NotCheckable(_) => {
+                tally.created += 1;
+                Some("created")
+            }
             Fate::Provided => None,
             Fate::Unchanged => {
                 tally.unchanged += 1;
                 Some("unchanged")
             }
-            Fate::Different { at } => {
+            Fate::Updated(differences) | Fate::Recreated(differences) => {
+                tally.updated += 1;
+                let how = match fate {
+                    Fate::Recreated(_) => "is created again",
+                    _ => "is changed",
+                };
+                self.log
+                    .info(&format!("{place} {how} (at {})", places(differences)));
+                Some("updated")
+            }
+            Fate::Left(differences) => {
                 tally.skipped += 1;
+                let at = places(differences);
                 let text = format!("exists and is different (at {at}); it is left as it is");
                 self.log.warn(&format!("{place} {text}"));
                 tally.report.warn(about, format!("{what} {text}"));
@@ -378,7 +473,7 @@ impl Performer<'_> {
                 self.log.info(&format!("{place} is left out: {why}"));
                 Some("skipped")
             }
-            Fate::Failed(why) => {
+            Fate::Failed { why, .. } => {
                 tally.failed += 1;
                 self.log.error(&format!("{place}: {why}"));
                 tally.report.error(about, format!("{what}: {why}"));
@@ -388,12 +483,31 @@ impl Performer<'_> {
     }
 }
 
-impl Content {
-    fn size(&self) -> usize {
-        match self {
-            Content::Json(json) => json.len(),
-            Content::Skip(_) | Content::Damaged(_) => 0,
-        }
+/// The first of the places where objects differ.
+fn places(differences: &[super::compare::Difference]) -> String {
+    const SHOWN: usize = 3;
+    let mut text = differences
+        .iter()
+        .take(SHOWN)
+        .map(|difference| difference.path.as_str())
+        .collect::<Vec<_>>()
+        .join(", ");
+    if differences.len() > SHOWN {
+        text += &format!(" and {} more", differences.len() - SHOWN);
+    }
+    text
+}
+
+fn namespace_entry() -> TypeEntry {
+    TypeEntry {
+        resource: NAMESPACES.to_owned(),
+        api_version: "v1".to_owned(),
+        kind: "Namespace".to_owned(),
+        namespaced: false,
+        items: 0,
+        bytes: 0,
+        unsorted: false,
+        resource_version: None,
     }
 }
 
@@ -410,13 +524,21 @@ fn ready(plan: &Plan, entry: &TypeEntry, opened: &OpenMember, label_value: &str)
             .map(|source| plan.rules.target(source).to_owned());
         let mut name = object.name.to_owned();
         let content = match prepare(&entry.resource, object.name, object.body, &plan.rules) {
-            Ok(Prepared::Object { mut object, .. }) => {
+            Ok(Prepared::Object { object, status }) => {
                 // A namespace is called otherwise in the target.
-                if let Some(mapped) = object.pointer("/metadata/name").and_then(Value::as_str) {
+                if let Some(mapped) = object
+                    .pointer("/metadata/name")
+                    .and_then(serde_json::Value::as_str)
+                {
                     mapped.clone_into(&mut name);
                 }
-                label(&mut object, label_value);
-                Content::Json(object.to_string().into())
+                let mut labelled = object.clone();
+                label(&mut labelled, label_value);
+                Content::Object(Object {
+                    json: Bytes::from(labelled.to_string()),
+                    digest: digest(&comparable(&entry.resource, object)),
+                    status,
+                })
             }
             Ok(Prepared::Skip(why)) => Content::Skip(why),
             Err(error) => Content::Damaged(chain(&error)),
@@ -429,140 +551,4 @@ fn ready(plan: &Plan, entry: &TypeEntry, opened: &OpenMember, label_value: &str)
         });
     }
     objects
-}
-
-/// What became of an object, with what it was.
-#[derive(Debug)]
-struct Done {
-    namespace: Option<String>,
-    name: String,
-    size: usize,
-    fate: Result<Fate, ClusterError>,
-}
-
-/// Where objects of one type go.
-#[derive(Clone, Copy)]
-struct Target<'a> {
-    cluster: &'a Cluster,
-    resource_type: &'a ResourceType,
-    /// How objects in the cluster are prepared to be compared.
-    rules: &'a Rules,
-    label: &'a str,
-}
-
-impl Target<'_> {
-    async fn restore(self, object: Ready) -> Done {
-        let size = object.content.size();
-        let fate = match &object.content {
-            Content::Json(json) => self.create(&object, json).await,
-            Content::Skip(why) => Ok(Fate::Skipped(*why)),
-            Content::Damaged(why) => Ok(Fate::Failed(format!("in the backup, {why}"))),
-        };
-        Done {
-            namespace: object.namespace,
-            name: object.name,
-            size,
-            fate,
-        }
-    }
-
-    /// Creates the object, or finds out why not.
-    ///
-    /// # Errors
-    /// When the API server is lost; what it has against the object is a [`Fate`].
-    async fn create(self, object: &Ready, json: &Bytes) -> Result<Fate, ClusterError> {
-        let (namespace, name) = (object.namespace.as_deref(), object.name.as_str());
-        for _ in 0..ATTEMPTS {
-            let created = apply::create(
-                self.cluster,
-                self.resource_type,
-                namespace,
-                name,
-                json.clone(),
-            )
-            .await;
-            let (maybe_ours, refusal) = match created {
-                Ok(Created::New { warnings }) => {
-                    return self.wait_until_usable(name, warnings).await;
-                }
-                Ok(Created::Exists { maybe_ours }) => (maybe_ours, None),
-                Err(error @ ClusterError::Unreachable { .. }) => return Err(error),
-                // Webhooks, quotas and ports in use are told before that the object exists.
-                Err(error) => (false, Some(error)),
-            };
-            let live = apply::read(self.cluster, self.resource_type, namespace, name).await;
-            let live = match (live, refusal) {
-                (Err(error @ ClusterError::Unreachable { .. }), _) => return Err(error),
-                (Ok(None) | Err(_), Some(refusal)) => {
-                    return Ok(Fate::Failed(refusal.full_text()));
-                }
-                (Err(error), None) => return Ok(Fate::Failed(error.full_text())),
-                // Gone since: once more.
-                (Ok(None), None) => continue,
-                (Ok(Some(live)), _) => live,
-            };
-            if apply::is_being_deleted(&live) {
-                let within = if self.resource_type.resource == NAMESPACES {
-                    apply::NAMESPACE_GONE_WITHIN
-                } else {
-                    apply::OBJECT_GONE_WITHIN
-                };
-                if !apply::wait_until_gone(
-                    self.cluster,
-                    self.resource_type,
-                    namespace,
-                    name,
-                    within,
-                )
-                .await?
-                {
-                    return Ok(Fate::Failed(format!(
-                        "it exists and is still being deleted after {} s",
-                        within.as_secs()
-                    )));
-                }
-                continue;
-            }
-            if object.choice == Choice::Provide {
-                return Ok(Fate::Provided);
-            }
-            let label = live["metadata"]["labels"].get(RESTORE_LABEL);
-            if maybe_ours && label.is_some_and(|label| label == self.label) {
-                return self.wait_until_usable(name, Vec::new()).await;
-            }
-            return Ok(self.compare(json, live));
-        }
-        Ok(Fate::Failed(
-            "it vanished each time that it was looked at".into(),
-        ))
-    }
-
-    /// Definitions can be used a moment after they are created.
-    async fn wait_until_usable(
-        self,
-        name: &str,
-        warnings: Vec<String>,
-    ) -> Result<Fate, ClusterError> {
-        let is_definition = self.resource_type.kind == "CustomResourceDefinition";
-        if is_definition
-            && !apply::wait_until_established(self.cluster, self.resource_type, name).await?
-        {
-            return Ok(Fate::Failed(
-                "it was created, but the API server does not establish it".into(),
-            ));
-        }
-        Ok(Fate::Created { warnings })
-    }
-
-    fn compare(self, json: &Bytes, mut live: Value) -> Fate {
-        let Ok(wanted) = serde_json::from_slice::<Value>(json) else {
-            return Fate::Failed("it cannot be compared with the one in the cluster".into());
-        };
-        let resource = crate::filter::Named::group_resource(self.resource_type);
-        normalise(&resource, &mut live, self.rules);
-        match difference(&wanted, &live) {
-            None => Fate::Unchanged,
-            Some(at) => Fate::Different { at },
-        }
-    }
 }

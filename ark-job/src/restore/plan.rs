@@ -3,6 +3,7 @@
 //! A [`Survey`] looks at every object once and becomes a [`Plan`]. The plan holds no objects: what it chose it chooses
 //! again, by the same function, when the archive is read a second time to be applied.
 
+use super::compare::{Digest, comparable, digest};
 use super::order::{
     BINDINGS, CLAIMS, DEFINITIONS, NAMESPACES, PODS, ROLES, SERVICE_ACCOUNTS, VOLUMES, rank,
 };
@@ -10,7 +11,6 @@ use super::prepare::{Prepared, Rules, prepare};
 use super::selection::{Choice, Chooser, Needs, Peek, Selection};
 use crate::archive::footer::{Footer, Member, TypeEntry};
 use crate::archive::read::{Entry, OpenMember};
-use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -70,7 +70,7 @@ pub struct Survey {
     counts: BTreeMap<String, u64>,
     contested: BTreeSet<String>,
     /// Of the type under survey: what the objects of contested namespaces are, by target and name.
-    seen: HashMap<u64, (u64, String)>,
+    seen: HashMap<u64, (Digest, String)>,
     under_survey: String,
     collisions: Vec<Collision>,
     collision_count: u64,
@@ -224,7 +224,7 @@ impl Survey {
             return;
         }
         let content = match prepare(&entry.resource, object.name, object.body, &self.rules) {
-            Ok(Prepared::Object { object, .. }) => digest(&object),
+            Ok(Prepared::Object { object, .. }) => digest(&comparable(&entry.resource, object)),
             // Not restored, or an error of its own later.
             Ok(Prepared::Skip(_)) | Err(_) => return,
         };
@@ -265,10 +265,19 @@ impl Survey {
             .iter()
             .filter_map(|entry| {
                 let objects = *self.counts.get(&entry.resource)?;
+                let mut members = members(footer, entry, selection);
+                let part = |index: &usize| footer.members[*index].part.as_deref();
+                let in_parts = members.iter().any(|index| part(index).is_some());
+                // What was read namespace by namespace lies mixed: each namespace's in one go is sorted again.
+                members.sort_by_key(part);
                 Some(Step {
-                    members: members(footer, entry, selection),
+                    members,
                     entry: entry.clone(),
                     objects,
+                    by_namespace: entry.namespaced
+                        && (in_parts
+                            || !selection.mapping.is_empty()
+                            || !selection.namespaces.is_everything()),
                 })
             })
             .collect();
@@ -279,31 +288,6 @@ impl Survey {
             chooser: self.chooser,
         })
     }
-}
-
-/// A hash of a JSON value that does not depend on the order of keys.
-fn digest(value: &Value) -> u64 {
-    fn feed(value: &Value, hasher: &mut DefaultHasher) {
-        match value {
-            Value::Object(map) => {
-                let mut keys: Vec<&String> = map.keys().collect();
-                keys.sort();
-                keys.len().hash(hasher);
-                for key in keys {
-                    key.hash(hasher);
-                    feed(&map[key], hasher);
-                }
-            }
-            Value::Array(list) => {
-                list.len().hash(hasher);
-                list.iter().for_each(|value| feed(value, hasher));
-            }
-            plain => plain.to_string().hash(hasher),
-        }
-    }
-    let mut hasher = DefaultHasher::new();
-    feed(value, &mut hasher);
-    hasher.finish()
 }
 
 /// The members that may hold objects of `entry` in the selected namespaces.
@@ -357,6 +341,8 @@ pub struct Step {
     pub members: Vec<usize>,
     /// How many there are.
     pub objects: u64,
+    /// Whether they come namespace by namespace, or into other ones: the cluster's are then listed by namespace.
+    pub by_namespace: bool,
 }
 
 impl Plan {

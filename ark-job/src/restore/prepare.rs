@@ -376,6 +376,16 @@ pub fn normalise(resource: &str, object: &mut Value, rules: &Rules) {
     }
 }
 
+/// What an existing service account lacks of the backup's.
+pub fn merge_service_account(_live: &Value, _wanted: &Value) -> Option<Value> {
+    None
+}
+
+/// Takes from a normalised object what controllers note on it and no user owns: both sides are compared without it.
+pub fn strip_noise(_resource: &str, object: &mut Value) {
+    remove_keys(object, "/metadata", "labels", &[RESTORE_LABEL]);
+}
+
 fn map_mut<'a>(object: &'a mut Value, pointer: &str) -> Option<&'a mut Map<String, Value>> {
     object.pointer_mut(pointer)?.as_object_mut()
 }

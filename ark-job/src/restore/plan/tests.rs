@@ -9,7 +9,7 @@ use crate::filter::Filter;
 use crate::restore::order::PRIORITIES;
 use crate::restore::selection::resources;
 use crate::selector::AnyOf;
-use serde_json::json;
+use serde_json::{Value, json};
 
 struct Archive {
     bytes: Vec<u8>,

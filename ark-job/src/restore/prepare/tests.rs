@@ -1,7 +1,6 @@
 //! Cases of Velero's table tests (its checklist C, E, K), and our own.
 
 use super::*;
-use crate::restore::compare::difference;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -524,51 +523,6 @@ fn nothing_of_ark_comes_back_but_its_schedules_suspended() {
     assert_eq!(users["spec"]["suspend"], false);
 }
 
-#[test]
-fn what_the_cluster_added_is_no_difference_and_what_people_changed_is() {
-    let backup = json!({"metadata": {"name": "n", "labels": {"app": "x"}, "annotations": {}}, "spec": {
-        "template": {"metadata": {"creationTimestamp": null}, "spec": {"containers": [{"name": "c"}]}}}});
-    let live = json!({"metadata": {"name": "n", "labels": {"app": "x", RESTORE_LABEL: "b-1"}}, "spec": {
-        "template": {"spec": {"containers": [{"name": "c", "imagePullPolicy": "Always"}], "dnsPolicy": "ClusterFirst"}}}});
-    assert_eq!(difference(&backup, &live), None);
-    let labelled = json!({"metadata": {"name": "n", "labels": {RESTORE_LABEL: "old-1"}}});
-    assert_eq!(
-        difference(&labelled, &json!({"metadata": {"name": "n"}})),
-        None
-    );
-    for (backup, live, path) in [
-        (
-            json!({"data": {"k": "1"}}),
-            json!({"data": {"k": "2"}}),
-            ".data",
-        ),
-        (
-            json!({"data": {"k": "1"}}),
-            json!({"data": {"k": "1", "more": "2"}}),
-            ".data",
-        ),
-        (json!({}), json!({"data": {"k": "1"}}), ".data"),
-        (json!({"data": {"k": "1"}}), json!({}), ".data"),
-        (
-            json!({"spec": {"a": [{"b": 1}]}}),
-            json!({"spec": {"a": [{"b": 2}]}}),
-            ".spec.a[0].b",
-        ),
-        (
-            json!({"spec": {"a": [1]}}),
-            json!({"spec": {"a": [1, 2]}}),
-            ".spec.a",
-        ),
-        (
-            json!({"metadata": {"labels": {"x": "1"}}}),
-            json!({"metadata": {}}),
-            ".metadata.labels",
-        ),
-    ] {
-        assert_eq!(difference(&backup, &live).as_deref(), Some(path));
-    }
-}
-
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -661,7 +615,6 @@ proptest! {
         if let Ok(Prepared::Object { object: once, .. }) = prepare(resource, "n", object.to_string().as_bytes(), &mapped()) {
             let twice = prepare(resource, once["metadata"]["name"].as_str().unwrap(), once.to_string().as_bytes(), &mapped()).unwrap();
             prop_assert_eq!(&twice, &Prepared::Object { object: once.clone(), status: None });
-            prop_assert_eq!(difference(&once, &once), None);
         }
     }
 }

@@ -1,0 +1,439 @@
+//! One object of a backup and the cluster: created, found there already, changed, or refused.
+//!
+//! A preview asks the same of the API server, as dry runs.
+
+use super::compare::Difference;
+use super::decide::{Comparison, Policy, Way};
+use super::join::{Content, Object, Ready};
+use super::live::Hint;
+use super::order::{NAMESPACES, SERVICE_ACCOUNTS};
+use super::prepare::{Rules, Skip, merge_service_account};
+use super::selection::Choice;
+use crate::api::RESTORE_LABEL;
+use crate::cluster::apply::{self, Created};
+use crate::cluster::discover::ResourceType;
+use crate::cluster::pace::Pace;
+use crate::cluster::{Cluster, ClusterError};
+use serde_json::Value;
+
+/// An object that vanishes or changes each time that it is looked at is tried this often.
+const ATTEMPTS: u32 = 3;
+
+/// Whether writes count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They do.
+    Write,
+    /// The API server only says what would come of them.
+    DryRun,
+}
+
+/// Where objects of one type go.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    /// The cluster.
+    pub cluster: &'a Cluster,
+    /// How fast it may be written to.
+    pub pace: &'a Pace,
+    /// The type.
+    pub resource_type: &'a ResourceType,
+    /// The type, as `resource.group`.
+    pub resource: &'a str,
+    /// How objects in the cluster are prepared to be compared.
+    pub of_live: &'a Rules,
+    /// The value of the restore's label.
+    pub label: &'a str,
+    /// What is done with what exists and is different.
+    pub policy: Policy,
+    /// Whether writes are dry runs.
+    pub mode: Mode,
+}
+
+/// What became of an object.
+#[derive(Debug, PartialEq)]
+pub enum Fate {
+    /// It was created.
+    Created {
+        /// What the API server or this restore remarked.
+        warnings: Vec<String>,
+    },
+    /// In a preview: it would be created, but nobody can ask the API server yet.
+    NotCheckable(String),
+    /// A namespace that was only needed, and is there.
+    Provided,
+    /// It is there and the same.
+    Unchanged,
+    /// It is there and different, and was left as it is.
+    Left(Vec<Difference>),
+    /// It was there and different, and has been changed.
+    Updated(Vec<Difference>),
+    /// It was there and different, and has been deleted and created again.
+    Recreated(Vec<Difference>),
+    /// It was not to be restored.
+    Skipped(Skip),
+    /// It could not be restored.
+    Failed {
+        /// Why.
+        why: String,
+        /// What is different, of one that is there.
+        differences: Vec<Difference>,
+    },
+}
+
+impl Fate {
+    fn failed(why: impl Into<String>) -> Fate {
+        Fate::Failed {
+            why: why.into(),
+            differences: Vec::new(),
+        }
+    }
+}
+
+/// What became of an object, with what it was.
+#[derive(Debug)]
+pub struct Done {
+    /// The target namespace.
+    pub namespace: Option<String>,
+    /// The name in the target.
+    pub name: String,
+    /// Bytes that were held for it.
+    pub size: usize,
+    /// What became of it, unless the API server was lost.
+    pub fate: Result<Fate, ClusterError>,
+}
+
+/// Once more: what was seen is not so any more.
+struct Again;
+
+impl Target<'_> {
+    /// Restores one object.
+    pub async fn restore(self, object: Ready, hint: Hint) -> Done {
+        let size = object.content.size();
+        let fate = match &object.content {
+            Content::Object(content) => self.settle(&object, content, hint).await,
+            Content::Skip(why) => Ok(Fate::Skipped(*why)),
+            Content::Damaged(why) => Ok(Fate::failed(format!("in the backup, {why}"))),
+        };
+        Done {
+            namespace: object.namespace,
+            name: object.name,
+            size,
+            fate,
+        }
+    }
+
+    /// Creates the object, or sees to the one that is there.
+    ///
+    /// # Errors
+    /// When the API server is lost; what it has against the object is a [`Fate`].
+    async fn settle(
+        self,
+        object: &Ready,
+        content: &Object,
+        hint: Hint,
+    ) -> Result<Fate, ClusterError> {
+        let mut believed_there = match hint {
+            Hint::Present { digest } if digest == content.digest => return Ok(Fate::Unchanged),
+            Hint::Present { .. } => true,
+            Hint::Absent | Hint::Unknown => false,
+        };
+        for _ in 0..ATTEMPTS {
+            let (mut maybe_ours, mut refusal) = (false, None);
+            if !std::mem::take(&mut believed_there) {
+                match self.create(object, content, self.mode).await {
+                    Ok(Created::New { warnings }) => {
+                        return self.complete(object, content, warnings).await;
+                    }
+                    Ok(Created::Exists { maybe_ours: maybe }) => maybe_ours = maybe,
+                    Err(error @ ClusterError::Unreachable { .. }) => return Err(error),
+                    // Webhooks, quotas and ports in use are told before that the object exists.
+                    Err(error) => refusal = Some(error),
+                }
+            }
+            let live = match (self.read(object).await, refusal) {
+                (Err(error @ ClusterError::Unreachable { .. }), _) => return Err(error),
+                (Ok(None) | Err(_), Some(refusal)) => {
+                    return Ok(Fate::failed(refusal.full_text()));
+                }
+                (Err(error), None) => return Ok(Fate::failed(error.full_text())),
+                // Gone since.
+                (Ok(None), None) => continue,
+                (Ok(Some(live)), _) => live,
+            };
+            if apply::is_being_deleted(&live) {
+                match self.wait_until_gone(object).await? {
+                    Ok(()) => continue,
+                    Err(why) => return Ok(Fate::failed(why)),
+                }
+            }
+            if object.choice == Choice::Provide {
+                return Ok(Fate::Provided);
+            }
+            let label = live["metadata"]["labels"].get(RESTORE_LABEL);
+            if maybe_ours && label.is_some_and(|label| label == self.label) {
+                return self.complete(object, content, Vec::new()).await;
+            }
+            match self.meet(object, content, live).await? {
+                Ok(fate) => return Ok(fate),
+                Err(Again) => believed_there = true,
+            }
+        }
+        Ok(Fate::failed(
+            "it changed or vanished each time that it was looked at",
+        ))
+    }
+
+    /// Sees to an object that exists.
+    async fn meet(
+        &self,
+        object: &Ready,
+        content: &Object,
+        live: Value,
+    ) -> Result<Result<Fate, Again>, ClusterError> {
+        let Ok(wanted) = serde_json::from_slice::<Value>(&content.json) else {
+            return Ok(Ok(Fate::failed(
+                "it cannot be compared with the one in the cluster",
+            )));
+        };
+        let uid = live["metadata"]["uid"].as_str().map(str::to_owned);
+        let way = self.policy.way(self.resource, object.namespace.as_deref());
+        let is_account = self.resource == SERVICE_ACCOUNTS;
+        let mut comparison = if is_account && way != Way::Recreate {
+            // Tokens and pull secrets that the cluster has are its own: what the backup has comes to them (Velero).
+            match merge_service_account(&live, &wanted) {
+                Some(patch) => Comparison::of_patch(self.resource, patch, live, self.of_live),
+                None => return Ok(Ok(Fate::Unchanged)),
+            }
+        } else {
+            Comparison::new(self.resource, wanted, live, self.of_live)
+        };
+        if comparison.differences.is_empty() {
+            return Ok(Ok(Fate::Unchanged));
+        }
+        let refusal = match self.patch(object, &comparison.patch, Mode::DryRun).await {
+            Ok(answer) => {
+                let confirmed = comparison.confirmed(self.resource, answer, self.of_live);
+                if confirmed.is_empty() {
+                    return Ok(Ok(Fate::Unchanged));
+                }
+                comparison.differences = confirmed;
+                None
+            }
+            Err(error @ ClusterError::Unreachable { .. }) => return Err(error),
+            Err(error) if error.is_conflict() || error.is_not_found() => return Ok(Err(Again)),
+            // A webhook that has effects of its own is not asked: it decides when it counts.
+            Err(error) if error.is_dry_run_unsupported() => None,
+            Err(error) => Some(error),
+        };
+        match way {
+            Way::Leave if is_account => self.update(object, comparison, refusal).await,
+            Way::Leave => Ok(Ok(Fate::Left(comparison.differences))),
+            Way::Update => self.update(object, comparison, refusal).await,
+            Way::Recreate => self.recreate(object, content, comparison, uid).await,
+        }
+    }
+
+    async fn update(
+        &self,
+        object: &Ready,
+        comparison: Comparison,
+        refusal: Option<ClusterError>,
+    ) -> Result<Result<Fate, Again>, ClusterError> {
+        let refused = |comparison: Comparison, error: ClusterError| Fate::Failed {
+            why: format!(
+                "it exists and is different, and cannot be changed: {}",
+                error.full_text()
+            ),
+            differences: comparison.differences,
+        };
+        if let Some(error) = refusal {
+            return Ok(Ok(refused(comparison, error)));
+        }
+        if self.mode == Mode::DryRun {
+            return Ok(Ok(Fate::Updated(comparison.differences)));
+        }
+        let patch = comparison.labelled_patch(self.label);
+        match self.patch(object, &patch, Mode::Write).await {
+            Ok(_) => Ok(Ok(Fate::Updated(comparison.differences))),
+            Err(error @ ClusterError::Unreachable { .. }) => Err(error),
+            Err(error) if error.is_conflict() || error.is_not_found() => Ok(Err(Again)),
+            Err(error) => Ok(Ok(refused(comparison, error))),
+        }
+    }
+
+    /// Deletes and creates, once it is known that the API server would take the new one.
+    async fn recreate(
+        &self,
+        object: &Ready,
+        content: &Object,
+        comparison: Comparison,
+        uid: Option<String>,
+    ) -> Result<Result<Fate, Again>, ClusterError> {
+        let differences = comparison.differences;
+        let failed = |why: String, differences| {
+            Ok(Ok(Fate::Failed {
+                why: format!("it exists and is different, and {why}"),
+                differences,
+            }))
+        };
+        match self.create(object, content, Mode::DryRun).await {
+            Ok(_) => {}
+            Err(error @ ClusterError::Unreachable { .. }) => return Err(error),
+            Err(error) if error.is_dry_run_unsupported() => {}
+            Err(error) => {
+                let why = format!("could not be created again: {}", error.full_text());
+                return failed(why, differences);
+            }
+        }
+        if self.mode == Mode::DryRun {
+            return Ok(Ok(Fate::Recreated(differences)));
+        }
+        let (namespace, name) = (object.namespace.as_deref(), object.name.as_str());
+        let Some(uid) = uid else {
+            return failed("has no UID".into(), differences);
+        };
+        match apply::delete_with_uid(
+            self.cluster,
+            self.pace,
+            self.resource_type,
+            namespace,
+            name,
+            &uid,
+        )
+        .await
+        {
+            Ok(true) => {}
+            Ok(false) => return Ok(Err(Again)),
+            Err(error @ ClusterError::Unreachable { .. }) => return Err(error),
+            Err(error) if error.is_conflict() => return Ok(Err(Again)),
+            Err(error) => {
+                return failed(
+                    format!("cannot be deleted: {}", error.full_text()),
+                    differences,
+                );
+            }
+        }
+        if let Err(why) = self.wait_until_gone(object).await? {
+            return failed(why, differences);
+        }
+        match self.create(object, content, Mode::Write).await {
+            Ok(_) => match self.complete(object, content, Vec::new()).await? {
+                Fate::Created { .. } => Ok(Ok(Fate::Recreated(differences))),
+                fate => Ok(Ok(fate)),
+            },
+            Err(error @ ClusterError::Unreachable { .. }) => Err(error),
+            Err(error) => failed(
+                format!(
+                    "was deleted, but could not be created again: {}; run the restore again when this is mended",
+                    error.full_text()
+                ),
+                differences,
+            ),
+        }
+    }
+
+    /// What follows a creation: status, and for a definition that it can be used.
+    async fn complete(
+        &self,
+        object: &Ready,
+        content: &Object,
+        mut warnings: Vec<String>,
+    ) -> Result<Fate, ClusterError> {
+        if self.mode == Mode::DryRun {
+            return Ok(Fate::Created { warnings });
+        }
+        let (namespace, name) = (object.namespace.as_deref(), object.name.as_str());
+        let is_definition = self.resource_type.kind == "CustomResourceDefinition";
+        if is_definition
+            && !apply::wait_until_established(self.cluster, self.resource_type, name).await?
+        {
+            return Ok(Fate::failed(
+                "it was created, but the API server does not establish it",
+            ));
+        }
+        if let Some(status) = &content.status {
+            let written = apply::patch_status(
+                self.cluster,
+                self.pace,
+                self.resource_type,
+                namespace,
+                name,
+                status,
+                None,
+            );
+            match written.await {
+                Ok(_) => {}
+                Err(error @ ClusterError::Unreachable { .. }) => return Err(error),
+                Err(error) => {
+                    warnings.push(format!("its status is not restored: {}", error.full_text()));
+                }
+            }
+        }
+        Ok(Fate::Created { warnings })
+    }
+
+    async fn create(
+        &self,
+        object: &Ready,
+        content: &Object,
+        mode: Mode,
+    ) -> Result<Created, ClusterError> {
+        apply::create(
+            self.cluster,
+            self.pace,
+            self.resource_type,
+            object.namespace.as_deref(),
+            &object.name,
+            content.json.clone(),
+            mode == Mode::DryRun,
+        )
+        .await
+    }
+
+    async fn read(&self, object: &Ready) -> Result<Option<Value>, ClusterError> {
+        let namespace = object.namespace.as_deref();
+        apply::read(self.cluster, self.resource_type, namespace, &object.name).await
+    }
+
+    async fn patch(
+        &self,
+        object: &Ready,
+        patch: &Value,
+        mode: Mode,
+    ) -> Result<Value, ClusterError> {
+        apply::merge_patch(
+            self.cluster,
+            self.pace,
+            self.resource_type,
+            object.namespace.as_deref(),
+            &object.name,
+            patch.to_string().into(),
+            mode == Mode::DryRun,
+        )
+        .await
+    }
+
+    /// Waits for an object that is being deleted; the inner error says that it stays.
+    async fn wait_until_gone(&self, object: &Ready) -> Result<Result<(), String>, ClusterError> {
+        if self.mode == Mode::DryRun {
+            return Ok(Err(
+                "it exists and is being deleted; a restore waits for that".into(),
+            ));
+        }
+        let within = if self.resource_type.resource == NAMESPACES {
+            apply::NAMESPACE_GONE_WITHIN
+        } else {
+            apply::OBJECT_GONE_WITHIN
+        };
+        let (namespace, name) = (object.namespace.as_deref(), object.name.as_str());
+        let gone =
+            apply::wait_until_gone(self.cluster, self.resource_type, namespace, name, within)
+                .await?;
+        Ok(gone.then_some(()).ok_or_else(|| {
+            format!(
+                "it exists and is still being deleted after {} s",
+                within.as_secs()
+            )
+        }))
+    }
+}
