@@ -29,7 +29,7 @@ use crate::context::{Context, Outcome, storage_failure};
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::failed_log;
-use crate::hooks::{HookSpecs, SPECS_KEY};
+use crate::hooks::{self, HookSpecs};
 use crate::layout::BackupKeys;
 use crate::report::{About, Report};
 use crate::store::{Conditional, Spool};
@@ -164,17 +164,7 @@ async fn read_hooks(context: &Context, options: &Options) -> Result<HookSpecs, F
     let Some(name) = options.hooks_config_map() else {
         return Ok(HookSpecs::default());
     };
-    let namespace = &context.namespace;
-    let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
-    let doing = format!("reading hooks from ConfigMap {name} in namespace {namespace}");
-    let map: ConfigMap = context.cluster.get(&path, &doing).await.map_err(|error| {
-        if error.is_not_found() {
-            let text = format!("there is no ConfigMap {name} with hooks in namespace {namespace}");
-            Failure::new(Exit::NotFound, text)
-        } else {
-            Failure::from_error(Exit::Failed, &error)
-        }
-    })?;
+    let map = context.config_map(name, "hooks").await?;
     parse_hooks(&map, name)
 }
 
@@ -183,14 +173,7 @@ async fn read_hooks(context: &Context, options: &Options) -> Result<HookSpecs, F
 /// # Errors
 /// [`Exit::Usage`], with the place of what is wrong.
 pub fn parse_hooks(map: &ConfigMap, name: &str) -> Result<HookSpecs, Failure> {
-    let usage = |why: String| Failure::new(Exit::Usage, format!("--hooks: ConfigMap {name}{why}"));
-    let data = map.data.as_ref();
-    let yaml = data.and_then(|data| data.get(SPECS_KEY)).ok_or_else(|| {
-        usage(format!(" has no key {SPECS_KEY}")).hint(format!(
-            "`kubectl create configmap {name} --from-file {SPECS_KEY}=FILE` makes one"
-        ))
-    })?;
-    HookSpecs::parse(yaml).map_err(|why| usage(format!(", {SPECS_KEY}: {why}")))
+    HookSpecs::parse(hooks::document(map, name)?).map_err(|why| hooks::mistake(name, &why))
 }
 
 /// Thaws what is frozen, and says in the record that the run was interrupted.
@@ -217,8 +200,7 @@ async fn want(context: &Context, options: &Options, hooks: &HookSpecs) -> Result
     let types: Vec<ResourceType> = discovery.restorable().cloned().collect();
     let hooks = hooks.clone().about_pods(&types).map_err(|why| {
         let name = options.hooks_config_map().unwrap_or_default();
-        let text = format!("--hooks: ConfigMap {name}, {SPECS_KEY}: {why}");
-        Failure::new(Exit::Usage, text)
+        hooks::mistake(name, &why)
             .hint("`kubectl api-resources` lists what the cluster serves; hooks are for pods")
     })?;
     Ok(Wanted {

@@ -121,6 +121,25 @@ impl Context {
             temporary: environment.temporary.clone(),
         })
     }
+
+    /// Reads a ConfigMap in Ark's namespace that a flag names; `content` says what must be in it (`hooks`).
+    ///
+    /// # Errors
+    /// [`Exit::NotFound`] when it is not there.
+    pub async fn config_map(&self, name: &str, content: &str) -> Result<ConfigMap, Failure> {
+        let namespace = &self.namespace;
+        let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
+        let doing = format!("reading {content} from ConfigMap {name} in namespace {namespace}");
+        self.cluster.get(&path, &doing).await.map_err(|error| {
+            if error.is_not_found() {
+                let text =
+                    format!("there is no ConfigMap {name} with {content} in namespace {namespace}");
+                Failure::new(Exit::NotFound, text)
+            } else {
+                Failure::from_error(Exit::Failed, &error)
+            }
+        })
+    }
 }
 
 /// Opens storage alone, for who only reads: `url`, or the BackupStorageLocation called `location`.

@@ -1,11 +1,17 @@
 //! Hooks: commands that run in pods before (pre) and after (post) what must not be disturbed, and which pods have them.
+//! Those of a restore are in [`restore`].
 //!
 //! They come from annotations of a pod, or from specs in a ConfigMap; the forms are Velero's and original Ark's. All of
 //! this is computed from values: who runs the commands is another matter.
 
+pub mod restore;
+
 use crate::api::{FrozenHook, FrozenPod};
 use crate::args::parse_duration;
+use crate::error::Failure;
+use crate::exit::Exit;
 use crate::filter::{Filter, Named, resolve_resources};
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector, SelectorExt};
 use serde::Deserialize;
@@ -90,34 +96,127 @@ pub struct Hook {
     pub timeout: Duration,
 }
 
+/// The document with hook specs that the ConfigMap called `name` holds.
+///
+/// # Errors
+/// [`Exit::Usage`], when it holds none.
+pub fn document<'a>(map: &'a ConfigMap, name: &str) -> Result<&'a str, Failure> {
+    let yaml = map.data.as_ref().and_then(|data| data.get(SPECS_KEY));
+    yaml.map(String::as_str).ok_or_else(|| {
+        let text = format!("--hooks: ConfigMap {name} has no key {SPECS_KEY}");
+        Failure::new(Exit::Usage, text).hint(format!(
+            "`kubectl create configmap {name} --from-file {SPECS_KEY}=FILE` makes one"
+        ))
+    })
+}
+
+/// A mistake in the document of the ConfigMap called `name`.
+pub fn mistake(name: &str, why: &str) -> Failure {
+    Failure::new(
+        Exit::Usage,
+        format!("--hooks: ConfigMap {name}, {SPECS_KEY}: {why}"),
+    )
+}
+
 /// Hook specs, as a ConfigMap holds them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HookSpecs(Vec<Spec>);
 
 #[derive(Clone, Debug, PartialEq)]
 struct Spec {
+    scope: Scope,
+    pre: Vec<Hook>,
+    post: Vec<Hook>,
+}
+
+/// Which objects a spec is about.
+#[derive(Clone, Debug, PartialEq)]
+struct Scope {
     /// Where in the document it stands, for messages.
     place: String,
     namespaces: Filter,
     included_resources: Vec<String>,
     excluded_resources: Vec<String>,
     selector: Selector,
-    pre: Vec<Hook>,
-    post: Vec<Hook>,
 }
 
 /// The shape of Velero's `spec.hooks`, alone or below the key `hooks`.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Document {
-    hooks: Option<Resources>,
-    resources: Option<Vec<RawSpec>>,
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, bound = "T: Deserialize<'de>")]
+struct Document<T> {
+    hooks: Option<Resources<T>>,
+    resources: Option<Vec<T>>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Resources {
-    resources: Vec<RawSpec>,
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, bound = "T: Deserialize<'de>")]
+struct Resources<T> {
+    #[serde(default = "Vec::new")]
+    resources: Vec<T>,
+}
+
+/// The specs of a document, each with its place in it.
+fn read_document<T: serde::de::DeserializeOwned>(yaml: &str) -> Result<Vec<(String, T)>, String> {
+    let document: Document<T> = serde_saphyr::from_str(yaml).map_err(|error| error.to_string())?;
+    let (root, raw) = match document {
+        Document {
+            hooks: Some(hooks),
+            resources: None,
+        } => ("hooks.resources", hooks.resources),
+        Document {
+            hooks: None,
+            resources: Some(resources),
+        } => ("resources", resources),
+        Document { hooks: Some(_), .. } => {
+            return Err("hooks and resources are both at the top: one of them is too many".into());
+        }
+        Document { .. } => return Err("there is no list `resources`".into()),
+    };
+    let places = raw.into_iter().enumerate();
+    Ok(places
+        .map(|(n, spec)| (format!("{root}[{n}]"), spec))
+        .collect())
+}
+
+impl Scope {
+    fn check(
+        place: String,
+        namespaces: [&[String]; 2],
+        resources: [Vec<String>; 2],
+        selector: Option<LabelSelector>,
+    ) -> Result<Scope, String> {
+        let at = |field: &str| {
+            let place = format!("{place}.{field}");
+            move |why: String| format!("{place}: {why}")
+        };
+        let namespaces =
+            Filter::namespaces(namespaces[0], namespaces[1]).map_err(at("includedNamespaces"))?;
+        let [included_resources, excluded_resources] = resources;
+        Filter::resources(&included_resources, &excluded_resources)
+            .map_err(at("includedResources"))?;
+        let selector = check_selector(selector.unwrap_or_default()).map_err(at("labelSelector"))?;
+        Ok(Scope {
+            place,
+            namespaces,
+            included_resources,
+            excluded_resources,
+            selector,
+        })
+    }
+
+    /// Whether it is about pods, when the types that the cluster serves are known.
+    fn is_about_pods<T: Named>(&self, types: &[T]) -> Result<bool, String> {
+        let resolve = |field: &str, names: &[String]| {
+            resolve_resources(names, types).map_err(|why| format!("{}.{field}: {why}", self.place))
+        };
+        let include = resolve("includedResources", &self.included_resources)?;
+        let exclude = resolve("excludedResources", &self.excluded_resources)?;
+        Ok(Filter::resolved_resources(&include, &exclude).includes(PODS))
+    }
+
+    fn covers(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
+        self.namespaces.includes(namespace) && self.selector.matches(labels)
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -156,27 +255,8 @@ impl HookSpecs {
     /// # Errors
     /// A sentence that names the place, and what is wrong there.
     pub fn parse(yaml: &str) -> Result<HookSpecs, String> {
-        let document: Document = serde_saphyr::from_str(yaml).map_err(|error| error.to_string())?;
-        let (root, raw) = match document {
-            Document {
-                hooks: Some(hooks),
-                resources: None,
-            } => ("hooks.resources", hooks.resources),
-            Document {
-                hooks: None,
-                resources: Some(resources),
-            } => ("resources", resources),
-            Document { hooks: Some(_), .. } => {
-                return Err(
-                    "hooks and resources are both at the top: one of them is too many".into(),
-                );
-            }
-            Document { .. } => return Err("there is no list `resources`".into()),
-        };
-        let specs = raw
-            .into_iter()
-            .enumerate()
-            .map(|(n, spec)| spec.check(format!("{root}[{n}]")));
+        let specs = read_document::<RawSpec>(yaml)?.into_iter();
+        let specs = specs.map(|(place, spec)| spec.check(place));
         specs.collect::<Result<_, _>>().map(HookSpecs)
     }
 
@@ -187,13 +267,7 @@ impl HookSpecs {
     pub fn about_pods<T: Named>(self, types: &[T]) -> Result<HookSpecs, String> {
         let mut kept = Vec::new();
         for spec in self.0 {
-            let resolve = |field: &str, names: &[String]| {
-                resolve_resources(names, types)
-                    .map_err(|why| format!("{}.{field}: {why}", spec.place))
-            };
-            let include = resolve("includedResources", &spec.included_resources)?;
-            let exclude = resolve("excludedResources", &spec.excluded_resources)?;
-            if Filter::resolved_resources(&include, &exclude).includes(PODS) {
+            if spec.scope.is_about_pods(types)? {
                 kept.push(spec);
             }
         }
@@ -213,8 +287,8 @@ impl HookSpecs {
 
     fn of<'a>(&'a self, pod: &'a Pod, phase: Phase) -> impl Iterator<Item = Hook> + 'a {
         let applies = |spec: &&Spec| {
-            spec.namespaces.includes(&pod.metadata.namespace)
-                && spec.selector.matches(&pod.metadata.labels)
+            spec.scope
+                .covers(&pod.metadata.namespace, &pod.metadata.labels)
         };
         let hooks = move |spec: &'a Spec| match phase {
             Phase::Pre => spec.pre.iter().cloned(),
@@ -226,16 +300,12 @@ impl HookSpecs {
 
 impl RawSpec {
     fn check(self, place: String) -> Result<Spec, String> {
-        let at = |field: &str| {
-            let place = format!("{place}.{field}");
-            move |why: String| format!("{place}: {why}")
-        };
-        let namespaces = Filter::namespaces(&self.included_namespaces, &self.excluded_namespaces)
-            .map_err(at("includedNamespaces"))?;
-        Filter::resources(&self.included_resources, &self.excluded_resources)
-            .map_err(at("includedResources"))?;
-        let selector =
-            check_selector(self.label_selector.unwrap_or_default()).map_err(at("labelSelector"))?;
+        let scope = Scope::check(
+            place.clone(),
+            [&self.included_namespaces, &self.excluded_namespaces],
+            [self.included_resources, self.excluded_resources],
+            self.label_selector,
+        )?;
         let name = match self.name.as_str() {
             "" => place.clone(),
             name => name.to_owned(),
@@ -255,15 +325,7 @@ impl RawSpec {
             false => hooks("pre", self.pre)?,
         };
         let post = hooks("post", self.post)?;
-        Ok(Spec {
-            place,
-            namespaces,
-            included_resources: self.included_resources,
-            excluded_resources: self.excluded_resources,
-            selector,
-            pre,
-            post,
-        })
+        Ok(Spec { scope, pre, post })
     }
 }
 

@@ -26,6 +26,8 @@ pub mod identity;
 pub mod item;
 pub mod layout;
 pub mod marker;
+pub mod modifiers;
+pub mod pod_spec;
 pub mod report;
 pub mod selector;
 // contract

@@ -2,6 +2,7 @@
 
 pub mod compare;
 mod decide;
+pub mod hooks;
 mod join;
 mod live;
 mod options;
@@ -12,17 +13,18 @@ pub mod prepare;
 mod preview;
 mod results;
 mod rights;
+mod rules;
 pub mod selection;
 mod target;
 
 pub use self::options::Options;
 
 use self::decide::{Policy, SYSTEM};
+use self::hooks::HookRunner;
 use self::perform::{Paper, Performer, Progress, Tally};
 use self::plan::{Plan, Survey};
 use self::preview::Preview;
 use self::results::ResourceList;
-use self::selection::Selection;
 use self::target::Mode;
 use crate::api::{Restore, RestorePhase, RestoreProgress, RestoreStatus};
 use crate::args::PlanFormat;
@@ -268,7 +270,10 @@ async fn perform(
         &backup.footer,
         &options.spec.namespace_mapping,
     )?;
-    let plan = survey(&backup, selection).await?;
+    let rules = rules::read(context, options, &discovery, &backup.footer).await?;
+    let missing = rules::classes_missing(context, &rules, &discovery).await?;
+    let survey = Survey::new(selection, rules, missing);
+    let plan = look_at_everything(&backup, survey).await?;
     context.log.info(&format!(
         "{} objects of {} types are to be restored from backup {}",
         plan.objects(),
@@ -298,16 +303,15 @@ async fn perform(
         tally: Tally::default(),
         provided: BTreeSet::new(),
         made: BTreeSet::new(),
+        runner: HookRunner::new(&context.cluster, &context.log, &options.label),
     };
     performer.warn_if_nothing(options);
     performer.perform().await?;
-    let Performer { tally, paper, .. } = performer;
-    Ok((tally, paper))
+    Ok(performer.finish().await)
 }
 
 /// Looks at every object that may be wanted, and checks every byte of it, before anything is written.
-async fn survey(backup: &Arc<OpenBackup>, selection: Selection) -> Result<Plan, Failure> {
-    let mut survey = Survey::new(selection);
+async fn look_at_everything(backup: &Arc<OpenBackup>, mut survey: Survey) -> Result<Plan, Failure> {
     for (entry, members) in survey.passes(&backup.footer) {
         let mut members =
             std::pin::pin!(backup.read_members(members, MEMBERS_AHEAD, |_, opened| opened));
@@ -316,8 +320,8 @@ async fn survey(backup: &Arc<OpenBackup>, selection: Selection) -> Result<Plan, 
         }
     }
     survey.plan(&backup.footer).map_err(|error| {
-        Failure::from_error(Exit::Usage, &error)
-            .hint("map the namespaces to different ones, or restore them one after the other")
+        let hint = error.hint();
+        Failure::from_error(Exit::Usage, &error).hint(hint)
     })
 }
 
@@ -346,6 +350,7 @@ async fn report(
         unchanged,
         skipped,
         failed,
+        hooks,
         report,
     } = tally;
     let complete = report.errors == 0;
@@ -367,6 +372,8 @@ async fn report(
         unchanged,
         skipped,
         failed,
+        hooks_attempted: hooks.map(|hooks| hooks.attempted),
+        hooks_failed: hooks.map(|hooks| hooks.failed),
         warnings: report.warnings,
         errors: report.errors,
         messages: report.messages(),

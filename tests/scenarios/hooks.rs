@@ -75,16 +75,16 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// Ark's namespace.
-const ARK: &str = "heptio-ark";
+pub const ARK: &str = "heptio-ark";
 
 static ARK_CLUSTER: Shared<Ark> = Shared::const_new();
 
 /// A cluster of our own: other scenarios look at what Ark may not do without hooks.
-async fn ark() -> Result<&'static Ark> {
+pub async fn ark() -> Result<&'static Ark> {
     Ark::shared(&ARK_CLUSTER).await
 }
 
-fn kubectl(cluster: &ControlPlane, line: &str) -> Result<String> {
+pub fn kubectl(cluster: &ControlPlane, line: &str) -> Result<String> {
     cluster.kubectl(&line.split_whitespace().collect::<Vec<_>>())
 }
 

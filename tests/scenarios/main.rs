@@ -10,6 +10,8 @@ mod faults;
 mod harness;
 #[cfg(target_os = "linux")]
 mod hooks;
+#[cfg(target_os = "linux")]
+mod hooks_restore;
 mod instant;
 #[cfg(target_os = "linux")]
 mod node;
@@ -43,6 +45,7 @@ fn main() {
         trials.extend(node::trials());
         trials.extend(plugin::trials());
         trials.extend(hooks::trials());
+        trials.extend(hooks_restore::trials());
         trials.extend(reading::trials());
     }
     let conclusion = libtest_mimic::run(&arguments, trials);

@@ -8,7 +8,7 @@ use super::frozen::{FrozenRecord, Taken};
 use super::selection::Selection;
 use crate::api::{EXCLUDE_LABEL, Freeze, FrozenPod, HookStatus, VELERO_EXCLUDE_LABEL};
 use crate::cluster::discover::ResourceType;
-use crate::cluster::exec::{Command, End, exec};
+use crate::cluster::exec::{self, Command, End, exec};
 use crate::cluster::list::{At, List};
 use crate::cluster::{ClusterError, encode};
 use crate::context::Context;
@@ -31,8 +31,6 @@ const DEAD_AFTER: Duration = Duration::from_secs(15);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What the names of all annotations of hooks have in common.
 const ANNOTATIONS: &[u8] = b"hook.backup.";
-/// Characters of a failed hook's output that its message has; the log has more.
-const MESSAGE_TAIL: usize = 300;
 
 /// What came of the hooks.
 #[derive(Debug, PartialEq)]
@@ -401,15 +399,7 @@ async fn run_step(
     if let End::Success = end {
         return Ok(());
     }
-    let mut text = format!("{what}: {end}");
-    // What it wrote last usually says why.
-    let tails = [
-        output.stderr.last(MESSAGE_TAIL),
-        output.stdout.last(MESSAGE_TAIL),
-    ];
-    if let Some(tail) = tails.iter().find(|tail| !tail.is_empty()) {
-        text.push_str(&format!("; it wrote: {tail}"));
-    }
+    let mut text = exec::message(&what, &end, &output);
     if end.is_forbidden() {
         text.push_str("; `kubectl ark install --hooks` gives the right to run hooks");
     }

@@ -8,6 +8,8 @@ use serde::Deserialize;
 use std::fmt;
 use std::time::Duration;
 
+/// Characters of a failed command's output that a message about it has.
+const MESSAGE_TAIL: usize = 300;
 /// Bytes of each output that are kept: its end, where errors stand.
 const KEPT: usize = 64 << 10;
 
@@ -132,6 +134,18 @@ impl fmt::Display for End {
                 }
             }
         }
+    }
+}
+
+/// The message about a command that failed: what it was, how it ended, and what it wrote last, which usually says why.
+pub fn message(what: &str, end: &End, output: &Output) -> String {
+    let tails = [
+        output.stderr.last(MESSAGE_TAIL),
+        output.stdout.last(MESSAGE_TAIL),
+    ];
+    match tails.iter().find(|tail| !tail.is_empty()) {
+        Some(tail) => format!("{what}: {end}; it wrote: {tail}"),
+        None => format!("{what}: {end}"),
     }
 }
 

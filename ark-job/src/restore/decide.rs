@@ -75,6 +75,8 @@ impl Comparison {
     pub fn new(resource: &str, backup: Value, live: Value, of_live: &Rules) -> Comparison {
         let version = live.pointer("/metadata/resourceVersion").cloned();
         let live = as_compared(resource, live, of_live);
+        let mut backup = backup;
+        of_live.without_hooks(resource, &mut backup);
         let backup = comparable(resource, backup);
         let mut patch = merge_patch(&backup, &live);
         if let Some(version) = version {

@@ -11,6 +11,7 @@ use super::selection::Choice;
 use crate::archive::key;
 use crate::cluster::Cluster;
 use crate::cluster::discover::ResourceType;
+use crate::hooks::restore::AfterCreation;
 use crate::log::Log;
 use crate::repository::RepositoryError;
 use bytes::Bytes;
@@ -30,6 +31,10 @@ pub struct Ready {
     pub name: String,
     /// What there is to send.
     pub content: Content,
+    /// What is to be done once it has been created.
+    pub after: AfterCreation,
+    /// What is odd about it, to be said once it has been created.
+    pub remarks: Vec<String>,
 }
 
 /// What an object of the backup has become.

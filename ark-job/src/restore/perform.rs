@@ -4,6 +4,7 @@
 
 use super::compare::{comparable, digest};
 use super::decide::Policy;
+use super::hooks::HookRunner;
 use super::join::{Content, Join, Lookup, Object, Ready};
 use super::live::Hint;
 use super::order::{DEFINITIONS, NAMESPACES};
@@ -13,6 +14,7 @@ use super::preview::Preview;
 use super::results::ResourceList;
 use super::selection::Choice;
 use super::target::{Done, Fate, Mode, Target};
+use crate::api::HookStatus;
 use crate::archive::footer::TypeEntry;
 use crate::archive::key;
 use crate::archive::read::OpenMember;
@@ -22,6 +24,7 @@ use crate::cluster::pace::Pace;
 use crate::cluster::{Cluster, ClusterError};
 use crate::error::{Failure, chain};
 use crate::exit::Exit;
+use crate::hooks::restore::AfterCreation;
 use crate::log::Log;
 use crate::report::{About, Report};
 use crate::repository::OpenBackup;
@@ -61,6 +64,8 @@ pub struct Tally {
     pub skipped: u64,
     /// Objects that could not be restored.
     pub failed: u64,
+    /// Hooks of pods that were created, and those of them that failed; none if there were none.
+    pub hooks: Option<HookStatus>,
     /// Warnings and errors.
     pub report: Report,
 }
@@ -105,6 +110,8 @@ pub struct Performer<'a> {
     pub provided: BTreeSet<String>,
     /// Of these, the ones that this restore has made, or would.
     pub made: BTreeSet<String>,
+    /// Runs the hooks of pods that are created.
+    pub runner: HookRunner,
 }
 
 /// Why a restore stopped on the way.
@@ -149,6 +156,23 @@ impl<'p> Performer<'p> {
             self.step(step).await?;
         }
         Ok(())
+    }
+
+    /// Waits for the hooks of the pods that were created, and counts what came of them.
+    pub async fn finish(self) -> (Tally, Paper) {
+        let Performer {
+            mut tally,
+            paper,
+            runner,
+            ..
+        } = self;
+        let ran = runner.finish().await;
+        ran.add_to(&mut tally.report);
+        tally.hooks = (ran.attempted > 0).then_some(HookStatus {
+            attempted: ran.attempted,
+            failed: ran.failed,
+        });
+        (tally, paper)
     }
 
     /// Types whose definitions have just come are known a little later.
@@ -253,6 +277,7 @@ impl<'p> Performer<'p> {
             namespace: object.namespace.clone(),
             name: object.name.clone(),
             size: 0,
+            after: AfterCreation::default(),
             fate: Ok(fate?),
         })
     }
@@ -374,6 +399,8 @@ impl<'p> Performer<'p> {
                             digest,
                             status: None,
                         }),
+                        after: AfterCreation::default(),
+                        remarks: Vec::new(),
                     },
                     // They are few, and most are there.
                     Hint::Present { digest: [0; 16] },
@@ -387,7 +414,13 @@ impl<'p> Performer<'p> {
     }
 
     /// Counts and reports what became of an object.
-    async fn note(&mut self, entry: &TypeEntry, done: Done) -> Result<(), Failure> {
+    async fn note(&mut self, entry: &TypeEntry, mut done: Done) -> Result<(), Failure> {
+        if let (Mode::Write, Some(namespace), Ok(Fate::Created { .. } | Fate::Recreated(_))) =
+            (self.mode, &done.namespace, &done.fate)
+        {
+            let after = std::mem::take(&mut done.after);
+            self.runner.created(namespace, &done.name, after);
+        }
         let what = self.note_without_list(entry, &done).await?;
         done.fate.map_err(Lost::from)?;
         if let (Some(what), Paper::Record(list)) = (what, &mut self.paper) {
@@ -523,6 +556,7 @@ fn ready(plan: &Plan, entry: &TypeEntry, opened: &OpenMember, label_value: &str)
             .namespace
             .map(|source| plan.rules.target(source).to_owned());
         let mut name = object.name.to_owned();
+        let (mut after, mut remarks) = (AfterCreation::default(), Vec::new());
         let content = match prepare(&entry.resource, object.name, object.body, &plan.rules) {
             Ok(Prepared::Object { object, status }) => {
                 // A namespace is called otherwise in the target.
@@ -533,6 +567,11 @@ fn ready(plan: &Plan, entry: &TypeEntry, opened: &OpenMember, label_value: &str)
                     mapped.clone_into(&mut name);
                 }
                 let mut labelled = object.clone();
+                if let ("pods", Some(hooks), Some(namespace)) =
+                    (entry.resource.as_str(), &plan.rules.hooks, &namespace)
+                {
+                    after = hooks.apply(&mut labelled, namespace, &mut remarks);
+                }
                 label(&mut labelled, label_value);
                 Content::Object(Object {
                     json: Bytes::from(labelled.to_string()),
@@ -548,6 +587,8 @@ fn ready(plan: &Plan, entry: &TypeEntry, opened: &OpenMember, label_value: &str)
             namespace,
             name,
             content,
+            after,
+            remarks,
         });
     }
     objects

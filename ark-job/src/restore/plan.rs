@@ -5,7 +5,8 @@
 
 use super::compare::{Digest, comparable, digest};
 use super::order::{
-    BINDINGS, CLAIMS, DEFINITIONS, NAMESPACES, PODS, ROLES, SERVICE_ACCOUNTS, VOLUMES, rank,
+    BINDINGS, CLAIMS, CLASSES, DEFINITIONS, NAMESPACES, PODS, ROLES, SERVICE_ACCOUNTS, VOLUMES,
+    rank,
 };
 use super::prepare::{Prepared, Rules, prepare};
 use super::selection::{Choice, Chooser, Needs, Peek, Selection};
@@ -37,6 +38,25 @@ pub enum PlanError {
     /// Namespaces are mapped onto each other, and their objects differ.
     #[error("{}", collisions(.0, *.1))]
     Collisions(Vec<Collision>, u64),
+    /// Claims are mapped to a class that nobody has.
+    #[error(
+        "--storage-class-mappings: there is no storage class {0} in the cluster, and none comes back"
+    )]
+    NoStorageClass(String),
+}
+
+impl PlanError {
+    /// What to do.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            PlanError::Collisions(..) => {
+                "map the namespaces to different ones, or restore them one after the other"
+            }
+            PlanError::NoStorageClass(_) => {
+                "`kubectl get storageclasses` lists those that are there"
+            }
+        }
+    }
 }
 
 fn collisions(named: &[Collision], count: u64) -> String {
@@ -67,6 +87,7 @@ fn collisions(named: &[Collision], count: u64) -> String {
 pub struct Survey {
     chooser: Chooser,
     rules: Rules,
+    classes_missing: BTreeSet<String>,
     counts: BTreeMap<String, u64>,
     contested: BTreeSet<String>,
     /// Of the type under survey: what the objects of contested namespaces are, by target and name.
@@ -78,13 +99,13 @@ pub struct Survey {
 
 impl Survey {
     /// Starts a survey.
-    pub fn new(selection: Selection) -> Survey {
+    ///
+    /// The storage classes that are `missing` in the cluster must be found in the backup.
+    pub fn new(selection: Selection, rules: Rules, missing: BTreeSet<String>) -> Survey {
         Survey {
             contested: selection.contested(),
-            rules: Rules {
-                namespaces: selection.mapping.clone(),
-                reprovisioned: BTreeSet::new(),
-            },
+            rules,
+            classes_missing: missing,
             chooser: Chooser {
                 selection,
                 needs: Needs::default(),
@@ -141,6 +162,9 @@ impl Survey {
                 Choice::Leave => {}
                 Choice::Provide => self.count(entry),
                 Choice::Restore => {
+                    if entry.resource == CLASSES {
+                        self.classes_missing.remove(object.name);
+                    }
                     self.count(entry);
                     self.note_needs(entry, &object);
                     self.find_collision(entry, &object);
@@ -257,6 +281,9 @@ impl Survey {
     pub fn plan(self, footer: &Footer) -> Result<Plan, PlanError> {
         if self.collision_count > 0 {
             return Err(PlanError::Collisions(self.collisions, self.collision_count));
+        }
+        if let Some(class) = self.classes_missing.into_iter().next() {
+            return Err(PlanError::NoStorageClass(class));
         }
         let selection = &self.chooser.selection;
         let mut steps: Vec<Step> = footer

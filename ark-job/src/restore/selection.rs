@@ -193,17 +193,7 @@ pub fn resources(
     served: &[ResourceType],
     footer: &Footer,
 ) -> Result<Filter, String> {
-    let mut known: Vec<Known<'_>> = served.iter().map(Known::Served).collect();
-    let names: BTreeSet<String> = known.iter().map(Named::group_resource).collect();
-    known.extend(
-        footer
-            .head
-            .types
-            .iter()
-            .filter(|entry| !names.contains(&entry.resource))
-            .map(Known::BackedUp),
-    );
-    let included = resolve_resources(include, &known)?;
+    let included = resolve(include, served, footer)?;
     if let Some(never) = included
         .iter()
         .zip(include)
@@ -211,7 +201,27 @@ pub fn resources(
     {
         return Err(format!("{} are never restored", never.0));
     }
-    Filter::resources(&included, &resolve_resources(exclude, &known)?)
+    Filter::resources(&included, &resolve(exclude, served, footer)?)
+}
+
+/// What the user called types, as `resource.group`, by the cluster's names and the backup's.
+///
+/// # Errors
+/// A sentence about a name that no type has.
+pub(super) fn resolve(
+    names: &[String],
+    served: &[ResourceType],
+    footer: &Footer,
+) -> Result<Vec<String>, String> {
+    let mut known: Vec<Known<'_>> = served.iter().map(Known::Served).collect();
+    let there: BTreeSet<String> = known.iter().map(Named::group_resource).collect();
+    let backed_up = footer.head.types.iter();
+    known.extend(
+        backed_up
+            .filter(|entry| !there.contains(&entry.resource))
+            .map(Known::BackedUp),
+    );
+    resolve_resources(names, &known)
 }
 
 /// What the objects that were selected need of the cluster-scoped types.

@@ -14,6 +14,7 @@ use crate::cluster::apply::{self, Created};
 use crate::cluster::discover::ResourceType;
 use crate::cluster::pace::Pace;
 use crate::cluster::{Cluster, ClusterError};
+use crate::hooks::restore::AfterCreation;
 use serde_json::Value;
 
 /// An object that vanishes or changes each time that it is looked at is tried this often.
@@ -98,6 +99,8 @@ pub struct Done {
     pub name: String,
     /// Bytes that were held for it.
     pub size: usize,
+    /// What is to be done if it has been created.
+    pub after: AfterCreation,
     /// What became of it, unless the API server was lost.
     pub fate: Result<Fate, ClusterError>,
 }
@@ -109,15 +112,19 @@ impl Target<'_> {
     /// Restores one object.
     pub async fn restore(self, object: Ready, hint: Hint) -> Done {
         let size = object.content.size();
-        let fate = match &object.content {
+        let mut fate = match &object.content {
             Content::Object(content) => self.settle(&object, content, hint).await,
             Content::Skip(why) => Ok(Fate::Skipped(*why)),
             Content::Damaged(why) => Ok(Fate::failed(format!("in the backup, {why}"))),
         };
+        if let Ok(Fate::Created { warnings }) = &mut fate {
+            warnings.extend(object.remarks);
+        }
         Done {
             namespace: object.namespace,
             name: object.name,
             size,
+            after: object.after,
             fate,
         }
     }

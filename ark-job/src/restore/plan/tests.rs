@@ -65,7 +65,11 @@ impl Archive {
     }
 
     fn plan(&self, selection: Selection) -> Result<Plan, PlanError> {
-        let mut survey = Survey::new(selection);
+        let rules = Rules {
+            namespaces: selection.mapping.clone(),
+            ..Rules::default()
+        };
+        let mut survey = Survey::new(selection, rules, BTreeSet::new());
         for (entry, members) in survey.passes(&self.footer) {
             for index in members {
                 survey.look(&entry, &self.open(index));
@@ -377,7 +381,9 @@ fn namespaces_mapped_onto_each_other_may_not_hold_different_objects() {
     };
     for mapping in [&[("a", "c"), ("b", "c")][..], &[("a", "b")], &[("b", "a")]] {
         let error = archive.plan(mapped(mapping)).unwrap_err();
-        let PlanError::Collisions(named, count) = &error;
+        let PlanError::Collisions(named, count) = &error else {
+            panic!("{error}");
+        };
         assert_eq!((named.len(), *count), (1, 1), "{mapping:?}");
         assert_eq!(
             (named[0].resource.as_str(), named[0].name.as_str()),
