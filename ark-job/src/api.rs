@@ -24,6 +24,8 @@ pub const FORMAT_VERSION: &str = "1";
 pub const RESTORE_LABEL: &str = "ark-restore";
 /// Label on Jobs and pods: the kind of operation (`backup`, `restore`, …).
 pub const OPERATION_LABEL: &str = "ark.heptio.com/operation";
+/// Its value on a Job in which the plan of a restore is made: it has a restore's rights, and no record.
+pub const PLAN_OPERATION: &str = "plan";
 /// Label on Jobs and pods: the backup's name (shortened as Velero does when over 63 characters).
 pub const BACKUP_LABEL: &str = "ark.heptio.com/backup";
 /// Label on Jobs and pods: the restore's name.

@@ -6,7 +6,11 @@
 //! ranged reads and checks every byte on the way. docs/format.md defines each byte.
 
 pub mod footer;
+pub mod foreign;
+pub mod inside;
 pub mod read;
+pub mod tarball;
+pub mod versions;
 pub mod write;
 
 /// Entry with the version of Velero's tar layout, always first.
@@ -54,6 +58,10 @@ mod tests {
             index.append(&compressed);
             bytes.extend_from_slice(&compressed.bytes);
         }
+        let keys: Vec<String> = items
+            .iter()
+            .map(|(namespace, name, _)| key(Some(namespace), name))
+            .collect();
         let head = Head {
             format_version: crate::api::FORMAT_VERSION.into(),
             encryption: "none".into(),
@@ -65,7 +73,7 @@ mod tests {
                 namespaced: true,
                 items: items.len() as u64,
                 bytes: 0,
-                unsorted: false,
+                unsorted: !keys.is_sorted_by(|a, b| a < b),
                 resource_version: None,
             }],
             ..Head::default()
@@ -282,7 +290,9 @@ mod tests {
 
     fn raw_list() -> impl Strategy<Value = (String, Vec<(String, String)>)> {
         any::<bool>().prop_flat_map(|typed| {
-            prop::collection::vec(raw_object(typed), 0..6).prop_map(move |objects| {
+            prop::collection::vec(raw_object(typed), 0..6).prop_map(move |mut objects| {
+                let mut names = std::collections::BTreeSet::new();
+                objects.retain(|(name, _)| names.insert(name.clone()));
                 let items = objects
                     .iter()
                     .map(|(_, json)| json.as_str())

@@ -27,6 +27,8 @@ pub enum Command {
     /// Restore objects from a backup
     Restore(Box<RestoreArgs>),
     /// Compare a backup with the cluster or with another backup: exit code 0 same, 1 different, above 1 failed
+    ///
+    /// Prints a unified diff of YAML for each object: from the cluster (-) to the backup (+), as kubectl diff; of two backups, from BACKUP (-) to BACKUP2 (+).
     Diff(DiffArgs),
     /// Print one object of a backup
     Show(ShowArgs),
@@ -487,7 +489,7 @@ impl Args {
             }
             Command::Show(ShowArgs {
                 backup,
-                object,
+                object: _,
                 storage,
                 all_fields,
                 output,
@@ -496,7 +498,6 @@ impl Args {
                 storage.write(&mut argv);
                 argv.switch("--all-fields", *all_fields);
                 argv.unless_default("--output", word(*output), word(ShowFormat::default()));
-                argv.0.extend(["--".to_owned(), object.clone()]);
             }
             Command::Fetch(FetchArgs {
                 backup,
@@ -511,6 +512,10 @@ impl Args {
             }
         }
         argv.value("--namespace", &Some(namespace));
+        if let Command::Show(ShowArgs { object, .. }) = command {
+            // Last, since nothing after the dashes is a flag.
+            argv.0.extend(["--".to_owned(), object.clone()]);
+        }
         argv.0
     }
 }

@@ -412,6 +412,7 @@ async fn status_error(answer: Response<Body>, doing: &str) -> ClusterError {
         message: String,
         reason: String,
         metadata: Metadata,
+        details: Details,
     }
     #[derive(serde::Deserialize, Default)]
     #[serde(default)]
@@ -419,11 +420,14 @@ async fn status_error(answer: Response<Body>, doing: &str) -> ClusterError {
         #[serde(rename = "continue")]
         next: Option<String>,
     }
+    #[derive(serde::Deserialize, Default)]
+    #[serde(default, rename_all = "camelCase")]
+    struct Details {
+        retry_after_seconds: Option<u64>,
+    }
     let code = answer.status();
     let retry_after = answer.headers().get(http::header::RETRY_AFTER);
-    let retry_after = retry_after
-        .and_then(|value| value.to_str().ok()?.parse().ok())
-        .map(Duration::from_secs);
+    let retry_after: Option<u64> = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
     let status: Status = match collect(answer.into_body()).await {
         Ok(body) => serde_json::from_slice(&body).unwrap_or_else(|_| Status {
             // Proxies and overloaded servers answer in plain text.
@@ -452,6 +456,11 @@ async fn status_error(answer: Response<Body>, doing: &str) -> ClusterError {
         reason: status.reason,
         message,
         next,
-        retry_after,
+        retry_after: retry_after
+            .or(status
+                .details
+                .retry_after_seconds
+                .filter(|seconds| *seconds > 0))
+            .map(Duration::from_secs),
     }
 }

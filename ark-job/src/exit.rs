@@ -12,6 +12,9 @@ pub enum Exit {
     Done,
     /// Failed; a retry may help.
     Failed,
+    /// A comparison was made, and found a difference: 1, as diff's. Only of comparisons, whose failures are 2
+    /// ([`Exit::code_of_comparison`]), so it is not among [`Exit::ALL`].
+    Different,
     /// The command line is wrong.
     Usage,
     /// Finished, with errors: something is missing and is named in the results.
@@ -56,7 +59,7 @@ impl Exit {
     pub const fn code(self) -> u8 {
         match self {
             Exit::Done => 0,
-            Exit::Failed => 1,
+            Exit::Failed | Exit::Different => 1,
             Exit::Usage => 2,
             Exit::PartiallyFailed => 3,
             Exit::Refused => 4,
@@ -64,6 +67,14 @@ impl Exit {
             Exit::NotFound => 10,
             Exit::Conflict => 11,
             Exit::Interrupted => 130,
+        }
+    }
+
+    /// The exit code of a process that compares: 0 same, 1 different, above 1 failed, as `kubectl diff`.
+    pub const fn code_of_comparison(self) -> u8 {
+        match self {
+            Exit::Failed => 2,
+            other => other.code(),
         }
     }
 
@@ -80,6 +91,7 @@ impl fmt::Display for Exit {
         f.write_str(match self {
             Exit::Done => "done",
             Exit::Failed => "failed",
+            Exit::Different => "different",
             Exit::Usage => "usage",
             Exit::PartiallyFailed => "partially failed",
             Exit::Refused => "refused: restore-only",
@@ -107,5 +119,14 @@ mod tests {
             assert_eq!(Exit::from_code(i32::from(exit.code())), Some(exit));
         }
         assert_eq!(Exit::from_code(77), None);
+    }
+
+    #[test]
+    fn of_a_comparison_only_a_difference_is_1() {
+        assert_eq!(Exit::Done.code_of_comparison(), 0);
+        assert_eq!(Exit::Different.code_of_comparison(), 1);
+        for exit in Exit::ALL.into_iter().filter(|exit| *exit != Exit::Done) {
+            assert!(exit.code_of_comparison() > 1, "{exit}");
+        }
     }
 }

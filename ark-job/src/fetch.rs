@@ -1,7 +1,7 @@
 //! Fetch: one stored file of a committed backup, as it is stored, to standard output. What is said goes to standard error.
 //!
 //! It is how a backup is read where only the cluster can reach the bucket: a pod is held ([`FetchArgs::hold`]), and the
-//! plugin runs this in it. It writes nothing, so it needs no identity and no record.
+//! plugin runs this in it, or another operation that only reads. It writes nothing, so it needs no identity and no record.
 
 use crate::archive::read::ReadError;
 use crate::args::{FetchArgs, FetchFile, word};
@@ -9,8 +9,10 @@ use crate::cluster::Cluster;
 use crate::context::{Environment, Outcome, open_store, parse_url, storage_failure};
 use crate::error::Failure;
 use crate::exit::Exit;
+use crate::identity::{Origin, RunId};
 use crate::layout::BackupKeys;
-use crate::repository::{RepositoryError, open_backup, read_marker};
+use crate::repository::{Described, Found, RepositoryError, Served, find, open_found};
+use crate::restore::rights;
 use crate::store::{ObjectReader, Store};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -27,7 +29,7 @@ const HELD_IDLE: Duration = Duration::from_secs(120);
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// A reader that takes nothing for this long is gone: a broken connection to a pod is not always told to its process.
 const STALLED: Duration = Duration::from_secs(120);
-/// Locked by every fetch in a held pod, in its temporary directory.
+/// Locked by everything that is at work in a held pod, in its temporary directory.
 const LOCK: &str = "ark-fetch.lock";
 
 /// Performs one fetch, or holds the pod for others.
@@ -48,9 +50,13 @@ pub async fn run(
     } = arguments;
     let url = storage.storage.as_deref().map(parse_url).transpose()?;
     if *hold {
-        return hold_pod(&environment.temporary, HELD_IDLE, LOOK_INTERVAL).await;
+        let outcome = hold_pod(&environment.temporary, HELD_IDLE, LOOK_INTERVAL).await?;
+        return Ok(Outcome {
+            hint: give_up_rights(cluster, namespace, environment).await,
+            ..outcome
+        });
     }
-    let _held = lock(&environment.temporary, environment.pod_uid.is_some())?;
+    let _held = at_work(environment)?;
     let store = open_store(cluster, namespace, storage.location.as_deref(), url).await?;
     let mut stored = Stored::open(&store, backup, *file).await?;
     let mut sent = 0;
@@ -65,8 +71,37 @@ pub async fn run(
     })
 }
 
+/// Gives up the rights that a pod for the plan of a restore was given, when whoever held it did not come to it. A pod that
+/// only reads storage may not look at them, and does nothing.
+async fn give_up_rights(
+    cluster: &Cluster,
+    namespace: &str,
+    environment: &Environment,
+) -> Option<String> {
+    let giving_up = async {
+        let cluster_uid = cluster.uid().await?;
+        let own = environment.job_uid.as_ref().map(|uid| {
+            let origin = Origin::Job { uid: uid.clone() };
+            RunId::new(&cluster_uid, namespace, &origin)
+        });
+        rights::give_up_after(cluster, namespace, &cluster_uid, own.as_ref()).await
+    };
+    match giving_up.await {
+        Ok(said) => said.map(str::to_owned),
+        Err(error) => Some(rights::not_given_up(&error)),
+    }
+}
+
+/// Tells the holder of the pod, if there is one, that somebody is at work: until what is returned is dropped.
+///
+/// # Errors
+/// When the holder cannot be told.
+pub fn at_work(environment: &Environment) -> Result<Option<File>, Failure> {
+    lock(&environment.temporary, environment.pod_uid.is_some())
+}
+
 /// Writes to standard output, on a thread that may block.
-async fn write(piece: Bytes) -> Result<(), Failure> {
+pub(crate) async fn write(piece: Bytes) -> Result<(), Failure> {
     let writing = tokio::task::spawn_blocking(move || {
         let mut stdout = io::stdout().lock();
         stdout.write_all(&piece).and_then(|()| stdout.flush())
@@ -85,7 +120,6 @@ async fn write(piece: Bytes) -> Result<(), Failure> {
     }
 }
 
-/// Tells the holder of the pod, if there is one, that somebody is at work: until the file is closed.
 fn lock(temporary: &Path, in_pod: bool) -> Result<Option<File>, Failure> {
     let path = temporary.join(LOCK);
     let failed = |error: io::Error| {
@@ -127,7 +161,7 @@ async fn hold_pod(
     }
     Ok(Outcome {
         exit: Exit::Done,
-        message: "nothing has been fetched for a while".into(),
+        message: "nothing has been read for a while".into(),
         hint: None,
     })
 }
@@ -162,11 +196,17 @@ impl Stored {
     /// When there is no such backup, or it is not whole.
     pub async fn open(store: &Store, backup: &str, file: FetchFile) -> Result<Stored, Failure> {
         let keys = BackupKeys::new(backup);
+        let found = find(store, backup).await?;
+        let marker = match &found.described {
+            Described::Ours(marker) => marker.clone(),
+            Described::Foreign(_) => return Stored::foreign(store, backup, file, &found).await,
+        };
         let key = key(&keys, file);
         let pieces = match file {
             FetchFile::Archive => {
-                let open = open_backup(store, backup).await?;
-                let archive = &open.marker.commit.archive;
+                // One of ours needs no room.
+                let open = open_found(store, backup, found, Path::new(""), Served::new()).await?;
+                let archive = &marker.commit.archive;
                 let members = open.footer.members.iter().map(|member| Piece {
                     length: member.length,
                     sha256: member.sha256.clone(),
@@ -182,12 +222,8 @@ impl Stored {
                 };
                 members.chain([footer]).collect()
             }
-            FetchFile::Marker | FetchFile::Logs => {
-                read_marker(store, backup).await?;
-                VecDeque::new()
-            }
+            FetchFile::Marker | FetchFile::Logs => VecDeque::new(),
             FetchFile::ResourceList | FetchFile::Results => {
-                let marker = read_marker(store, backup).await?;
                 let name = key.strip_prefix(&keys.directory()).unwrap_or(&key);
                 let recorded =
                     marker.commit.files.get(name).ok_or_else(|| {
@@ -225,6 +261,42 @@ impl Stored {
         Ok(Stored {
             reader,
             check: Check::new(backup, pieces),
+            key,
+        })
+    }
+
+    /// Starts reading a file of a backup that Velero or original Ark made: they record no digests, so it comes as it is.
+    async fn foreign(
+        store: &Store,
+        backup: &str,
+        file: FetchFile,
+        found: &Found,
+    ) -> Result<Stored, Failure> {
+        let stem = found.archive.strip_suffix(".tar.gz");
+        let stem = stem.unwrap_or(&found.archive);
+        let key = match file {
+            FetchFile::Archive => found.archive.clone(),
+            FetchFile::Marker => found.description.clone(),
+            FetchFile::Logs => format!("{stem}-logs.gz"),
+            FetchFile::ResourceList => format!("{stem}-resource-list.json.gz"),
+            FetchFile::Results => format!("{stem}-results.gz"),
+        };
+        let reader = store.read(&key).await;
+        let reader = reader.map_err(|error| storage_failure(&error))?;
+        let reader = reader.ok_or_else(|| match file {
+            FetchFile::Archive => damaged(backup, format!("{key} is missing")),
+            _ => Failure::new(
+                Exit::NotFound,
+                format!(
+                    "backup {backup} of {} has no {}: there is no {key}",
+                    found.origin(),
+                    word(file)
+                ),
+            ),
+        })?;
+        Ok(Stored {
+            reader,
+            check: Check::new(backup, VecDeque::new()),
             key,
         })
     }

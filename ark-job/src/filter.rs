@@ -253,9 +253,45 @@ impl Named for TypeEntry {
 
     fn is_called(&self, name: &str) -> bool {
         let plural = self.resource.split('.').next().unwrap_or(&self.resource);
-        plural == name || self.kind.eq_ignore_ascii_case(name)
+        let short = SHORT_NAMES
+            .iter()
+            .any(|&(short, resource)| short == name && resource == self.resource);
+        plural == name || self.kind.eq_ignore_ascii_case(name) || short
     }
 }
+
+/// Short names of Kubernetes' own types: a backup does not hold any, and is read without a cluster, too.
+const SHORT_NAMES: [(&str, &str); 29] = [
+    ("cm", "configmaps"),
+    ("cj", "cronjobs.batch"),
+    ("crd", "customresourcedefinitions.apiextensions.k8s.io"),
+    ("crds", "customresourcedefinitions.apiextensions.k8s.io"),
+    ("csr", "certificatesigningrequests.certificates.k8s.io"),
+    ("deploy", "deployments.apps"),
+    ("ds", "daemonsets.apps"),
+    ("ep", "endpoints"),
+    ("ev", "events"),
+    ("hpa", "horizontalpodautoscalers.autoscaling"),
+    ("ing", "ingresses.networking.k8s.io"),
+    ("limits", "limitranges"),
+    ("netpol", "networkpolicies.networking.k8s.io"),
+    ("no", "nodes"),
+    ("ns", "namespaces"),
+    ("pc", "priorityclasses.scheduling.k8s.io"),
+    ("pdb", "poddisruptionbudgets.policy"),
+    ("po", "pods"),
+    ("pv", "persistentvolumes"),
+    ("pvc", "persistentvolumeclaims"),
+    ("quota", "resourcequotas"),
+    ("rc", "replicationcontrollers"),
+    ("rs", "replicasets.apps"),
+    ("sa", "serviceaccounts"),
+    ("sc", "storageclasses.storage.k8s.io"),
+    ("sts", "statefulsets.apps"),
+    ("svc", "services"),
+    ("vac", "volumeattributesclasses.storage.k8s.io"),
+    ("vs", "volumesnapshots.snapshot.storage.k8s.io"),
+];
 
 /// Resolves what a user called resource types to `resource.group`; globs are matched against that.
 ///

@@ -81,6 +81,31 @@ impl BackupKeys {
     }
 }
 
+/// The keys of a backup that original Ark made before 0.10, when it had the whole bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginalKeys {
+    name: String,
+}
+
+impl OriginalKeys {
+    /// The keys of the backup called `name`.
+    pub fn new(name: &str) -> OriginalKeys {
+        OriginalKeys {
+            name: name.to_owned(),
+        }
+    }
+
+    /// Its description.
+    pub fn description(&self) -> String {
+        format!("{}/{MARKER}", self.name)
+    }
+
+    /// The archive.
+    pub fn archive(&self) -> String {
+        format!("{0}/{0}.tar.gz", self.name)
+    }
+}
+
 /// The keys of one restore's results.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestoreKeys {

@@ -5,9 +5,11 @@
 
 // operations
 pub mod backup;
+pub mod diff;
 pub mod fetch;
 pub mod restore;
 pub mod run;
+pub mod show;
 // what operations share
 pub mod context;
 pub mod failed_log;
@@ -21,6 +23,7 @@ pub mod store;
 pub mod archive;
 pub mod error;
 pub mod filter;
+pub mod foreign;
 pub mod hooks;
 pub mod identity;
 pub mod item;
@@ -30,6 +33,7 @@ pub mod modifiers;
 pub mod pod_spec;
 pub mod report;
 pub mod selector;
+pub mod yaml;
 // contract
 pub mod api;
 pub mod args;

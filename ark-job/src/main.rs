@@ -2,11 +2,11 @@
 
 use anyhow::Context as _;
 use ark_job::api::environment;
-use ark_job::args::Args;
-use ark_job::context::Environment;
+use ark_job::args::{Args, Command};
+use ark_job::context::{Environment, Outcome};
 use ark_job::error::chain;
 use ark_job::exit::Exit;
-use ark_job::run::run;
+use ark_job::run::{run, run_without_cluster};
 use clap::Parser;
 use std::process::ExitCode;
 
@@ -30,12 +30,15 @@ fn main() -> ExitCode {
             };
         }
     };
-    match start(args) {
-        Ok(exit) => exit.into(),
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            Exit::Failed.into()
-        }
+    let compares = matches!(args.command, Command::Diff(_));
+    let exit = start(args).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        Exit::Failed
+    });
+    if compares {
+        exit.code_of_comparison().into()
+    } else {
+        exit.into()
     }
 }
 
@@ -60,6 +63,10 @@ async fn operate(args: Args) -> anyhow::Result<Exit> {
     {
         anyhow::bail!("a TLS provider was installed already");
     }
+    let surroundings = surroundings()?;
+    if let Some(outcome) = run_without_cluster(&args, &surroundings, signal()?).await {
+        return Ok(say(outcome));
+    }
     let client = match connect().await {
         Ok(client) => client,
         Err(error) => {
@@ -68,15 +75,20 @@ async fn operate(args: Args) -> anyhow::Result<Exit> {
             return Ok(Exit::Failed);
         }
     };
-    let outcome = run(args, surroundings()?, client, signal()?).await;
+    let outcome = run(args, surroundings, client, signal()?).await;
+    Ok(say(outcome))
+}
+
+/// Tells how it ended.
+fn say(outcome: Outcome) -> Exit {
     match outcome.exit {
-        Exit::Done => eprintln!("{}", outcome.message),
+        Exit::Done | Exit::Different => eprintln!("{}", outcome.message),
         _ => eprintln!("error: {}", outcome.message),
     }
     if let Some(hint) = outcome.hint {
         eprintln!("hint: {hint}");
     }
-    Ok(outcome.exit)
+    outcome.exit
 }
 
 /// A client of the cluster that the pod is in, or that KUBECONFIG names.

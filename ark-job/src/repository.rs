@@ -1,26 +1,45 @@
 //! The repository edge: a committed backup in a store, opened for reading.
 //!
-//! Marker → end of the archive → footer → members: each is checked against what the one before says of it, so nothing
-//! of a damaged backup is ever handed out. What the objects inside mean is not looked at here.
+//! Of ours: marker → end of the archive → footer → members, each checked against what the one before says of it. Of
+//! Velero's and original Ark's, which have neither digests nor an index: all of the archive once, into a spool that has
+//! both. So nothing of a damaged backup is ever handed out. What the objects inside mean is not looked at here.
 
-use crate::archive::footer::{Footer, Member};
+mod find;
+mod spooled;
+
+pub use self::find::{Described, Found, find};
+
+use crate::api::{BackupProgress, FORMAT_VERSION};
+use crate::archive::footer::{Footer, Head, Member};
+use crate::archive::foreign::ForeignError;
+use crate::archive::key;
 use crate::archive::read::{self, OpenMember, ReadError};
 use crate::archive::write::END_LENGTH;
 use crate::error::Failure;
 use crate::exit::Exit;
-use crate::layout::BackupKeys;
+use crate::foreign::{Description, DescriptionError, Origin};
 use crate::marker::{Marker, MarkerError};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, read_exact_at};
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use std::collections::BTreeMap;
+use std::collections::hash_map::{Entry, RandomState};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::hash::BuildHasher;
 use std::io;
-use std::sync::{Arc, mpsc};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use tokio::sync::oneshot;
 
 /// A marker is kilobytes: the spec, digests, at most a hundred messages.
 const MARKER_MAX: u64 = 16 << 20;
 /// Members read at once by a check, each about 1 MiB: enough to hide the way to the store.
 const CHECKED_AHEAD: usize = 4;
+
+/// The versions that each type, as `resource[.group]`, is served in, the preferred one first: where the objects of a
+/// backup are to go. It decides which version is read of a backup that has several; empty when nothing is known.
+pub type Served = BTreeMap<String, Vec<String>>;
 
 /// Why a backup cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +59,68 @@ pub enum RepositoryError {
         backup: String,
         /// Where it is.
         location: String,
+    },
+    /// It is ours, and was never committed.
+    #[error("backup {backup:?} is not complete: it has no marker, so it was never committed")]
+    Uncommitted {
+        /// The backup.
+        backup: String,
+    },
+    /// Somebody else made it, and did not come to its end.
+    #[error(
+        "backup {backup:?} of {origin} is in phase {phase:?}; only Completed and PartiallyFailed ones can be read"
+    )]
+    Incomplete {
+        /// The backup.
+        backup: String,
+        /// Who made it.
+        origin: Origin,
+        /// Its phase.
+        phase: String,
+    },
+    /// Somebody else's description cannot be used.
+    #[error("the description of backup {backup:?} in {key} cannot be used")]
+    Description {
+        /// The backup.
+        backup: String,
+        /// Key of the description.
+        key: String,
+        /// In which way.
+        #[source]
+        source: DescriptionError,
+    },
+    /// Somebody else's archive is not whole, or not sound.
+    #[error("backup {backup:?} is damaged: in {key}")]
+    Foreign {
+        /// The backup.
+        backup: String,
+        /// Key of the archive.
+        key: String,
+        /// In which way.
+        #[source]
+        source: ForeignError,
+    },
+    /// The archive does not fit into the temporary directory.
+    #[error(
+        "there is no room in {directory} for the objects of backup {backup:?}: about {} MiB are needed",
+        needed.div_ceil(1 << 20)
+    )]
+    NoRoom {
+        /// The backup.
+        backup: String,
+        /// The temporary directory.
+        directory: String,
+        /// How much is needed, bytes.
+        needed: u64,
+    },
+    /// The temporary directory cannot be used.
+    #[error("using a temporary file in {directory}")]
+    Spool {
+        /// The temporary directory.
+        directory: String,
+        /// What failed.
+        #[source]
+        source: io::Error,
     },
     /// Its marker is there but cannot be used.
     #[error("the marker of backup {backup:?} cannot be used")]
@@ -78,9 +159,18 @@ pub enum RepositoryError {
 impl From<RepositoryError> for Failure {
     fn from(error: RepositoryError) -> Failure {
         let exit = match &error {
-            RepositoryError::NotFound { .. } | RepositoryError::BeingDeleted { .. } => {
-                Exit::NotFound
-            }
+            RepositoryError::NotFound { .. }
+            | RepositoryError::BeingDeleted { .. }
+            | RepositoryError::Uncommitted { .. }
+            | RepositoryError::Incomplete { .. } => Exit::NotFound,
+            RepositoryError::Description { source, .. } => match source {
+                DescriptionError::UnknownFormat(_) => Exit::Failed,
+                _ => Exit::Integrity,
+            },
+            RepositoryError::Foreign { source, .. } => match source {
+                ForeignError::UnknownFormat(_) => Exit::Failed,
+                _ => Exit::Integrity,
+            },
             RepositoryError::Marker { source, .. } => match source {
                 MarkerError::Malformed(_) => Exit::Integrity,
                 MarkerError::Foreign | MarkerError::UnknownFormat { .. } => Exit::Failed,
@@ -95,13 +185,23 @@ impl From<RepositoryError> for Failure {
             RepositoryError::Store(error) if error.is_not_found() || error.is_bucket_missing() => {
                 Exit::NotFound
             }
-            RepositoryError::Store(_) | RepositoryError::Thread(_) => Exit::Failed,
+            RepositoryError::Store(_)
+            | RepositoryError::Thread(_)
+            | RepositoryError::NoRoom { .. }
+            | RepositoryError::Spool { .. } => Exit::Failed,
         };
         let hint = match &error {
             RepositoryError::NotFound { .. } => {
                 Some("`kubectl ark get backups` shows those that this cluster knows of".to_owned())
             }
             RepositoryError::Store(error) => error.hint(),
+            RepositoryError::Uncommitted { .. } => {
+                Some("if its run is still at work, wait for it; else make another backup".to_owned())
+            }
+            RepositoryError::NoRoom { .. } => Some(
+                "raise the sizeLimit of the Job's emptyDir volume `tmp`, or with --local set TMPDIR to a larger disk"
+                    .to_owned(),
+            ),
             RepositoryError::Marker {
                 source: MarkerError::UnknownFormat { .. },
                 ..
@@ -116,17 +216,33 @@ impl From<RepositoryError> for Failure {
     }
 }
 
-/// A committed backup whose marker and footer have been read and checked.
+/// A backup whose description has been read and checked, and whose members can be.
 #[derive(Debug)]
 pub struct OpenBackup {
-    /// Its marker.
-    pub marker: Marker,
-    /// What its archive holds, and where.
+    /// Who made it.
+    pub origin: Origin,
+    /// Its marker, if it is ours.
+    pub marker: Option<Marker>,
+    /// What its archive holds, and where; of somebody else's, made when it was spooled. The head has what there is to
+    /// know of the backup: its name, phase, times, what was asked for.
     pub footer: Footer,
+    /// Length of its archive, bytes.
+    pub length: u64,
     name: String,
-    store: Store,
-    archive: String,
+    source: Source,
     worker: Worker,
+    /// By member: whether its objects have been compared with their paths.
+    compared: Vec<AtomicBool>,
+    /// Of unsorted types, in which member each key has been seen.
+    seen: Mutex<HashMap<u64, usize>>,
+    hasher: RandomState,
+}
+
+/// Where members are read from.
+#[derive(Debug)]
+enum Source {
+    Archive { store: Store, key: String },
+    Spool(Arc<File>),
 }
 
 /// The one thread on which members are checked, unpacked and worked on.
@@ -161,53 +277,99 @@ impl Worker {
 /// Reads the marker of the backup called `name`: what there is to know of it without its archive.
 ///
 /// # Errors
-/// When it is not there, being deleted, or not readable.
+/// When it is not there, not ours, being deleted, or not readable.
 pub async fn read_marker(store: &Store, name: &str) -> Result<Marker, RepositoryError> {
-    let keys = BackupKeys::new(name);
-    let location = || store.canonical().to_owned();
-    let backup = || name.to_owned();
-    let (tombstone, marker) = (keys.tombstone(), keys.marker());
-    let (tombstone, marker) =
-        futures::try_join!(store.head(&tombstone), store.get(&marker, MARKER_MAX))?;
-    let Some(marker) = marker else {
-        return Err(RepositoryError::NotFound {
-            backup: backup(),
-            location: location(),
-        });
-    };
-    if tombstone.is_some() {
-        return Err(RepositoryError::BeingDeleted {
-            backup: backup(),
-            location: location(),
-        });
+    match find(store, name).await?.described {
+        Described::Ours(marker) => Ok(*marker),
+        Described::Foreign(_) => Err(RepositoryError::Marker {
+            backup: name.to_owned(),
+            source: MarkerError::Foreign,
+        }),
     }
-    let marker = Marker::from_json(&marker).map_err(|source| RepositoryError::Marker {
-        backup: backup(),
-        source,
-    })?;
-    if marker.metadata.name != name {
-        return Err(RepositoryError::Damaged {
-            backup: backup(),
-            why: format!("its marker is that of {:?}", marker.metadata.name),
-        });
-    }
-    Ok(marker)
 }
 
-/// Opens the backup called `name`.
+/// Opens the backup called `name`, whoever made it.
+///
+/// One of ours costs three small reads. One of Velero's or original Ark's is read as a whole, into a spool in
+/// `temporary`, in the version of each type that suits `served`.
 ///
 /// # Errors
 /// When it is not there, being deleted, not whole, or not readable.
-pub async fn open_backup(store: &Store, name: &str) -> Result<OpenBackup, RepositoryError> {
-    let marker = read_marker(store, name).await?;
-    let keys = BackupKeys::new(name);
+pub async fn open_backup(
+    store: &Store,
+    name: &str,
+    temporary: &Path,
+    served: Served,
+) -> Result<OpenBackup, RepositoryError> {
+    open_found(store, name, find(store, name).await?, temporary, served).await
+}
+
+/// Opens a backup that [`find`] has found, as [`open_backup`] does.
+///
+/// # Errors
+/// When it is not whole, or not readable.
+pub async fn open_found(
+    store: &Store,
+    name: &str,
+    found: Found,
+    temporary: &Path,
+    served: Served,
+) -> Result<OpenBackup, RepositoryError> {
+    match found.described {
+        Described::Ours(marker) => open_ours(store, name, *marker, found.archive).await,
+        Described::Foreign(description) => {
+            let worker = Worker::start().map_err(RepositoryError::Thread)?;
+            let key = &found.archive;
+            let spooled = spooled::spool(store, name, key, temporary, served, &worker).await?;
+            let footer = Footer {
+                head: head(name, &description, &spooled),
+                members: spooled.contents.members,
+            };
+            let source = Source::Spool(Arc::new(spooled.file));
+            let mut backup = OpenBackup::new(name, footer, source, worker);
+            backup.origin = description.origin;
+            backup.length = spooled.length;
+            Ok(backup)
+        }
+    }
+}
+
+/// What the footer of somebody else's backup would say.
+fn head(name: &str, description: &Description, spooled: &spooled::Spooled) -> Head {
+    let types = spooled.contents.types.clone();
+    let items = types.iter().map(|entry| entry.items).sum();
+    let mut status = description.status.clone();
+    status.size = i64::try_from(spooled.length).ok();
+    status.progress = Some(BackupProgress {
+        total_items: Some(items),
+        items_backed_up: items,
+        bytes_read: types.iter().map(|entry| entry.bytes).sum(),
+    });
+    Head {
+        format_version: FORMAT_VERSION.to_owned(),
+        encryption: "none".to_owned(),
+        backup: name.to_owned(),
+        namespace: description.namespace.clone(),
+        labels: description.labels.clone(),
+        spec: description.spec.clone(),
+        status,
+        types,
+        ..Head::default()
+    }
+}
+
+async fn open_ours(
+    store: &Store,
+    name: &str,
+    marker: Marker,
+    archive: String,
+) -> Result<OpenBackup, RepositoryError> {
     let backup = || name.to_owned();
     let damaged = |why: String| RepositoryError::Damaged {
         backup: backup(),
         why,
     };
     let recorded = &marker.commit.archive;
-    let archive = keys.archive();
     let length = store
         .head(&archive)
         .await?
@@ -231,14 +393,15 @@ pub async fn open_backup(store: &Store, name: &str) -> Result<OpenBackup, Reposi
                 damaged("its archive is not the one that its marker describes".into())
             }
         })?;
-    Ok(OpenBackup {
-        marker,
-        footer,
-        name: backup(),
+    let source = Source::Archive {
         store: store.clone(),
-        archive,
-        worker: Worker::start().map_err(RepositoryError::Thread)?,
-    })
+        key: archive,
+    };
+    let worker = Worker::start().map_err(RepositoryError::Thread)?;
+    let mut backup = OpenBackup::new(name, footer, source, worker);
+    backup.length = length;
+    backup.marker = Some(marker);
+    Ok(backup)
 }
 
 enum FooterError {
@@ -279,6 +442,25 @@ async fn read_footer(store: &Store, archive: &str, marker: &Marker) -> Result<Fo
 }
 
 impl OpenBackup {
+    fn new(name: &str, footer: Footer, source: Source, worker: Worker) -> OpenBackup {
+        OpenBackup {
+            origin: Origin::Ark,
+            marker: None,
+            length: 0,
+            name: name.to_owned(),
+            source,
+            worker,
+            compared: footer
+                .members
+                .iter()
+                .map(|_| AtomicBool::new(false))
+                .collect(),
+            seen: Mutex::default(),
+            hasher: RandomState::new(),
+            footer,
+        }
+    }
+
     /// Reads every member and checks it, and that all together hold what the footer says of each type.
     ///
     /// `checked` is told how many bytes of the archive have been.
@@ -365,17 +547,25 @@ impl OpenBackup {
         };
         // That the end does not overflow has been checked with the footer.
         let range = member.offset..member.offset + member.length;
-        let bytes = self.store.get_range(&self.archive, range).await?;
+        let bytes = match &self.source {
+            Source::Archive { store, key } => store.get_range(key, range).await?,
+            // Read where it is worked on.
+            Source::Spool(_) => Bytes::new(),
+        };
         let backup = Arc::clone(self);
         let worked = self.worker.run(move || {
             let member = &backup.footer.members[index];
-            match read::open_member(&bytes, member, &backup.footer) {
-                Ok(opened) => Ok(work(member, opened)),
-                Err(source) => Err(RepositoryError::Archive {
+            let bytes = match &backup.source {
+                Source::Archive { .. } => bytes,
+                Source::Spool(file) => backup.read_spool(file, member)?,
+            };
+            let opened = read::open_member(&bytes, member, &backup.footer)
+                .and_then(|opened| backup.compare(index, opened))
+                .map_err(|source| RepositoryError::Archive {
                     backup: backup.name.clone(),
                     source,
-                }),
-            }
+                })?;
+            Ok(work(member, opened))
         });
         worked.await.unwrap_or_else(|| {
             Err(RepositoryError::Damaged {
@@ -383,5 +573,53 @@ impl OpenBackup {
                 why: format!("reading member {index} crashed"),
             })
         })
+    }
+
+    fn read_spool(&self, file: &File, member: &Member) -> Result<Bytes, RepositoryError> {
+        let length = usize::try_from(member.length).unwrap_or(usize::MAX);
+        read_exact_at(file, member.offset, length).map_err(|source| RepositoryError::Spool {
+            directory: "the temporary directory".to_owned(),
+            source,
+        })
+    }
+
+    /// Checks of a member that is seen for the first time that its objects are what their paths say, and that none of
+    /// them has been in another member: sorted types show that by their lines in the footer.
+    fn compare(&self, index: usize, opened: OpenMember) -> Result<OpenMember, ReadError> {
+        let ours = matches!(self.source, Source::Archive { .. });
+        if !ours || self.compared[index].swap(true, Ordering::Relaxed) {
+            return Ok(opened);
+        }
+        let member = &self.footer.members[index];
+        let malformed = |why: String| ReadError::Malformed {
+            what: format!(
+                "the member at {}+{} ({})",
+                member.offset, member.length, member.resource
+            ),
+            why,
+        };
+        let Some(entry) = self.footer.type_entry(&member.resource) else {
+            return Ok(opened);
+        };
+        opened.check_identities().map_err(malformed)?;
+        if entry.unsorted {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            for object in opened.entries() {
+                let place = (&member.resource, object.namespace, object.name);
+                match seen.entry(self.hasher.hash_one(place)) {
+                    Entry::Vacant(free) => {
+                        free.insert(index);
+                    }
+                    Entry::Occupied(taken) if *taken.get() == index => {}
+                    Entry::Occupied(_) => {
+                        return Err(malformed(format!(
+                            "{} is in another member, too",
+                            key(object.namespace, object.name)
+                        )));
+                    }
+                }
+            }
+        }
+        Ok(opened)
     }
 }

@@ -4,7 +4,7 @@ pub mod compare;
 mod decide;
 pub mod hooks;
 mod join;
-mod live;
+pub mod live;
 mod options;
 pub mod order;
 mod perform;
@@ -12,10 +12,11 @@ pub mod plan;
 pub mod prepare;
 mod preview;
 mod results;
-mod rights;
+pub mod rights;
 mod rules;
 pub mod selection;
 mod target;
+mod wire;
 
 pub use self::options::Options;
 
@@ -261,10 +262,16 @@ async fn perform(
     progress: &Progress,
     paper: Paper,
 ) -> Result<(Tally, Paper), Failure> {
-    let backup = Arc::new(open_backup(&context.store, &options.spec.backup_name).await?);
     let discovery = discover(&context.cluster)
         .await
         .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
+    let backup = open_backup(
+        &context.store,
+        &options.spec.backup_name,
+        &context.temporary,
+        discovery.versions(),
+    );
+    let backup = Arc::new(backup.await?);
     let selection = options.asked.select(
         &discovery.types,
         &backup.footer,
@@ -305,7 +312,7 @@ async fn perform(
         made: BTreeSet::new(),
         runner: HookRunner::new(&context.cluster, &context.log, &options.label),
     };
-    performer.warn_if_nothing(options);
+    performer.warn_of_what_is_odd(options);
     performer.perform().await?;
     Ok(performer.finish().await)
 }
@@ -326,10 +333,19 @@ async fn look_at_everything(backup: &Arc<OpenBackup>, mut survey: Survey) -> Res
 }
 
 impl Performer<'_> {
-    /// A restore that finds nothing is rarely what was meant.
-    fn warn_if_nothing(&mut self, options: &Options) {
+    /// What is rarely meant.
+    fn warn_of_what_is_odd(&mut self, options: &Options) {
+        let backup = &options.spec.backup_name;
+        let mut odd = Vec::new();
         if self.plan.objects() == 0 {
-            let text = format!("nothing in backup {} is selected", options.spec.backup_name);
+            odd.push(format!("nothing in backup {backup} is selected"));
+        }
+        for namespace in &self.plan.idle_mappings {
+            odd.push(format!(
+                "--namespace-mappings: there is nothing of namespace {namespace} in backup {backup}"
+            ));
+        }
+        for text in odd {
             self.log.warn(&text);
             self.tally.report.warn(About::Operation, text);
         }

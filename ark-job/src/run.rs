@@ -1,12 +1,13 @@
 //! One run: from parsed arguments to an exit code. `ark-job` and `kubectl ark --local` both come through here.
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, DiffArgs, ShowArgs};
 use crate::cluster::Cluster;
-use crate::context::{self, Context, Environment, Outcome};
+use crate::context::{self, Context, Environment, Outcome, open_place, open_store, parse_url};
 use crate::error::Failure;
 use crate::exit::Exit;
-use crate::{backup, fetch, restore};
+use crate::{backup, diff, fetch, restore, show};
 use std::future::Future;
+use std::path::Path;
 
 /// Runs what `args` ask for, until done or `interrupt` completes.
 pub async fn run(
@@ -27,6 +28,11 @@ async fn try_run(
     client: kube::Client,
     interrupt: impl Future<Output = ()>,
 ) -> Result<Outcome, Failure> {
+    // A pod may be held for this. Fetch and its holder see to that themselves.
+    let _held = match &args.command {
+        Command::Fetch(_) => None,
+        _ => fetch::at_work(&environment)?,
+    };
     // Everything wrong with the arguments is said before the first request.
     let cluster = Cluster::new(client);
     let (operation, storage, partial) = match &args.command {
@@ -36,12 +42,16 @@ async fn try_run(
             arguments.exit.partial_exit_code,
         ),
         Command::Restore(arguments) => (
-            Operation::Restore(restore::Options::resolve(arguments)?),
+            Operation::Restore(Box::new(restore::Options::resolve(arguments)?)),
             &arguments.storage,
             arguments.exit.partial_exit_code,
         ),
         Command::Diff(_) | Command::Show(_) => {
-            return Err(Failure::new(Exit::Failed, "this is not there yet"));
+            let looking = look(Some(&cluster), &args, &environment.temporary);
+            return tokio::select! {
+                outcome = looking => outcome,
+                () = interrupt => Err(Failure::new(Exit::Interrupted, "interrupted")),
+            };
         }
         Command::Fetch(arguments) => {
             // It leaves no trace, so it needs no identity, no record and no log.
@@ -89,9 +99,64 @@ async fn try_run(
     Ok(outcome)
 }
 
+/// Runs what needs storage alone, when a URL says where that is: no cluster is asked. `None` when one is needed.
+pub async fn run_without_cluster(
+    args: &Args,
+    environment: &Environment,
+    interrupt: impl Future<Output = ()>,
+) -> Option<Outcome> {
+    let storage = match &args.command {
+        Command::Show(arguments) => &arguments.storage,
+        Command::Diff(arguments) if arguments.other.is_some() => &arguments.storage,
+        _ => return None,
+    };
+    storage.storage.as_ref()?;
+    let looking = async {
+        let _held = fetch::at_work(environment)?;
+        look(None, args, &environment.temporary).await
+    };
+    let result = tokio::select! {
+        outcome = looking => outcome,
+        () = interrupt => Err(Failure::new(Exit::Interrupted, "interrupted")),
+    };
+    Some(result.unwrap_or_else(Outcome::from))
+}
+
+/// Shows or compares: it leaves no trace, so it needs no identity, no record and no log.
+async fn look(
+    cluster: Option<&Cluster>,
+    args: &Args,
+    temporary: &Path,
+) -> Result<Outcome, Failure> {
+    let (Command::Show(ShowArgs { storage, .. }) | Command::Diff(DiffArgs { storage, .. })) =
+        &args.command
+    else {
+        return Err(Failure::new(Exit::Usage, "nothing is to be looked at"));
+    };
+    let no_cluster = || Failure::new(Exit::Failed, "this needs a cluster");
+    let store = match (storage.storage.as_deref(), cluster) {
+        (Some(url), _) => open_place(&parse_url(url)?).await?,
+        (None, Some(cluster)) => {
+            open_store(cluster, &args.namespace, storage.location.as_deref(), None).await?
+        }
+        (None, None) => return Err(no_cluster()),
+    };
+    match &args.command {
+        Command::Diff(arguments) => match &arguments.other {
+            Some(other) => diff::with_backup(&store, arguments, other, temporary).await,
+            None => {
+                let cluster = cluster.ok_or_else(no_cluster)?;
+                diff::with_cluster(cluster, &store, arguments, temporary).await
+            }
+        },
+        Command::Show(arguments) => show::run(&store, arguments, temporary).await,
+        _ => Err(no_cluster()),
+    }
+}
+
 enum Operation {
     Backup(backup::Options),
-    Restore(restore::Options),
+    Restore(Box<restore::Options>),
 }
 
 impl Operation {

@@ -16,7 +16,6 @@ use std::ops::Range;
 
 use crate::log::Log;
 use bytes::{Bytes, BytesMut};
-use futures::Stream;
 use jiff::Timestamp;
 
 pub use self::error::{Cause, Meaning, StoreError};
@@ -24,6 +23,7 @@ pub use self::file::FileStore;
 pub use self::location::{Checksum, Encryption, Location, LocationError, S3Location, location_id};
 pub use self::s3::S3Store;
 pub use self::spool::{Available, Spool, SpoolError, SpoolReader, SpoolWriter};
+pub(crate) use self::spool::{is_full, read_exact_at};
 
 #[doc(hidden)]
 pub mod conformance;
@@ -262,15 +262,6 @@ impl Store {
         })
     }
 
-    /// A whole object as a stream of pieces; `None` if it is not there.
-    pub async fn get_stream(
-        &self,
-        key: &str,
-    ) -> Result<Option<impl Stream<Item = Result<Bytes, StoreError>> + Send + use<>>, StoreError>
-    {
-        Ok(self.read(key).await?.map(ObjectReader::into_stream))
-    }
-
     /// Creates an object, if nothing has that key.
     ///
     /// For content that is in memory anyway; a longer one goes through [`upload_new`](Self::upload_new).
@@ -425,13 +416,6 @@ impl ObjectReader {
             bytes.extend_from_slice(&more);
         }
         Ok(bytes.freeze())
-    }
-
-    /// The remaining bytes as a stream; it ends after its first error.
-    pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + use<> {
-        futures::stream::try_unfold(self, |mut reader| async move {
-            Ok(reader.next().await?.map(|bytes| (bytes, reader)))
-        })
     }
 }
 

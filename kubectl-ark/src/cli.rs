@@ -3,7 +3,9 @@
 //! Flags that `ark-job` has too are its own types, flattened; [`crate::options`] turns everything into typed values.
 
 use ark_job::api::{AccessMode, DEFAULT_LOCATION, DEFAULT_NAMESPACE};
-use ark_job::args::{BackupFlags, ExitFlags, RestoreFlags, StorageFlags};
+use ark_job::args::{
+    BackupFlags, ExitFlags, PlanFormat, RestoreFlags, SelectFlags, ShowFormat, StorageFlags,
+};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -67,6 +69,8 @@ pub enum Command {
     /// Show the log of a backup or a restore
     #[command(subcommand)]
     Logs(LogsCommand),
+    /// Compare a backup with the cluster or with another backup
+    Diff(Box<DiffArgs>),
     /// Show the versions of the plugin and of what is installed
     Version(VersionArgs),
 }
@@ -85,6 +89,8 @@ pub enum BackupCommand {
     Logs(BackupLogsArgs),
     /// Save a backup as a tar.gz, and check it
     Download(DownloadArgs),
+    /// Print one object of a backup, ready for kubectl apply
+    Show(ShowArgs),
 }
 
 /// `kubectl ark restore …`
@@ -92,6 +98,8 @@ pub enum BackupCommand {
 pub enum RestoreCommand {
     /// Restore objects from a backup, by a Job
     Create(Box<RestoreCreateArgs>),
+    /// Print what a restore would do, and change nothing
+    Plan(Box<RestorePlanArgs>),
     /// List restores
     #[command(alias = "list")]
     Get(GetArgs),
@@ -159,24 +167,44 @@ pub struct BackupCreateArgs {
     /// Exit code
     #[command(flatten)]
     pub exit: ExitFlags,
+    /// client: print what would be created, and create nothing
+    #[arg(long, value_enum, value_name = "none|client", default_value_t, num_args = 0..=1, require_equals = true,
+        default_missing_value = "client", hide_possible_values = true, conflicts_with = "local", help_heading = "Job")]
+    pub dry_run: DryRun,
     /// The Job
     #[command(flatten)]
     pub job: JobFlags,
 }
 
-/// `kubectl ark restore create`
-#[derive(Clone, Debug, Args)]
-#[command(
-    override_usage = "kubectl ark restore create BACKUP [OPTIONS]\n       kubectl ark restore create [NAME] --from-backup BACKUP [OPTIONS]",
-    after_help = "A Job named restore-NAME does the work; this command returns when it is created, unless --wait is given."
-)]
-pub struct RestoreCreateArgs {
-    /// The backup to restore; with --from-backup: the name of the restore, <BACKUP>-<YYYYMMDDhhmmss> by default
+/// Which backup is restored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct BackupFlag {
+    /// The backup to restore; with --from-backup or --from-schedule: the name of the restore, <BACKUP>-<YYYYMMDDhhmmss> by
+    /// default
     #[arg(value_name = "BACKUP | NAME")]
     pub name: Option<String>,
     /// The backup to restore
-    #[arg(long, value_name = "BACKUP")]
+    #[arg(long, value_name = "BACKUP", conflicts_with = "from_schedule")]
     pub from_backup: Option<String>,
+    /// Restore the newest complete backup of this schedule
+    #[arg(long, value_name = "SCHEDULE")]
+    pub from_schedule: Option<String>,
+    /// Also one from which something is missing
+    #[arg(long, requires = "from_schedule")]
+    pub allow_partially_failed: bool,
+}
+
+/// `kubectl ark restore create`
+#[derive(Clone, Debug, Args)]
+#[command(
+    override_usage = "kubectl ark restore create BACKUP [OPTIONS]\n       kubectl ark restore create [NAME] --from-backup BACKUP [OPTIONS]\n       \
+                      kubectl ark restore create [NAME] --from-schedule SCHEDULE [OPTIONS]",
+    after_help = "A Job named restore-NAME does the work; this command returns when it is created, unless --wait is given."
+)]
+pub struct RestoreCreateArgs {
+    /// Which backup
+    #[command(flatten)]
+    pub backup: BackupFlag,
     /// Where backups are
     #[command(flatten)]
     pub storage: StorageFlags,
@@ -186,9 +214,35 @@ pub struct RestoreCreateArgs {
     /// Exit code
     #[command(flatten)]
     pub exit: ExitFlags,
+    /// client: print the Job, and create nothing; server: print what would be restored, as 'restore plan' does
+    #[arg(long, value_enum, value_name = "none|client|server", default_value_t, num_args = 0..=1, require_equals = true,
+        default_missing_value = "client", hide_possible_values = true, help_heading = "Job")]
+    pub dry_run: RestoreDryRun,
     /// The Job
     #[command(flatten)]
     pub job: JobFlags,
+}
+
+/// `kubectl ark restore plan`
+#[derive(Clone, Debug, Args)]
+#[command(
+    override_usage = "kubectl ark restore plan BACKUP [OPTIONS]\n       kubectl ark restore plan --from-schedule SCHEDULE [OPTIONS]",
+    after_help = "A short-lived pod makes the plan, with the rights of a restore: you need to be able to give them, and pods/exec in \
+                  Ark's namespace. Exit codes: 0 the restore would be complete, 3 something would be refused."
+)]
+pub struct RestorePlanArgs {
+    /// Which backup
+    #[command(flatten)]
+    pub backup: BackupFlag,
+    /// What would come back
+    #[command(flatten)]
+    pub restore: RestoreFlags,
+    /// How to print it
+    #[arg(long, short = 'o', value_enum, value_name = "FORMAT", default_value_t)]
+    pub output: PlanFormat,
+    /// Where backups are
+    #[command(flatten)]
+    pub source: SourceFlags,
 }
 
 /// How an operation is run, and what is printed.
@@ -198,14 +252,11 @@ pub struct JobFlags {
     /// Wait until it is done, showing progress; the exit code is the operation's
     #[arg(long, short = 'w')]
     pub wait: bool,
-    /// client: print what would be created, and create nothing
-    #[arg(long, value_enum, value_name = "none|client", default_value_t, num_args = 0..=1, require_equals = true, default_missing_value = "client", hide_possible_values = true)]
-    pub dry_run: DryRun,
     /// Print the created objects
     #[arg(long, short = 'o', value_enum, value_name = "FORMAT")]
     pub output: Option<CreateFormat>,
     /// Do it in this process with your own rights, without a Job; storage is ~/.kubectl-ark/backups unless given
-    #[arg(long, conflicts_with_all = ["dry_run", "output", "ttl_after_finished", "deadline"])]
+    #[arg(long, conflicts_with_all = ["output", "ttl_after_finished", "deadline"])]
     pub local: bool,
     /// Keep the finished Job this long, or 'never' delete it
     #[arg(
@@ -232,6 +283,18 @@ pub enum DryRun {
     None,
     /// Only print
     Client,
+}
+
+/// Whether a restore is created.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum RestoreDryRun {
+    /// It is
+    #[default]
+    None,
+    /// Only its Job is printed
+    Client,
+    /// Only its plan is printed
+    Server,
 }
 
 /// How created objects are printed.
@@ -349,6 +412,52 @@ pub struct DownloadArgs {
     /// Overwrite the file if it exists
     #[arg(long)]
     pub force: bool,
+    /// Where from
+    #[command(flatten)]
+    pub source: SourceFlags,
+}
+
+/// `backup show`
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "A short-lived pod reads just this object, checked like everything that is restored."
+)]
+pub struct ShowArgs {
+    /// Name of the backup
+    #[arg(value_name = "BACKUP")]
+    pub name: String,
+    /// The object: NAMESPACE/TYPE/NAME, or TYPE/NAME of a cluster-scoped one
+    #[arg(value_name = "NAMESPACE/TYPE/NAME")]
+    pub object: String,
+    /// As it was stored, with what the API server and controllers wrote
+    #[arg(long)]
+    pub all_fields: bool,
+    /// How to print it
+    #[arg(long, short = 'o', value_enum, value_name = "FORMAT", default_value_t)]
+    pub output: ShowFormat,
+    /// Where from
+    #[command(flatten)]
+    pub source: SourceFlags,
+}
+
+/// `kubectl ark diff`
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "A short-lived pod compares, with the rights of a backup. Exit codes: 0 the same, 1 different, above 1 failed."
+)]
+pub struct DiffArgs {
+    /// Name of the backup
+    #[arg(value_name = "BACKUP")]
+    pub name: String,
+    /// Another backup to compare with, in the same place; the cluster if not given
+    #[arg(value_name = "BACKUP2")]
+    pub other: Option<String>,
+    /// Which objects
+    #[command(flatten)]
+    pub select: SelectFlags,
+    /// Also compare what the API server and controllers write
+    #[arg(long)]
+    pub all_fields: bool,
     /// Where from
     #[command(flatten)]
     pub source: SourceFlags,

@@ -11,6 +11,7 @@ use std::time::Duration;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A client, and what the kubeconfig calls the cluster.
+#[derive(Clone)]
 pub struct Connection {
     /// The client.
     pub kube: Client,

@@ -3,7 +3,7 @@
 use crate::Surroundings;
 use crate::cli::CreateFormat;
 use crate::manifest::Manifest;
-use crate::options::CreateOptions;
+use crate::options::{CreateOptions, wait_for_rights};
 use crate::pod_template::Installation;
 use crate::records::{End, Record, ended};
 use crate::wait::{self, Followed};
@@ -19,6 +19,9 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PodTemplate};
 use kube::Client;
 use kube::api::{Api, DeleteParams, Preconditions};
+
+/// What to do when a restore has been done before.
+pub const AGAIN: &str = "--again restores what has been deleted since";
 
 /// The objects of an operation, in the order in which they are created.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,7 +45,7 @@ pub fn plan(
     let on_demand =
         matches!(options.args.command, Command::Restore(_)) && !installation.standing_rights;
     if on_demand {
-        options.wait_for_rights();
+        wait_for_rights(&mut options.args);
     }
     let job = render::job(&options.args, installation, location, hooks, &options.job)?;
     Ok(Plan {
@@ -78,6 +81,7 @@ pub async fn run(
     let word = render::operation(&options.args.command);
     let name = render::subject(&options.args.command).to_owned();
     let job = plan.job.name().to_owned();
+    let done_before = done_before(client, &options).await;
     let uid = match create(client, &options, &plan).await? {
         Outcome::Created(uid) => {
             install::print(&objects, options.output, "");
@@ -92,6 +96,10 @@ pub async fn run(
         }
     };
     let flag = install::flag(&namespace);
+    if done_before.is_some() && !options.wait {
+        eprintln!("warning: restore {name} has completed before: it is not done again");
+        eprintln!("hint: {AGAIN}");
+    }
     if !options.wait {
         if options.output != Some(CreateFormat::Name) {
             eprintln!(
@@ -105,6 +113,7 @@ pub async fn run(
         name: &name,
         job: &job,
         uid: &uid,
+        done_before: done_before.as_deref(),
     };
     match options.args.command {
         Command::Backup(_) => {
@@ -116,6 +125,23 @@ pub async fn run(
         // There is nothing to follow: whoever starts one reads from it.
         Command::Fetch(_) | Command::Diff(_) | Command::Show(_) => Ok(Exit::Done),
     }
+}
+
+/// The version of the record of a restore that has ended well under this name, and for which the same was asked: the Job will
+/// do nothing. Best effort: `ark-job` decides.
+async fn done_before(client: &Client, options: &CreateOptions) -> Option<String> {
+    let Command::Restore(restore) = &options.args.command else {
+        return None;
+    };
+    if restore.restore.again {
+        return None;
+    }
+    let records: Api<Restore> = Api::namespaced(client.clone(), &options.args.namespace);
+    let record = records.get_opt(restore.name.as_deref()?).await.ok()??;
+    let asked = ark_job::restore::Options::resolve(restore).ok()?;
+    (record.end() == Some(Exit::Done) && record.spec == *asked.spec())
+        .then_some(record.metadata.resource_version)
+        .flatten()
 }
 
 /// The pod settings, and the location if the operation names one.
@@ -215,10 +241,7 @@ async fn create(client: &Client, options: &CreateOptions, plan: &Plan) -> Result
     }
     // Whoever may not give the rights learns it before a Job waits for them in vain.
     if let Some(binding) = &plan.binding {
-        binding
-            .apply(client, true, true)
-            .await
-            .map_err(|error| no_rights(&error, binding))?;
+        bind(client, binding, true).await?;
     }
     let created = match plan.job.create(client).await {
         Ok(created) => created.metadata.uid.unwrap_or_default(),
@@ -228,13 +251,23 @@ async fn create(client: &Client, options: &CreateOptions, plan: &Plan) -> Result
         Err(error) => return Err(client::failure(&error, &doing(&plan.job))),
     };
     if let Some(binding) = &plan.binding
-        && let Err(error) = binding.apply(client, true, false).await
+        && let Err(failure) = bind(client, binding, false).await
     {
-        let failure = no_rights(&error, binding);
         withdraw(client, &options.args.namespace, plan.job.name(), &created).await;
         return Err(failure);
     }
     Ok(Outcome::Created(created))
+}
+
+/// Writes the rights of a restore, or only tries whether one may.
+///
+/// # Errors
+/// When one may not, or the cluster does not answer.
+pub async fn bind(client: &Client, binding: &Manifest, dry_run: bool) -> Result<(), Failure> {
+    let applied = binding.apply(client, true, dry_run).await;
+    applied
+        .map(drop)
+        .map_err(|error| no_rights(&error, binding))
 }
 
 fn no_rights(error: &kube::Error, binding: &Manifest) -> Failure {

@@ -191,13 +191,7 @@ impl Describe for Backup {
                 Some(false) => "not wanted",
             },
         );
-        page.some(
-            "Hooks",
-            spec.hooks.as_ref().map(|name| match name.as_str() {
-                NO_HOOKS => "none are run".to_owned(),
-                name => format!("of pods' annotations, and ConfigMap {name}"),
-            }),
-        );
+        page.some("Hooks", spec.hooks.as_deref().map(hooks));
         page.field(
             "Location",
             spec.storage_location.clone().unwrap_or_default(),
@@ -263,6 +257,14 @@ impl Describe for Backup {
     }
 }
 
+/// Which hooks were asked for.
+fn hooks(configmap: &str) -> String {
+    match configmap {
+        NO_HOOKS => "none are run".to_owned(),
+        name => format!("of pods' annotations, and ConfigMap {name}"),
+    }
+}
+
 fn cluster(name: Option<&str>, uid: Option<&str>) -> Option<String> {
     match (name.filter(|name| !name.is_empty()), uid) {
         (Some(name), Some(uid)) => Some(format!("{name} ({uid})")),
@@ -294,13 +296,57 @@ impl Describe for Restore {
             "Label selector",
             spec.label_selector
                 .as_ref()
+                .into_iter()
+                .chain(&spec.or_label_selectors)
                 .map(selector)
-                .unwrap_or_default(),
+                .collect::<Vec<_>>()
+                .join(" or "),
         );
         page.field(
             "Namespace mapping",
             pairs(Some(&spec.namespace_mapping), " → "),
         );
+        page.some(
+            "Class mapping",
+            (!spec.storage_class_mapping.is_empty())
+                .then(|| pairs(Some(&spec.storage_class_mapping), " → ")),
+        );
+        page.field(
+            "Existing objects",
+            match spec.existing_resource_policy.as_deref() {
+                None | Some("none") => "left as they are",
+                Some("update") => "updated",
+                Some("recreate") => "recreated",
+                Some(other) => other,
+            },
+        );
+        page.some(
+            "Disks",
+            spec.restore_pvs.map(|wanted| match wanted {
+                true => "from snapshots",
+                false => "new and empty",
+            }),
+        );
+        page.some(
+            "Node ports",
+            spec.preserve_node_ports.map(|kept| match kept {
+                true => "kept",
+                false => "only those asked for",
+            }),
+        );
+        if let Some(status) = &spec.restore_status {
+            page.field("Status of", status.included_resources.join(", "));
+            if !status.excluded_resources.is_empty() {
+                page.field("  Excluded", status.excluded_resources.join(", "));
+            }
+        }
+        page.some(
+            "Changed by",
+            spec.resource_modifier
+                .as_ref()
+                .map(|name| format!("ConfigMap {name}")),
+        );
+        page.some("Hooks", spec.hooks.as_deref().map(hooks));
         page.gap();
         page.times(
             status.start_timestamp.as_ref(),
@@ -319,6 +365,13 @@ impl Describe for Restore {
         page.field("  Unchanged", status.unchanged.to_string());
         page.field("  Skipped", status.skipped.to_string());
         page.field("  Failed", status.failed.to_string());
+        page.some(
+            "Hooks run",
+            status.hooks_attempted.map(|attempted| {
+                let failed = status.hooks_failed.unwrap_or_default();
+                format!("{attempted} ({failed} failed)")
+            }),
+        );
         page.some(
             "Label",
             status

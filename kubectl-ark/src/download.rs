@@ -10,7 +10,8 @@ use ark_job::api::{Backup, DEFAULT_LOCATION};
 use ark_job::args::FetchFile;
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
-use ark_job::repository::{OpenBackup, open_backup, read_marker};
+use ark_job::foreign::Origin;
+use ark_job::repository::{Described, OpenBackup, Served, find, open_backup};
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -62,17 +63,17 @@ pub async fn run(
     let fetched = reading
         .run(interrupt.as_mut(), async |source| {
             mirror.fetch(source, FetchFile::Marker, |_| {}).await?;
-            let total = read_marker(mirror.store(), name)
-                .await?
-                .commit
-                .archive
-                .length;
-            let shown = |done| display.bytes("downloaded", done, total);
+            let total = match find(mirror.store(), name).await?.described {
+                Described::Ours(marker) => marker.commit.archive.length,
+                // Others do not record it.
+                Described::Foreign(_) => 0,
+            };
+            let shown = |done: u64| display.bytes("downloaded", done, total.max(done));
             mirror.fetch(source, FetchFile::Archive, shown).await
         })
         .await;
     let finishing = async {
-        let backup = check(&mirror, name, &display).await?;
+        let backup = check(&mirror, name, &surroundings.temporary, &display).await?;
         display.end();
         let path = mirror.path(FetchFile::Archive);
         match target {
@@ -111,7 +112,14 @@ fn taken(target: &Path) -> Failure {
 }
 
 /// Where the backup is: as its resource says. Restores take names that have no resource yet, and so do downloads.
-async fn place(cluster: &ClusterFlags, namespace: &str, name: &str) -> Result<ReadFrom, Failure> {
+///
+/// # Errors
+/// When it does not say, or cannot be read.
+pub async fn place(
+    cluster: &ClusterFlags,
+    namespace: &str,
+    name: &str,
+) -> Result<ReadFrom, Failure> {
     let client = client::connect(cluster).await?.kube;
     match get::find::<Backup>(&client, namespace, name).await {
         Ok(backup) => stored::place(&backup, name),
@@ -128,9 +136,15 @@ fn directory_of(target: &Path) -> &Path {
 }
 
 /// Reads what came: marker, footer, every member.
-async fn check(mirror: &Mirror, name: &str, display: &Display) -> Result<Arc<OpenBackup>, Failure> {
-    let backup = Arc::new(open_backup(mirror.store(), name).await?);
-    let total = backup.marker.commit.archive.length;
+async fn check(
+    mirror: &Mirror,
+    name: &str,
+    temporary: &Path,
+    display: &Display,
+) -> Result<Arc<OpenBackup>, Failure> {
+    let backup = open_backup(mirror.store(), name, temporary, Served::new());
+    let backup = Arc::new(backup.await?);
+    let total = backup.length;
     backup
         .check(|done| display.bytes("checked", done, total))
         .await?;
@@ -138,13 +152,15 @@ async fn check(mirror: &Mirror, name: &str, display: &Display) -> Result<Arc<Ope
 }
 
 fn about(backup: &OpenBackup) -> String {
-    let status = &backup.marker.status;
+    let status = &backup.footer.head.status;
     let objects = status.progress.unwrap_or_default().items_backed_up;
-    let length = i64::try_from(backup.marker.commit.archive.length).unwrap_or(i64::MAX);
-    format!(
-        "{objects} objects, {}, every byte checked",
-        age::bytes(length)
-    )
+    let length = age::bytes(i64::try_from(backup.length).unwrap_or(i64::MAX));
+    match backup.origin {
+        Origin::Ark => format!("{objects} objects, {length}, every byte checked"),
+        other => format!(
+            "{objects} objects, {length}, made by {other}, read to its end (it has no digests)"
+        ),
+    }
 }
 
 /// Gives the file its name when it is safely on disk.

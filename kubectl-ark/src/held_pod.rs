@@ -1,27 +1,34 @@
-//! A pod through which stored files of a backup are read, where only the cluster can reach the bucket.
+//! A pod in which `ark-job` is run for what it prints, where only the cluster can reach the bucket: stored files of a backup,
+//! one of its objects, what differs from it, the plan of a restore.
 //!
-//! Its container does nothing (`ark-job fetch --hold`); each file is written by another `ark-job fetch` that is executed in
-//! it, and comes over that connection. What a container itself prints would end up in the node's logs and with whoever
-//! collects them, and backups hold Secrets; what is executed in it does not.
+//! Its container does nothing (`ark-job fetch --hold`); everything is printed by another `ark-job` that is executed in it,
+//! and comes over that connection. What a container itself prints would end up in the node's logs and with whoever collects
+//! them, and backups hold Secrets; what is executed in it does not.
+//!
+//! For the plan of a restore the pod has a restore's rights, which are bound and given up as a restore's are (see
+//! `ark_job::restore::rights`).
 
+use crate::client::{self, Connection};
 use crate::manifest::Manifest;
 use crate::pod_template::{CONTAINER, Installation};
 use crate::progress::Display;
 use crate::render::JobOptions;
 use crate::wait::{self, Followed};
-use crate::{client, create, names, render};
-use ark_job::api::BackupStorageLocationSpec;
+use crate::{create, names, render};
+use ark_job::api::{BackupStorageLocationSpec, OPERATION_LABEL, PLAN_OPERATION, service_account};
 use ark_job::args::{Args, Command, FetchArgs, FetchFile, StorageFlags};
+use ark_job::cluster::Cluster;
 use ark_job::error::{Failure, chain};
 use ark_job::exit::Exit;
+use ark_job::identity::{Origin, RunId};
+use ark_job::restore::rights;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
-use kube::Client;
 use kube::api::{Api, AttachParams};
 use std::io::{self, ErrorKind};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// The Job removes itself, should we not come to it. The deadline ends a pod that cannot start; one that has started ends
 /// by itself when nothing is read.
@@ -35,29 +42,80 @@ const SUFFIX: usize = 5;
 const PROGRAM: &str = "/proc/1/exe";
 /// Bytes on their way between connection and file.
 const BUFFER: usize = 256 * 1024;
-/// What a failed fetch says is a line or two.
-const SAID_MAX: u64 = 64 * 1024;
+/// What matters of what a program says, bytes: its end.
+const SAID_MAX: usize = 64 * 1024;
 /// Longer than storage is tried for without a byte; a connection that is lost is not always told.
 const SILENT: Duration = Duration::from_secs(300);
+/// Longer than rights are waited for, and then every byte of a large backup is read before the first line of its plan.
+pub const SILENT_PLANNING: Duration = Duration::from_secs(1800);
 /// Longer than the API server takes; a person who has pressed Ctrl-C waits for this.
 const REQUEST_WITHIN: Duration = Duration::from_secs(15);
 
-/// The Job whose pod is held: `fetch-NAME-` and some digits of `nonce`.
+/// What a pod is held for.
+#[derive(Clone, Copy, Debug)]
+pub enum Purpose<'a> {
+    /// To read, with the rights of a backup: to list everything.
+    Read,
+    /// To make the plan of a restore, which these arguments ask for, with the rights of a restore.
+    Plan(&'a Args),
+}
+
+impl Purpose<'_> {
+    fn word(self) -> &'static str {
+        match self {
+            Purpose::Read => "fetch",
+            Purpose::Plan(_) => PLAN_OPERATION,
+        }
+    }
+}
+
+/// Whose backup is looked at, and where it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Ark's namespace.
+    pub namespace: &'a str,
+    /// The backup.
+    pub backup: &'a str,
+    /// Where it is.
+    pub storage: &'a StorageFlags,
+}
+
+/// The Job whose pod is held: `fetch-NAME-` or `plan-NAME-`, and some digits of `nonce`.
 ///
 /// # Errors
 /// When the pod could not work.
 pub fn plan(
-    namespace: &str,
-    backup: &str,
-    storage: &StorageFlags,
+    subject: Subject<'_>,
+    purpose: Purpose<'_>,
     nonce: &str,
     installation: &Installation,
     location: Option<&BackupStorageLocationSpec>,
 ) -> Result<Job, Failure> {
+    let Subject {
+        namespace,
+        backup,
+        storage,
+    } = subject;
     let args = arguments(namespace, backup, storage, FetchFile::default(), true);
     let mut job = render::job(&args, installation, location, None, &JOB)?;
     let suffix: String = nonce.chars().take(SUFFIX).collect();
-    job.metadata.name = Some(names::job("fetch", &format!("{backup}-{suffix}")));
+    let name = names::job(purpose.word(), &format!("{backup}-{suffix}"));
+    job.metadata.name = Some(name);
+    if let Purpose::Plan(_) = purpose
+        && let Some(spec) = &mut job.spec
+    {
+        // Restores that end see by the label that somebody else needs the rights.
+        for metadata in [&mut job.metadata]
+            .into_iter()
+            .chain(&mut spec.template.metadata)
+        {
+            let labels = metadata.labels.get_or_insert_default();
+            labels.insert(OPERATION_LABEL.into(), PLAN_OPERATION.into());
+        }
+        if let Some(pod) = &mut spec.template.spec {
+            pod.service_account_name = Some(service_account::RESTORE.into());
+        }
+    }
     Ok(job)
 }
 
@@ -81,12 +139,14 @@ fn arguments(
 
 /// A Job that was created, and that somebody must [`remove`](HeldPod::remove).
 pub struct HeldPod {
-    client: Client,
+    connection: Connection,
     namespace: String,
     backup: String,
     storage: StorageFlags,
     job: Manifest,
     uid: String,
+    /// Rights were bound for it.
+    rights: bool,
 }
 
 /// A pod that runs.
@@ -95,40 +155,66 @@ pub struct Started<'a> {
     pod: String,
 }
 
+/// How a program ended that was executed.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit code, if it has one.
+    pub code: Option<i32>,
+    /// What that means, unless it ended well.
+    pub failure: Option<Failure>,
+    /// What its log warned of.
+    pub warnings: Vec<String>,
+}
+
 impl HeldPod {
-    /// Creates the Job, as the PodTemplate and the location say.
+    /// Creates the Job, as the PodTemplate and the location say, and then binds its rights if it needs any.
     ///
     /// To be awaited to its end: an answer that nobody takes may leave a Job.
     pub async fn create(
-        client: &Client,
-        namespace: &str,
-        backup: &str,
-        storage: &StorageFlags,
+        connection: &Connection,
+        subject: Subject<'_>,
+        purpose: Purpose<'_>,
         nonce: &str,
     ) -> Result<HeldPod, Failure> {
-        let (installation, location) = create::read(client, namespace, storage).await?;
-        let job = plan(
+        let Subject {
             namespace,
             backup,
             storage,
-            nonce,
-            &installation,
-            location.as_ref(),
-        )?;
+        } = subject;
+        let client = &connection.kube;
+        let (installation, location) = create::read(client, namespace, storage).await?;
+        let job = plan(subject, purpose, nonce, &installation, location.as_ref())?;
         let job = Manifest::of(&job);
+        let binding = match purpose {
+            Purpose::Plan(args) if !installation.standing_rights => {
+                Some(render::restore_binding(args))
+            }
+            Purpose::Plan(_) | Purpose::Read => None,
+        };
         let doing = format!("creating {}, to read backup {backup}", job.reference());
+        if let Some(binding) = &binding {
+            create::bind(client, binding, true).await?;
+        }
         let created = tokio::time::timeout(REQUEST_WITHIN, job.create(client))
             .await
             .map_err(|elapsed| Failure::new(Exit::Failed, format!("{doing}: {elapsed}")))?
             .map_err(|error| client::failure(&error, &doing))?;
-        Ok(HeldPod {
-            client: client.clone(),
+        let held = HeldPod {
+            connection: connection.clone(),
             namespace: namespace.to_owned(),
             backup: backup.to_owned(),
             storage: storage.clone(),
             job,
             uid: created.metadata.uid.unwrap_or_default(),
-        })
+            rights: binding.is_some(),
+        };
+        if let Some(binding) = &binding
+            && let Err(failure) = create::bind(client, binding, false).await
+        {
+            held.remove().await;
+            return Err(failure);
+        }
+        Ok(held)
     }
 
     /// Waits until the pod runs.
@@ -141,22 +227,60 @@ impl HeldPod {
             name: &self.backup,
             job: self.job.name(),
             uid: &self.uid,
+            done_before: None,
         };
-        let pod = wait::started(&self.client, &followed, display).await?;
+        let pod = wait::started(&self.connection.kube, &followed, display).await?;
         Ok(Started { held: self, pod })
     }
 
-    /// Removes Job and pod. What goes wrong is told, and is no failure of what was read.
+    /// Removes Job and pod, and gives up the rights that were bound for it. What goes wrong is told, and is no failure of
+    /// what was read.
     pub async fn remove(&self) {
-        let said = match tokio::time::timeout(REQUEST_WITHIN, self.job.delete(&self.client)).await {
-            Ok(Ok(_)) => return,
-            Ok(Err(failure)) => failure.message().to_owned(),
-            Err(elapsed) => format!("deleting {}: {elapsed}", self.job.reference()),
+        let deleting = self.job.delete(&self.connection.kube);
+        let said = match tokio::time::timeout(REQUEST_WITHIN, deleting).await {
+            Ok(Ok(_)) => None,
+            Ok(Err(failure)) => Some(failure.message().to_owned()),
+            Err(elapsed) => Some(format!("deleting {}: {elapsed}", self.job.reference())),
         };
-        let (job, namespace) = (self.job.name(), &self.namespace);
-        eprintln!("warning: {said}");
-        eprintln!("hint: `kubectl delete job {job} -n {namespace}` removes it; it ends by itself");
+        if let Some(said) = said {
+            let (job, namespace) = (self.job.name(), &self.namespace);
+            eprintln!("warning: {said}");
+            eprintln!(
+                "hint: `kubectl delete job {job} -n {namespace}` removes it; it ends by itself"
+            );
+        }
+        if self.rights {
+            self.give_up_rights().await;
+        }
     }
+
+    /// Deletes the binding unless a restore or another plan needs it. The Job has been deleted before, so that of two that
+    /// end at the same time, one sees that it is the last.
+    async fn give_up_rights(&self) {
+        let cluster = Cluster::new(self.connection.operation.clone());
+        let giving_up = async {
+            let cluster_uid = cluster.uid().await?;
+            let origin = Origin::Job {
+                uid: self.uid.clone(),
+            };
+            let own = RunId::new(&cluster_uid, &self.namespace, &origin);
+            rights::give_up_after(&cluster, &self.namespace, &cluster_uid, Some(&own)).await
+        };
+        match tokio::time::timeout(REQUEST_WITHIN, giving_up).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => eprintln!("warning: {}", rights::not_given_up(&error)),
+            Err(elapsed) => eprintln!(
+                "warning: the rights to restore could not be given up: {elapsed}; the next restore gives them up"
+            ),
+        }
+    }
+}
+
+/// Why copying stopped before the end.
+enum Stopped {
+    /// Whoever read has seen enough (`| head`).
+    NobodyReads,
+    Failed(io::Error),
 }
 
 impl Started<'_> {
@@ -171,10 +295,34 @@ impl Started<'_> {
         mut passed: impl FnMut(u64),
     ) -> Result<(), Failure> {
         let HeldPod {
-            client,
             namespace,
             backup,
             storage,
+            ..
+        } = self.held;
+        let args = arguments(namespace, backup, storage, file, false);
+        let ended = self.execute(&args, to, SILENT, &mut passed).await?;
+        match ended.and_then(|ended| ended.failure) {
+            Some(failure) => Err(failure),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs `ark-job` with these arguments, and passes on what it prints, as it comes; `None` when nobody reads that any more.
+    ///
+    /// # Errors
+    /// When it could not be run, or the connection broke, or nothing came for a `silent` time. That it failed is none.
+    pub async fn execute(
+        &self,
+        args: &Args,
+        to: &mut (impl AsyncWrite + Unpin),
+        silent: Duration,
+        passed: &mut impl FnMut(u64),
+    ) -> Result<Option<Ended>, Failure> {
+        let HeldPod {
+            connection,
+            namespace,
+            backup,
             ..
         } = self.held;
         let doing = format!("reading backup {backup} in pod/{}", self.pod);
@@ -185,7 +333,6 @@ impl Started<'_> {
             )
             .hint("try again; nothing is kept of what came")
         };
-        let args = arguments(namespace, backup, storage, file, false);
         let command = std::iter::once(PROGRAM.to_owned()).chain(args.to_argv());
         let params = AttachParams::default()
             .container(CONTAINER)
@@ -193,7 +340,7 @@ impl Started<'_> {
             .stdout(true)
             .stderr(true)
             .max_stdout_buf_size(BUFFER);
-        let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+        let pods: Api<Pod> = Api::namespaced(connection.kube.clone(), namespace);
         let mut process = pods
             .exec(&self.pod, command, &params)
             .await
@@ -205,10 +352,15 @@ impl Started<'_> {
         };
         // The first that fails ends both: a connection that is silent does not end by itself.
         let said = async { Ok(said(stderr).await) };
-        let ((), said) = futures::try_join!(copy(stdout, to, &mut passed), said)
-            .map_err(|error| Failure::new(Exit::Failed, format!("{doing}: {error}")))?;
+        let said = match futures::try_join!(copy(stdout, to, silent, passed), said) {
+            Ok(((), said)) => said,
+            Err(Stopped::NobodyReads) => return Ok(None),
+            Err(Stopped::Failed(error)) => {
+                return Err(Failure::new(Exit::Failed, format!("{doing}: {error}")));
+            }
+        };
         match status.await {
-            Some(status) => ended(&status, &said).map_or(Ok(()), Err),
+            Some(status) => Ok(Some(ended(&status, &said))),
             None => Err(broken(match process.join().await {
                 Ok(()) => "it was closed in the middle".into(),
                 Err(error) => chain(&error),
@@ -219,44 +371,72 @@ impl Started<'_> {
 
 async fn copy(
     mut from: impl AsyncRead + Unpin,
-    to: &mut tokio::fs::File,
+    to: &mut (impl AsyncWrite + Unpin),
+    silent: Duration,
     passed: &mut impl FnMut(u64),
-) -> io::Result<()> {
+) -> Result<(), Stopped> {
+    let not_written = |error: io::Error| match error.kind() {
+        ErrorKind::BrokenPipe => Stopped::NobodyReads,
+        _ => Stopped::Failed(error),
+    };
     let mut buffer = vec![0; BUFFER];
     let mut total = 0;
     loop {
-        let count = tokio::time::timeout(SILENT, from.read(&mut buffer))
+        let count = tokio::time::timeout(silent, from.read(&mut buffer))
             .await
             .map_err(|_| {
-                let text = format!("nothing has come for {} minutes", SILENT.as_secs() / 60);
-                io::Error::new(ErrorKind::TimedOut, text)
-            })??;
+                let text = format!("nothing has come for {} minutes", silent.as_secs() / 60);
+                Stopped::Failed(io::Error::new(ErrorKind::TimedOut, text))
+            })?
+            .map_err(Stopped::Failed)?;
         if count == 0 {
-            return to.flush().await;
+            return to.flush().await.map_err(not_written);
         }
-        to.write_all(&buffer[..count]).await?;
+        to.write_all(&buffer[..count]).await.map_err(not_written)?;
+        // A person reads along.
+        to.flush().await.map_err(not_written)?;
         total += count as u64;
         passed(total);
     }
 }
 
-/// What the program said, as far as it matters.
+/// What the program said, as far as it matters: the end.
 async fn said(mut from: impl AsyncRead + Unpin) -> String {
     let mut kept = Vec::new();
-    let mut first = (&mut from).take(SAID_MAX);
+    let mut buffer = vec![0; SAID_MAX];
     // What broke shows in the program's status.
-    let _incomplete = first.read_to_end(&mut kept).await;
-    let _rest = tokio::io::copy(&mut from, &mut tokio::io::sink()).await;
+    while let Ok(count) = from.read(&mut buffer).await
+        && count > 0
+    {
+        kept.extend_from_slice(&buffer[..count]);
+        kept.drain(..kept.len().saturating_sub(SAID_MAX));
+    }
     String::from_utf8_lossy(&kept).into_owned()
 }
 
-/// How a program ended that was executed: a failure, unless well.
-fn ended(status: &Status, said: &str) -> Option<Failure> {
+/// The messages of a log's warnings, in its own quotes.
+fn warnings(said: &str) -> Vec<String> {
+    let message = |line: &str| {
+        let (_, message) = line.split_once(" level=warning msg=")?;
+        // The log quotes as Rust does, which JSON reads but for what nobody writes into a message.
+        serde_json::from_str(message)
+            .ok()
+            .or_else(|| Some(message.to_owned()))
+    };
+    said.lines().filter_map(message).collect()
+}
+
+/// How a program ended that was executed.
+fn ended(status: &Status, said: &str) -> Ended {
     if status.status.as_deref() == Some("Success") {
-        return None;
+        return Ended {
+            code: Some(0),
+            failure: None,
+            warnings: warnings(said),
+        };
     }
     let causes = status.details.iter().flat_map(|details| &details.causes);
-    let code = causes
+    let code: Option<i32> = causes
         .flatten()
         .find(|cause| cause.reason.as_deref() == Some("ExitCode"))
         .and_then(|cause| cause.message.as_deref()?.parse().ok());
@@ -274,7 +454,11 @@ fn ended(status: &Status, said: &str) -> Option<Failure> {
     let message = line("error: ")
         .or_else(|| status.message.clone())
         .unwrap_or_else(|| "it does not say why".into());
-    Some(Failure::new(exit, message).maybe_hint(line("hint: ")))
+    Ended {
+        code,
+        failure: Some(Failure::new(exit, message).maybe_hint(line("hint: "))),
+        warnings: warnings(said),
+    }
 }
 
 /// Why nothing can be executed in the pod.
@@ -300,12 +484,14 @@ mod tests {
     #[test]
     fn the_exit_code_of_the_program_is_ours() {
         let status = |value| serde_json::from_value::<Status>(value).unwrap();
-        assert!(ended(&status(json!({"status": "Success"})), "").is_none());
+        let well = ended(&status(json!({"status": "Success"})), "");
+        assert!(well.failure.is_none() && well.code == Some(0));
         let failed = status(json!({
             "status": "Failure", "reason": "NonZeroExitCode", "message": "command terminated with exit code 5",
             "details": {"causes": [{"reason": "ExitCode", "message": "5"}]},
         }));
-        let failure = ended(&failed, "note\nerror: it is damaged\nhint: take another\n").unwrap();
+        let said = "note\nerror: it is damaged\nhint: take another\n";
+        let failure = ended(&failed, said).failure.unwrap();
         assert_eq!(failure.exit(), Exit::Integrity);
         assert_eq!(failure.message(), "it is damaged");
         assert_eq!(failure.next_step(), Some("take another"));
@@ -313,8 +499,23 @@ mod tests {
             json!({"status": "Failure", "message": "command terminated with exit code 137",
             "details": {"causes": [{"reason": "ExitCode", "message": "137"}]}}),
         );
-        let failure = ended(&killed, "").unwrap();
+        let failure = ended(&killed, "").failure.unwrap();
         assert_eq!(failure.exit(), Exit::Failed);
         assert_eq!(failure.message(), "command terminated with exit code 137");
+    }
+
+    #[test]
+    fn warnings_of_the_log_are_passed_on_without_its_form() {
+        let said = "time=\"2026-11-23T20:15:01Z\" level=info msg=\"reading\"\n\
+                    time=\"2026-11-23T20:15:02Z\" level=warning msg=\"a \\\"b\\\" is gone\"\nerror: x\n";
+        assert_eq!(warnings(said), ["a \"b\" is gone"]);
+    }
+
+    #[tokio::test]
+    async fn of_what_a_program_says_the_end_is_kept() {
+        let long = format!("{}error: late\n", "x".repeat(3 * SAID_MAX));
+        let kept = said(long.as_bytes()).await;
+        assert_eq!(kept.len(), SAID_MAX);
+        assert!(kept.ends_with("error: late\n"));
     }
 }

@@ -16,12 +16,15 @@ pub mod render;
 pub mod rights;
 // effects
 pub mod client;
+pub mod consent;
 pub mod create;
 pub mod download;
 pub mod get;
 pub mod held_pod;
 pub mod local;
 pub mod logs;
+pub mod newest;
+pub mod printed;
 pub mod progress;
 pub mod stored;
 pub mod version;
@@ -51,6 +54,8 @@ pub struct Surroundings {
     pub nonce: String,
     /// Whether standard error is a terminal: progress bars.
     pub terminal: bool,
+    /// Whether standard input is a terminal: a person can be asked.
+    pub input: bool,
 }
 
 /// Parses, resolves and runs a command line; returns how it ended.
@@ -66,8 +71,18 @@ pub async fn run(
             let client = client::connect(&cluster).await?;
             install::run(&client, &options).await
         }
-        Plan::Create(options) => {
+        Plan::Create(mut options) => {
             let client = client::connect(&cluster).await?;
+            let mut interrupt = std::pin::pin!(interrupt);
+            if let Some(schedule) = options.schedule.take() {
+                newest::fill(&cluster, &schedule, options.local, &mut options.args).await?;
+            }
+            if options.ask
+                && let Some(exit) =
+                    consent::ask(&client, &options, surroundings, interrupt.as_mut()).await?
+            {
+                return Ok(exit);
+            }
             if options.local {
                 local::run(client.operation, *options, surroundings, interrupt).await
             } else {
@@ -81,6 +96,7 @@ pub async fn run(
         Plan::Describe(options) => get::describe(&cluster, &options, surroundings, interrupt).await,
         Plan::Logs(options) => logs::run(&cluster, &options, surroundings, interrupt).await,
         Plan::Download(options) => download::run(&cluster, &options, surroundings, interrupt).await,
+        Plan::Print(options) => printed::run(&cluster, *options, surroundings, interrupt).await,
         Plan::Version(options) => version::run(&cluster, &options).await,
     }
 }

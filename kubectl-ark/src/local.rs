@@ -29,12 +29,7 @@ pub async fn run(
         .apiserver_version()
         .await
         .map_err(|error| client::failure(&error, "asking for the cluster's version"))?;
-    let environment = Environment {
-        job_uid: None,
-        pod_uid: None,
-        nonce: surroundings.nonce.clone(),
-        temporary: surroundings.temporary.clone(),
-    };
+    let environment = environment(surroundings);
     let Outcome {
         exit,
         message,
@@ -49,6 +44,16 @@ pub async fn run(
             Ok(Exit::Done)
         }
         exit => Err(Failure::new(exit, message).maybe_hint(hint)),
+    }
+}
+
+/// What `ark-job` is told of this process.
+pub fn environment(surroundings: &Surroundings) -> Environment {
+    Environment {
+        job_uid: None,
+        pod_uid: None,
+        nonce: surroundings.nonce.clone(),
+        temporary: surroundings.temporary.clone(),
     }
 }
 

@@ -79,6 +79,7 @@ fn surroundings() -> anyhow::Result<Surroundings> {
         temporary: std::env::temp_dir(),
         nonce: hex::encode(random),
         terminal: std::io::stderr().is_terminal(),
+        input: std::io::stdin().is_terminal(),
     })
 }
 

@@ -5,10 +5,11 @@ use crate::cli::*;
 use crate::pod_template::{CONTAINER, PodSettings};
 use crate::render::JobOptions;
 use ark_job::api::{AccessMode, BackupStorageLocationSpec, DEFAULT_LOCATION};
-use ark_job::args::{self, Args, BackupArgs, RestoreArgs, StorageFlags, parse_duration};
+use ark_job::args::{self, Args, BackupArgs, ExitFlags, RestoreArgs, StorageFlags, parse_duration};
 use ark_job::error::{Failure, chain};
 use ark_job::exit::Exit;
 use ark_job::identity::{check_name, timestamp};
+use ark_job::restore::selection::Asked;
 use ark_job::store::Location;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -33,6 +34,8 @@ pub enum Plan {
     Logs(LogsOptions),
     /// `backup download`
     Download(DownloadOptions),
+    /// `restore plan`, `restore create --dry-run=server`, `diff`, `backup show`
+    Print(Box<PrintOptions>),
     /// `version`
     Version(VersionOptions),
 }
@@ -99,6 +102,10 @@ pub struct LocationOptions {
 pub struct CreateOptions {
     /// What `ark-job` is told. Of a restore, `wait_for_rights` is set when the rights are known.
     pub args: Args,
+    /// Whose newest backup is to be restored, before `args` are complete.
+    pub schedule: Option<Schedule>,
+    /// Show what would be done, and ask.
+    pub ask: bool,
     /// The Job.
     pub job: JobOptions,
     /// Wait for its end.
@@ -111,6 +118,41 @@ pub struct CreateOptions {
     pub local: bool,
     /// Directory of Ark's own to make for that, when no other storage was named.
     pub local_directory: Option<PathBuf>,
+}
+
+/// What `ark-job` is to print: the plan of a restore, a difference, or an object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PrintOptions {
+    /// What it is told.
+    pub args: Args,
+    /// Whose newest backup is meant, before `args` are complete.
+    pub schedule: Option<Schedule>,
+    /// Storage was named; else it is where the backup's resource says.
+    pub placed: bool,
+    /// Run it here.
+    pub local: bool,
+}
+
+/// The newest backup of a schedule, to be looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// The schedule.
+    pub name: String,
+    /// Also a backup from which something is missing.
+    pub allow_partially_failed: bool,
+}
+
+impl Schedule {
+    /// Writes the backup that was found into the arguments of a restore.
+    pub fn fill(&self, args: &mut Args, backup: &str) {
+        if let args::Command::Restore(restore) = &mut args.command {
+            let requested = restore.requested.unwrap_or_default();
+            restore.backup = backup.to_owned();
+            restore
+                .name
+                .get_or_insert_with(|| restore_name(backup, requested));
+        }
+    }
 }
 
 /// What to list.
@@ -249,7 +291,21 @@ pub fn resolve(
         Command::Backup(BackupCommand::Create(args))
         | Command::Create(CreateCommand::Backup(args)) => backup(*args),
         Command::Restore(RestoreCommand::Create(args))
-        | Command::Create(CreateCommand::Restore(args)) => restore(*args),
+        | Command::Create(CreateCommand::Restore(args)) => match args.dry_run {
+            RestoreDryRun::Server => {
+                print(plan_of(*args)?, &namespace, surroundings).map(Plan::of_print)
+            }
+            RestoreDryRun::None | RestoreDryRun::Client => restore(*args),
+        },
+        Command::Restore(RestoreCommand::Plan(args)) => {
+            print(Print::Plan(args), &namespace, surroundings).map(Plan::of_print)
+        }
+        Command::Backup(BackupCommand::Show(args)) => {
+            print(Print::Show(args), &namespace, surroundings).map(Plan::of_print)
+        }
+        Command::Diff(args) => {
+            print(Print::Diff(args), &namespace, surroundings).map(Plan::of_print)
+        }
         Command::Backup(BackupCommand::Get(args)) | Command::Get(GetCommand::Backups(args)) => {
             get(Noun::Backup, args)
         }
@@ -292,6 +348,12 @@ pub fn resolve(
     }
 }
 
+impl Plan {
+    fn of_print(options: PrintOptions) -> Plan {
+        Plan::Print(Box::new(options))
+    }
+}
+
 enum Create {
     Backup(BackupCreateArgs),
     Restore(RestoreCreateArgs),
@@ -302,12 +364,14 @@ fn create(
     typed: Create,
     surroundings: &Surroundings,
 ) -> Result<CreateOptions, Failure> {
-    let (command, job, placed) = match typed {
+    let mut ask = false;
+    let (command, schedule, client_only, job, placed) = match typed {
         Create::Backup(BackupCreateArgs {
             name,
             storage,
             backup,
             exit,
+            dry_run,
             job,
         }) => {
             check_name(&name).map_err(usage)?;
@@ -319,22 +383,25 @@ fn create(
                 exit,
             };
             ark_job::backup::Options::resolve(&arguments)?;
-            (args::Command::Backup(arguments), job, placed)
+            let client_only = dry_run == DryRun::Client;
+            let command = args::Command::Backup(arguments);
+            (command, None, client_only, job, placed)
         }
         Create::Restore(RestoreCreateArgs {
-            name,
-            from_backup,
+            backup,
             storage,
             restore,
             exit,
+            dry_run,
             job,
         }) => {
-            let (backup, name) = restore_names(name, from_backup, surroundings.now)?;
+            let requested = to_second(surroundings.now);
             let placed = storage != StorageFlags::default();
-            let arguments = RestoreArgs {
+            let (backup, name, schedule) = restored_backup(backup, requested)?;
+            let mut arguments = RestoreArgs {
                 backup,
-                name: Some(name),
-                requested: Some(to_second(surroundings.now)),
+                name,
+                requested: Some(requested),
                 wait_for_rights: None,
                 storage: place(storage, job.local, surroundings)?,
                 restore,
@@ -342,13 +409,28 @@ fn create(
                 output: args::PlanFormat::Text,
                 exit,
             };
-            ark_job::restore::Options::resolve(&arguments)?;
-            (args::Command::Restore(Box::new(arguments)), job, placed)
+            let client_only = dry_run == RestoreDryRun::Client;
+            if client_only && job.local {
+                return Err(usage(
+                    "--dry-run=client prints a Job, and --local needs none".into(),
+                )
+                .hint("--dry-run=server, or `kubectl ark restore plan`, shows what would be restored"));
+            }
+            if let Err(refused) = ark_job::restore::Options::resolve(&arguments) {
+                // Consent may be what is missing: then it is asked for, or the Job that is printed needs none yet.
+                arguments.restore.yes = true;
+                let consent = ark_job::restore::Options::resolve(&arguments).is_ok();
+                ask = consent && !client_only;
+                if !consent || (ask && !surroundings.input) {
+                    return Err(refused);
+                }
+            }
+            let command = args::Command::Restore(Box::new(arguments));
+            (command, schedule, client_only, job, placed)
         }
     };
     let JobFlags {
         wait,
-        dry_run,
         output,
         local,
         ttl_after_finished,
@@ -359,6 +441,8 @@ fn create(
             namespace: namespace.to_owned(),
             command,
         },
+        schedule,
+        ask,
         job: JobOptions {
             ttl_after_finished: match ttl_after_finished.as_str() {
                 "never" => None,
@@ -368,7 +452,7 @@ fn create(
                 .filter(|&seconds: &i64| seconds > 0),
         },
         wait,
-        dry_run: dry_run == DryRun::Client,
+        dry_run: client_only,
         output,
         local,
         local_directory: match local && !placed {
@@ -378,26 +462,181 @@ fn create(
     })
 }
 
-/// Ark takes the backup as the only argument; with `--from-backup` the argument is the restore's name.
-fn restore_names(
-    name: Option<String>,
-    from_backup: Option<String>,
-    now: Timestamp,
-) -> Result<(String, String), Failure> {
+/// The backup, the name of the restore, and the schedule whose newest backup is meant. Of a schedule, the name of the backup
+/// is not known yet; the schedule's own stands for it.
+///
+/// Ark takes the backup as the only argument; with `--from-backup` or `--from-schedule` the argument is the restore's name.
+fn restored_backup(
+    typed: BackupFlag,
+    requested: Timestamp,
+) -> Result<(String, Option<String>, Option<Schedule>), Failure> {
+    let BackupFlag {
+        name,
+        from_backup,
+        from_schedule,
+        allow_partially_failed,
+    } = typed;
+    if let Some(name) = &name {
+        check_name(name).map_err(usage)?;
+    }
+    if let Some(schedule) = from_schedule {
+        check_name(&schedule).map_err(usage)?;
+        let found = Schedule {
+            name: schedule.clone(),
+            allow_partially_failed,
+        };
+        return Ok((schedule, name, Some(found)));
+    }
     let (backup, name) = match (from_backup, name) {
         (Some(backup), name) => (backup, name),
         (None, Some(backup)) => (backup, None),
         (None, None) => {
-            return Err(
-                usage("which backup? It is the argument, or follows --from-backup".into())
-                    .hint("`kubectl ark backup get` lists them"),
-            );
+            return Err(usage(
+                "which backup? It is the argument, or follows --from-backup, or is the newest --from-schedule".into(),
+            )
+            .hint("`kubectl ark backup get` lists them"));
         }
     };
     check_name(&backup).map_err(usage)?;
-    let name = name.unwrap_or_else(|| format!("{backup}-{}", timestamp(now)));
+    let name = name.unwrap_or_else(|| restore_name(&backup, requested));
     check_name(&name).map_err(usage)?;
-    Ok((backup, name))
+    Ok((backup, Some(name), None))
+}
+
+/// What a restore is called that was given no name.
+fn restore_name(backup: &str, requested: Timestamp) -> String {
+    format!("{backup}-{}", timestamp(requested))
+}
+
+enum Print {
+    Plan(Box<RestorePlanArgs>),
+    Show(ShowArgs),
+    Diff(Box<DiffArgs>),
+}
+
+/// `restore create --dry-run=server` as the `restore plan` that it is.
+fn plan_of(typed: RestoreCreateArgs) -> Result<Print, Failure> {
+    let RestoreCreateArgs {
+        backup,
+        storage,
+        restore,
+        // What would come of it is told in any case.
+        exit: _,
+        dry_run: _,
+        job,
+    } = typed;
+    let output = match job.output {
+        None => args::PlanFormat::Text,
+        Some(CreateFormat::Json) => args::PlanFormat::Json,
+        Some(CreateFormat::Yaml | CreateFormat::Name) => {
+            return Err(usage(
+                "--output: a plan is printed as text, or with -o json".into(),
+            ));
+        }
+    };
+    let source = SourceFlags {
+        storage,
+        local: job.local,
+    };
+    Ok(Print::Plan(Box::new(RestorePlanArgs {
+        backup,
+        source,
+        restore,
+        output,
+    })))
+}
+
+fn print(
+    typed: Print,
+    namespace: &str,
+    surroundings: &Surroundings,
+) -> Result<PrintOptions, Failure> {
+    let (command, schedule, placed, local) = match typed {
+        Print::Plan(typed) => {
+            let RestorePlanArgs {
+                backup,
+                source: SourceFlags { storage, local },
+                restore,
+                output,
+            } = *typed;
+            let (backup, name, schedule) = restored_backup(backup, surroundings.now)?;
+            let arguments = RestoreArgs {
+                backup,
+                name,
+                // To the nanosecond: no two plans write the same binding (see render::restore_binding).
+                requested: Some(surroundings.now),
+                wait_for_rights: None,
+                storage: place(storage, local, surroundings)?,
+                restore,
+                dry_run: args::DryRun::Server,
+                output,
+                exit: ExitFlags::default(),
+            };
+            ark_job::restore::Options::resolve(&arguments)?;
+            // Where a restore would read it, too.
+            let command = args::Command::Restore(Box::new(arguments));
+            (command, schedule, true, local)
+        }
+        Print::Show(typed) => {
+            let ShowArgs {
+                name: backup,
+                object,
+                all_fields,
+                output,
+                source: SourceFlags { storage, local },
+            } = typed;
+            check_name(&backup).map_err(usage)?;
+            let parts = object.split('/').count();
+            if !(2..=3).contains(&parts) || object.split('/').any(str::is_empty) {
+                return Err(usage(format!(
+                    "{object:?} is no object: NAMESPACE/TYPE/NAME, or TYPE/NAME of a cluster-scoped one"
+                ))
+                .hint(format!(
+                    "`kubectl ark backup describe {backup} --details` lists what is inside"
+                )));
+            }
+            let placed = local || storage != StorageFlags::default();
+            let command = args::Command::Show(args::ShowArgs {
+                backup,
+                object,
+                storage: place(storage, local, surroundings)?,
+                all_fields,
+                output,
+            });
+            (command, None, placed, local)
+        }
+        Print::Diff(typed) => {
+            let DiffArgs {
+                name: backup,
+                other,
+                select,
+                all_fields,
+                source: SourceFlags { storage, local },
+            } = *typed;
+            for name in std::iter::once(&backup).chain(&other) {
+                check_name(name).map_err(usage)?;
+            }
+            Asked::resolve(&select)?;
+            let placed = local || storage != StorageFlags::default();
+            let command = args::Command::Diff(args::DiffArgs {
+                backup,
+                other,
+                storage: place(storage, local, surroundings)?,
+                select,
+                all_fields,
+            });
+            (command, None, placed, local)
+        }
+    };
+    Ok(PrintOptions {
+        args: Args {
+            namespace: namespace.to_owned(),
+            command,
+        },
+        schedule,
+        placed,
+        local,
+    })
 }
 
 /// Where backups are, in full: so that the Job says it, whatever becomes of defaults.
@@ -749,11 +988,27 @@ fn usage(why: String) -> Failure {
     Failure::new(Exit::Usage, why)
 }
 
+/// Lets a restore wait for the rights that are written after its Job.
+pub fn wait_for_rights(args: &mut Args) {
+    if let args::Command::Restore(restore) = &mut args.command {
+        restore.wait_for_rights = Some(WAIT_FOR_RIGHTS.to_owned());
+    }
+}
+
 impl CreateOptions {
-    /// Lets a restore wait for the rights that are written after its Job.
-    pub fn wait_for_rights(&mut self) {
-        if let args::Command::Restore(restore) = &mut self.args.command {
-            restore.wait_for_rights = Some(WAIT_FOR_RIGHTS.to_owned());
+    /// The restore's plan, as it is shown before consent is asked for. Of a restore only.
+    pub fn preview(&self, now: Timestamp) -> PrintOptions {
+        let mut args = self.args.clone();
+        if let args::Command::Restore(restore) = &mut args.command {
+            restore.requested = Some(now);
+            restore.restore.yes = false;
+            restore.dry_run = args::DryRun::Server;
+        }
+        PrintOptions {
+            args,
+            schedule: None,
+            placed: true,
+            local: self.local,
         }
     }
 }
@@ -770,6 +1025,7 @@ mod tests {
             temporary: "/tmp".into(),
             nonce: "n".into(),
             terminal: false,
+            input: false,
         }
     }
 
@@ -838,6 +1094,123 @@ mod tests {
             "restore demo --name=r --requested=2026-11-23T20:15:01Z --location=default --namespace=heptio-ark"
         );
         assert!(usage_of("restore create").starts_with("which backup?"));
+    }
+
+    fn printed(line: &str) -> PrintOptions {
+        match resolved(line) {
+            Ok(Plan::Print(options)) => *options,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn q1_every_flag_of_a_restore_reaches_the_job() {
+        let flags = "--include-namespaces a --exclude-namespaces b --include-resources c --exclude-resources d -l x=y \
+                     --include-cluster-resources=false --namespace-mappings a:z --storage-class-mappings s:t \
+                     --restore-volumes=false --preserve-nodeports --status-include-resources e --status-exclude-resources f \
+                     --resource-modifier-configmap g --hooks h --existing-resource-policy update --again --max-in-flight 3 \
+                     --max-writes-per-second 5 --partial-exit-code 0";
+        let flags = flags.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(
+            argv(&format!("restore create r --from-backup demo {flags}")),
+            "restore demo --name=r --requested=2026-11-23T20:15:01Z --location=default --include-namespaces=a \
+             --exclude-namespaces=b --include-resources=c --exclude-resources=d --selector=x=y \
+             --include-cluster-resources=false --namespace-mappings=a:z --storage-class-mappings=s:t --restore-volumes=false \
+             --preserve-nodeports=true --status-include-resources=e --status-exclude-resources=f \
+             --resource-modifier-configmap=g --hooks=h --existing-resource-policy=update --again --max-in-flight=3 \
+             --max-writes-per-second=5 --partial-exit-code=0 --namespace=heptio-ark"
+        );
+    }
+
+    #[test]
+    fn a_plan_is_a_restore_that_only_prints() {
+        let plan = printed("restore plan demo --include-namespaces a -o json");
+        assert_eq!(
+            plan.args.to_argv().join(" "),
+            "restore demo --name=demo-20261123201501 --requested=2026-11-23T20:15:01.9Z --location=default \
+             --include-namespaces=a --dry-run=server --output=json --namespace=heptio-ark"
+        );
+        let by_create = "restore create demo --include-namespaces a --dry-run=server -o json";
+        assert_eq!(printed(by_create), plan);
+        assert!(usage_of("restore create demo --dry-run=server -o yaml").contains("--output"));
+        assert!(usage_of("restore create demo --dry-run --local").contains("--local"));
+        assert!(printed("restore create demo --dry-run=server --local").local);
+    }
+
+    #[test]
+    fn what_reads_a_backup_reads_it_where_it_was_said_to_be() {
+        let show = printed("backup show demo a/configmaps/x --location other");
+        assert!(show.placed && !show.local);
+        assert_eq!(
+            show.args.to_argv().join(" "),
+            "show demo --location=other -- a/configmaps/x --namespace=heptio-ark"
+        );
+        assert!(!printed("backup show demo nodes/x").placed);
+        for object in ["x", "a/b/c/d", "a//c"] {
+            assert!(
+                usage_of(&format!("backup show demo {object}")).contains("NAMESPACE/TYPE/NAME")
+            );
+        }
+        let diff = printed("diff demo later --local -l a=b --all-fields");
+        assert!(diff.local);
+        assert_eq!(
+            diff.args.to_argv().join(" "),
+            "diff demo later --storage=file:///home/ann/.kubectl-ark/backups --selector=a=b --all-fields \
+             --namespace=heptio-ark"
+        );
+        assert!(usage_of("diff demo -l ==").contains("--selector"));
+    }
+
+    #[test]
+    fn the_newest_backup_of_a_schedule_is_written_into_the_job() {
+        for (line, name) in [
+            (
+                "restore create --from-schedule nightly",
+                "nightly-1-20261123201501",
+            ),
+            ("restore create r --from-schedule nightly", "r"),
+        ] {
+            let options = created(line);
+            let mut args = options.args;
+            options.schedule.unwrap().fill(&mut args, "nightly-1");
+            let args::Command::Restore(restore) = args.command else {
+                panic!("it is a restore")
+            };
+            assert_eq!(restore.backup, "nightly-1");
+            assert_eq!(restore.name.as_deref(), Some(name));
+        }
+        let both = "kubectl-ark restore create --from-schedule a --from-backup b";
+        Cli::try_parse_from(both.split(' ')).unwrap_err();
+        let neither = "kubectl-ark restore create a --allow-partially-failed";
+        Cli::try_parse_from(neither.split(' ')).unwrap_err();
+    }
+
+    #[test]
+    fn changing_objects_everywhere_needs_consent() {
+        let line = "restore create demo --existing-resource-policy recreate";
+        assert!(usage_of(line).contains("all namespaces"));
+        for allowed in ["--yes", "--include-namespaces a", "--dry-run=client"] {
+            assert!(!created(&format!("{line} {allowed}")).ask, "{allowed}");
+        }
+        assert!(argv(&format!("{line} --dry-run=client")).contains("--yes"));
+        assert_eq!(
+            printed(&format!("{line} --dry-run=server")),
+            printed("restore plan demo --existing-resource-policy recreate")
+        );
+        // A person can be asked, and what they see then is the plan of the same restore.
+        let mut surroundings = surroundings();
+        surroundings.input = true;
+        let argv = std::iter::once("kubectl-ark").chain(line.split(' '));
+        let Cli { cluster, command } = Cli::try_parse_from(argv).unwrap();
+        let Ok(Plan::Create(options)) = resolve(&cluster, command, &surroundings) else {
+            panic!("it is refused")
+        };
+        assert!(options.ask);
+        assert!(options.args.to_argv().contains(&"--yes".to_owned()));
+        assert_eq!(
+            options.preview(surroundings.now),
+            printed("restore plan demo --existing-resource-policy recreate")
+        );
     }
 
     #[test]

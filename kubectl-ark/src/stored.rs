@@ -6,7 +6,7 @@
 use crate::Surroundings;
 use crate::cli::ClusterFlags;
 use crate::client;
-use crate::held_pod::{HeldPod, Started};
+use crate::held_pod::{HeldPod, Purpose, Started, Subject};
 use crate::options::ReadFrom;
 use crate::progress::Display;
 use ark_job::api::Backup;
@@ -63,7 +63,7 @@ impl Reading<'_> {
         let backup = self.backup;
         if *local {
             let reading = async {
-                let way = Way::Here(self.open(storage).await?);
+                let way = Way::Here(open(self.cluster, storage).await?);
                 work(&Source { backup, way }).await.map(Some)
             };
             return tokio::select! {
@@ -71,9 +71,14 @@ impl Reading<'_> {
                 () = &mut interrupt => Ok(None),
             };
         }
-        let (namespace, nonce) = (&self.cluster.namespace, &self.surroundings.nonce);
-        let client = client::connect(self.cluster).await?.kube;
-        let pod = HeldPod::create(&client, namespace, backup, storage, nonce).await?;
+        let subject = Subject {
+            namespace: &self.cluster.namespace,
+            backup,
+            storage,
+        };
+        let connection = client::connect(self.cluster).await?;
+        let nonce = &self.surroundings.nonce;
+        let pod = HeldPod::create(&connection, subject, Purpose::Read, nonce).await?;
         let reading = async {
             let way = Way::Pod(pod.started(self.display).await?);
             work(&Source { backup, way }).await.map(Some)
@@ -85,16 +90,20 @@ impl Reading<'_> {
         pod.remove().await;
         result
     }
+}
 
-    /// Storage, opened by this process. Without a location's name no cluster is needed.
-    async fn open(&self, storage: &StorageFlags) -> Result<Store, Failure> {
-        let StorageFlags { location, storage } = storage;
-        if let Some(url) = storage {
-            return open_place(&parse_url(url)?).await;
-        }
-        let cluster = Cluster::new(client::connect(self.cluster).await?.kube);
-        open_store(&cluster, &self.cluster.namespace, location.as_deref(), None).await
+/// Storage, opened by this process. Without a location's name no cluster is needed.
+///
+/// # Errors
+/// When it cannot be used.
+pub async fn open(cluster: &ClusterFlags, storage: &StorageFlags) -> Result<Store, Failure> {
+    let StorageFlags { location, storage } = storage;
+    if let Some(url) = storage {
+        return open_place(&parse_url(url)?).await;
     }
+    let namespace = &cluster.namespace;
+    let cluster = Cluster::new(client::connect(cluster).await?.kube);
+    open_store(&cluster, namespace, location.as_deref(), None).await
 }
 
 /// Where the record says that a backup is.

@@ -3,12 +3,13 @@
 //! [`judge`] decides from what the cluster shows; [`follow`] looks once a second and tells. A cause that will not pass by
 //! itself is reported when the cluster knows it, not after a time-out, and the Job is left as it is.
 
+use crate::create::AGAIN;
 use crate::names;
 use crate::pod_template::CONTAINER;
 use crate::progress::Display;
 use crate::records::{End, Record, ended};
 use crate::{client, install};
-use ark_job::api::{Backup, OPERATION_LABEL};
+use ark_job::api::{Backup, OPERATION_LABEL, PLAN_OPERATION};
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
 use futures::future::join;
@@ -245,7 +246,7 @@ fn not_started(job: &Job, pod: &Pod, events: &[Event]) -> State {
                 .unwrap_or_default();
             let again = match operation(job) {
                 // Its Job is removed by who waits.
-                Some("fetch") => "then try again".to_owned(),
+                Some("fetch" | PLAN_OPERATION) => "then try again".to_owned(),
                 _ => format!(
                     "then `kubectl delete job {} -n {}` and create it again",
                     job.metadata.name.as_deref().unwrap_or_default(),
@@ -336,6 +337,8 @@ pub struct Followed<'a> {
     pub job: &'a str,
     /// UID of the Job, so that another of the same name is not taken for it.
     pub uid: &'a str,
+    /// Version of a record that says that all was done before this Job.
+    pub done_before: Option<&'a str>,
 }
 
 struct Look {
@@ -426,6 +429,7 @@ pub async fn follow<R: Record>(
         name,
         job,
         uid: _,
+        done_before: _,
     } = followed;
     let display = Display::new(word, name, terminal);
     tokio::select! {
@@ -454,6 +458,7 @@ async fn follow_to_end<R: Record>(
         name,
         job,
         uid,
+        done_before,
     } = followed;
     let flag = install::flag(namespace);
     let mut patience = Patience::default();
@@ -484,6 +489,17 @@ async fn follow_to_end<R: Record>(
             } => {
                 display.end();
                 match record {
+                    // Nobody has written into it since.
+                    Some(record)
+                        if done_before.is_some()
+                            && record.meta().resource_version.as_deref() == *done_before =>
+                    {
+                        println!(
+                            "{word} {name} was complete already ({}); nothing was done",
+                            record.summary()
+                        );
+                        eprintln!("hint: {AGAIN}");
+                    }
                     Some(record) => println!("{word} {name} completed: {}", record.summary()),
                     None => println!("{word} {name} completed"),
                 }
@@ -579,6 +595,7 @@ pub async fn started(
         name,
         job,
         uid,
+        done_before: _,
     } = followed;
     let mut patience = Patience::default();
     loop {

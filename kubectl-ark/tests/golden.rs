@@ -18,7 +18,7 @@ use kubectl_ark::options::{CreateOptions, InstallOptions, Plan, resolve};
 use kubectl_ark::pod_template::Installation;
 use kubectl_ark::records::{Record, joined};
 use kubectl_ark::table::Table;
-use kubectl_ark::{Surroundings, create, held_pod, output};
+use kubectl_ark::{Surroundings, create, held_pod, output, render};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -39,6 +39,7 @@ fn plan(line: &str) -> Plan {
         temporary: "/tmp".into(),
         nonce: "n".into(),
         terminal: false,
+        input: false,
     };
     let Cli { cluster, command } =
         Cli::try_parse_from(std::iter::once("kubectl-ark").chain(line.split(' '))).unwrap();
@@ -133,8 +134,10 @@ fn help_pages() {
         "backup describe",
         "backup logs",
         "backup download",
+        "backup show",
         "restore",
         "restore create",
+        "restore plan",
         "restore get",
         "restore describe",
         "restore logs",
@@ -142,6 +145,7 @@ fn help_pages() {
         "get",
         "describe",
         "logs",
+        "diff",
         "version",
     ] {
         let mut command = Cli::command().term_width(100);
@@ -239,16 +243,27 @@ fn a_pod_to_read_through() {
         location: Some("default".into()),
         storage: None,
     };
-    let nonce = "0123456789abcdef";
-    let job = held_pod::plan(
-        "heptio-ark",
-        "demo",
-        &storage,
-        nonce,
-        &installation,
-        location.as_ref(),
+    let subject = held_pod::Subject {
+        namespace: "heptio-ark",
+        backup: "demo",
+        storage: &storage,
+    };
+    let held = |purpose| {
+        let nonce = "0123456789abcdef";
+        let job = held_pod::plan(subject, purpose, nonce, &installation, location.as_ref());
+        Manifest::of(&job.unwrap())
+    };
+    golden("fetch-job.yaml", &yaml(&[held(held_pod::Purpose::Read)]));
+    let Plan::Print(plan) = plan("restore plan demo --namespace-mappings a:b -o json") else {
+        panic!("it is not printed")
+    };
+    golden(
+        "plan.yaml",
+        &yaml(&[
+            held(held_pod::Purpose::Plan(&plan.args)),
+            render::restore_binding(&plan.args),
+        ]),
     );
-    golden("fetch-job.yaml", &yaml(&[Manifest::of(&job.unwrap())]));
 }
 
 #[test]
@@ -451,6 +466,25 @@ fn jobs() -> Vec<Job> {
             &["restore", "demo", "--name=r", "--namespace-mappings=a:b"],
             json!([]),
         ),
+        of(
+            "restore-s",
+            &[
+                "restore",
+                "demo",
+                "--name=s",
+                "--or-selector=app=a or app=b",
+                "--storage-class-mappings=slow:fast",
+                "--restore-volumes=false",
+                "--preserve-nodeports=true",
+                "--status-include-resources=*",
+                "--status-exclude-resources=pods",
+                "--resource-modifier-configmap=rules",
+                "--hooks=thaw",
+                "--existing-resource-policy=recreate",
+                "--yes",
+            ],
+            json!([]),
+        ),
     ]
 }
 
@@ -484,7 +518,12 @@ fn descriptions() {
     {
         text.push_str(&format!("{}\n\n", backup.describe(None, now())));
     }
-    for restore in joined(Vec::<Restore>::new(), &jobs()) {
+    for mut restore in joined(Vec::<Restore>::new(), &jobs()) {
+        if restore.spec.hooks.is_some()
+            && let Some(status) = &mut restore.status
+        {
+            (status.hooks_attempted, status.hooks_failed) = (Some(3), Some(1));
+        }
         text.push_str(&restore.describe(Some("pod/restore-r-x is being started"), now()));
     }
     golden("describe.txt", &text);

@@ -299,9 +299,11 @@ async fn run_in_order() -> Result<()> {
 
 async fn failures() -> Result<()> {
     let cluster = &ark().await?.cluster;
+    let never_ready = json!({ "exec": { "command": ["false"] }, "periodSeconds": 1 });
     let mut late = pod("late", &json!({}), LASTS);
-    late["spec"]["containers"][0]["readinessProbe"] =
-        json!({ "exec": { "command": ["false"] }, "periodSeconds": 1 });
+    late["spec"]["containers"][0]["readinessProbe"] = never_ready.clone();
+    let mut ended = pod("ended", &json!({}), "sleep 2");
+    ended["spec"]["containers"][0]["readinessProbe"] = never_ready;
     let mut never = pod("never", &json!({}), LASTS);
     never["spec"]["containers"][0]["image"] = json!("registry.invalid/none:1");
     let app = App::start(
@@ -314,7 +316,7 @@ async fn failures() -> Result<()> {
             late,
             never,
             pod("slow", &json!({}), LASTS),
-            pod("ended", &json!({}), "sleep 2"),
+            ended,
             pod("well", &json!({}), LASTS),
         ],
     )

@@ -6,23 +6,37 @@
 #![allow(clippy::unwrap_used)]
 
 mod backup;
+mod diff;
 mod faults;
+mod foreign;
 mod harness;
 #[cfg(target_os = "linux")]
 mod hooks;
 #[cfg(target_os = "linux")]
 mod hooks_restore;
 mod instant;
+mod live;
 #[cfg(target_os = "linux")]
 mod node;
 mod odd;
 mod parts;
+mod place;
 #[cfg(target_os = "linux")]
 mod plugin;
+#[cfg(target_os = "linux")]
+mod plugin_restore;
 mod proxy;
 #[cfg(target_os = "linux")]
 mod reading;
 mod restore;
+mod restore_choices;
+mod restore_existing;
+mod restore_faults;
+mod restore_order;
+mod restore_preview;
+mod restore_records;
+mod restore_throttled;
+mod round_trip;
 mod selection;
 mod store;
 mod world;
@@ -37,13 +51,25 @@ fn main() {
     trials.extend(instant::trials());
     trials.extend(odd::trials());
     trials.extend(faults::trials());
+    trials.extend(live::trials());
+    trials.extend(foreign::trials());
     trials.extend(parts::trials());
     trials.extend(restore::trials());
+    trials.extend(restore_choices::trials());
+    trials.extend(restore_existing::trials());
+    trials.extend(restore_order::trials());
+    trials.extend(restore_throttled::trials());
+    trials.extend(restore_faults::trials());
+    trials.extend(restore_preview::trials());
+    trials.extend(restore_records::trials());
+    trials.extend(round_trip::trials());
     trials.extend(selection::trials());
+    trials.extend(diff::trials());
     #[cfg(target_os = "linux")]
     {
         trials.extend(node::trials());
         trials.extend(plugin::trials());
+        trials.extend(plugin_restore::trials());
         trials.extend(hooks::trials());
         trials.extend(hooks_restore::trials());
         trials.extend(reading::trials());

@@ -133,7 +133,7 @@ pub struct Ark {
 
 static ARK_CLUSTER: Shared<Ark> = Shared::const_new();
 /// Held by whoever restores by a Job, or looks at the rights that this gives for a while.
-static RESTORES: Mutex<()> = Mutex::const_new(());
+pub static RESTORES: Mutex<()> = Mutex::const_new(());
 
 pub async fn ark() -> Result<&'static Ark> {
     Ark::shared(&ARK_CLUSTER).await
@@ -258,7 +258,7 @@ impl Ark {
     }
 
     /// Waits until a Job has succeeded.
-    async fn succeeded(&self, job: &str) -> Result<()> {
+    pub async fn succeeded(&self, job: &str) -> Result<()> {
         wait_until(
             &format!("job {job} to succeed"),
             Duration::from_secs(90),
@@ -271,14 +271,14 @@ impl Ark {
     }
 
     /// That nothing is left of the rights of a restore.
-    fn has_given_up_rights(&self) -> Result<()> {
+    pub fn has_given_up_rights(&self) -> Result<()> {
         let there = self.has("clusterrolebinding/ark-restore")?;
         ensure!(!there, "the rights to restore are still there");
         Ok(())
     }
 
     /// Whether a cluster-scoped object is there.
-    fn has(&self, object: &str) -> Result<bool> {
+    pub fn has(&self, object: &str) -> Result<bool> {
         let found = kubectl(
             &self.cluster,
             &format!("get {object} -o name --ignore-not-found"),
@@ -402,7 +402,7 @@ impl Running {
     }
 
     /// Waits until it says a line with all of these in it, soon.
-    async fn says(&mut self, texts: &[&str]) -> Result<()> {
+    pub async fn says(&mut self, texts: &[&str]) -> Result<()> {
         let reading = async {
             while let Some(line) = self.stderr.next_line().await? {
                 self.said.push_str(&line);

@@ -40,6 +40,7 @@ pub mod background;
 pub mod cache;
 pub mod certificates;
 pub mod cluster;
+pub mod foreign;
 #[cfg(target_os = "linux")]
 pub mod images;
 pub mod job;
@@ -50,6 +51,7 @@ pub mod node;
 pub mod prerequisites;
 pub mod process;
 pub mod proxy;
+pub mod readers;
 pub mod s3;
 mod wait;
 

@@ -3,15 +3,22 @@
 //! The chain is end member → footer → member → entries. Callers fetch the bytes; this file says which and checks them.
 
 use super::footer::{Footer, Member};
+use super::tarball::ENTRY_MAX;
 use super::write::{END_LENGTH, EXTRA_DATA_LENGTH, EXTRA_DATA_OFFSET, FooterPlace, end_member};
-use super::{FOOTER_ENTRY, METADATA, VELERO_FORMAT_VERSION, VERSION_ENTRY, key};
+use super::{
+    FOOTER_ENTRY, MEMBER_SIZE, METADATA, VELERO_FORMAT_VERSION, VERSION_ENTRY, inside, key,
+};
 use crate::api::FORMAT_VERSION;
 use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
 use std::ops::Range;
 
 /// No footer is unpacked beyond this many bytes: enough for a hundred million objects, too little for a zip bomb.
 const FOOTER_MAX: u64 = 256 << 20;
+
+/// No member is unpacked beyond this many bytes: one that is full, and then the largest entry.
+const MEMBER_MAX: u64 = MEMBER_SIZE as u64 + ENTRY_MAX;
 
 /// Why an archive cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -145,7 +152,67 @@ pub fn footer(bytes: &[u8], place: &FooterPlace) -> Result<Footer, ReadError> {
     let footer: Footer =
         serde_json::from_slice(json).map_err(|error| malformed(error.to_string()))?;
     check_tiling(&footer, place.offset)?;
+    check_lines(&footer)?;
     Ok(footer)
+}
+
+/// Checks that the member lines agree with each other and with the types: that no object can be in two of them, and
+/// that they hold as many as the types say.
+///
+/// # Errors
+/// [`ReadError::Malformed`] that names what does not fit.
+pub fn check_lines(footer: &Footer) -> Result<(), ReadError> {
+    let malformed = |why: String| ReadError::Malformed {
+        what: "the archive's footer".into(),
+        why,
+    };
+    let mut items: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for entry in &footer.head.types {
+        if items.insert(&entry.resource, (0, entry.items)).is_some() {
+            return Err(malformed(format!("it lists {} twice", entry.resource)));
+        }
+    }
+    let mut last: BTreeMap<(&str, Option<&str>), &str> = BTreeMap::new();
+    for member in &footer.members {
+        let line = |why: &str| {
+            malformed(format!(
+                "the member at {} ({}) {why}",
+                member.offset, member.resource
+            ))
+        };
+        let Some(entry) = footer.type_entry(&member.resource) else {
+            continue;
+        };
+        if let Some((found, _)) = items.get_mut(member.resource.as_str()) {
+            *found = found
+                .checked_add(member.items)
+                .ok_or_else(|| line("holds more objects than can be counted"))?;
+        }
+        if let Some(part) = &member.part {
+            let of_part = |key: &str| {
+                key.split_once('/')
+                    .is_some_and(|(namespace, _)| namespace == part)
+            };
+            if !of_part(&member.first) || !of_part(&member.last) {
+                return Err(line("holds objects of other namespaces than it says"));
+            }
+        }
+        if entry.unsorted {
+            continue;
+        }
+        let before = last.insert((&member.resource, member.part.as_deref()), &member.last);
+        if member.first > member.last || before.is_some_and(|before| *before >= *member.first) {
+            return Err(line("is not in order"));
+        }
+    }
+    for (resource, (found, said)) in items {
+        if found != said {
+            return Err(malformed(format!(
+                "it says {said} {resource}, but its members hold {found}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Checks that the member lines cover the archive from 0 to `end` without gap or overlap.
@@ -209,6 +276,19 @@ pub struct Entry<'a> {
 }
 
 impl OpenMember {
+    /// Checks that each object is the one that its path says.
+    ///
+    /// # Errors
+    /// With the path and what is wrong.
+    pub fn check_identities(&self) -> Result<(), String> {
+        for entry in self.entries() {
+            if let Err(why) = inside::check(entry.namespace, entry.name, entry.body) {
+                return Err(format!("{} {why}", key(entry.namespace, entry.name)));
+            }
+        }
+        Ok(())
+    }
+
     /// The objects, in stored order.
     pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
         self.entries.iter().map(|place| Entry {
@@ -237,6 +317,12 @@ pub fn open_member(
     let malformed = |why: String| ReadError::Malformed { what: what(), why };
     if hex::encode(Sha256::digest(bytes)) != member.sha256 {
         return Err(ReadError::Digest { what: what() });
+    }
+    if member.size > MEMBER_MAX {
+        return Err(malformed(format!(
+            "it unpacks to {} bytes; more than {MEMBER_MAX} are refused",
+            member.size
+        )));
     }
     let mut tar =
         Vec::with_capacity(usize::try_from(member.size.min(64 << 20)).unwrap_or_default());
@@ -282,6 +368,7 @@ pub fn open_member(
             body,
         });
     }
+    check_twice(&entries, member, footer).map_err(malformed)?;
     let edge = |place: Option<&Place>| {
         place
             .map(|p| key(p.namespace.as_deref(), &p.name))
@@ -296,6 +383,39 @@ pub fn open_member(
         ));
     }
     Ok(OpenMember { tar, entries })
+}
+
+/// Checks that no object is in a member twice, that they are in order if the type is, and of the member's part.
+fn check_twice(entries: &[Place], member: &Member, footer: &Footer) -> Result<(), String> {
+    let keys = || {
+        let places = entries.iter();
+        places.map(|place| key(place.namespace.as_deref(), &place.name))
+    };
+    if let Some(part) = &member.part
+        && let Some(other) = entries
+            .iter()
+            .find(|place| place.namespace.as_ref() != Some(part))
+    {
+        return Err(format!("{:?} is not of namespace {part}", other.name));
+    }
+    let sorted = footer
+        .type_entry(&member.resource)
+        .is_some_and(|entry| !entry.unsorted);
+    let mut seen = HashSet::new();
+    let mut last: Option<String> = None;
+    for key in keys() {
+        if sorted {
+            if last.as_ref().is_some_and(|last| *last >= key) {
+                return Err(format!("{key} is there twice, or not in order"));
+            }
+            last = Some(key);
+        } else if seen.contains(&key) {
+            return Err(format!("{key} is there twice"));
+        } else {
+            seen.insert(key);
+        }
+    }
+    Ok(())
 }
 
 /// Splits `resources/<resource>/{namespaces/<namespace>,cluster}/<name>.json`.

@@ -93,6 +93,11 @@ impl Block {
         self.items += 1;
     }
 
+    /// Memory that the block has taken, bytes.
+    pub fn room(&self) -> usize {
+        self.tar.capacity()
+    }
+
     /// Whether the block is large enough to become a member.
     pub fn is_full(&self) -> bool {
         self.tar.len() >= MEMBER_SIZE
@@ -277,6 +282,16 @@ impl Index {
         self.offset
     }
 
+    /// How many members there are.
+    pub fn count(&self) -> usize {
+        self.members.len()
+    }
+
+    /// The members alone, for who needs no footer in the file.
+    pub fn into_members(self) -> Vec<Member> {
+        self.members
+    }
+
     /// Makes the footer and the last two members.
     pub fn finish(self, head: Head, compressor: &mut Compressor, mtime: u64) -> (Footer, Tail) {
         let footer = Footer {
@@ -306,7 +321,7 @@ impl Index {
 }
 
 /// The end member: tar's end blocks stored, not deflated, so that its length never varies.
-pub(super) fn end_member(place: &FooterPlace) -> Vec<u8> {
+pub fn end_member(place: &FooterPlace) -> Vec<u8> {
     let zeros = [0u8; 2 * TAR_BLOCK];
     let mut end = Vec::with_capacity(END_LENGTH);
     end.extend_from_slice(&[0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 255]);

@@ -6,6 +6,7 @@
 use super::{Cluster, ClusterError, get};
 use crate::filter::Named;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 
 /// Kubernetes ≥ 1.30 serves v2, ≥ 1.27 v2beta1.
 const ACCEPT: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
@@ -136,7 +137,7 @@ pub struct Discovery {
     /// Groups that hold nothing to back up and could not be asked.
     pub ignored: Vec<String>,
     /// Every version served, as `group/version` or `version`, with its resources (plural names).
-    served: std::collections::BTreeMap<String, Vec<ResourceType>>,
+    served: BTreeMap<String, Vec<ResourceType>>,
 }
 
 /// A group version that could not be asked what it serves.
@@ -173,6 +174,18 @@ impl Discovery {
             .get(api_version)?
             .iter()
             .find(|candidate| candidate.group_resource() == group_resource)
+    }
+
+    /// The versions that each type, as `resource[.group]`, is served in; the preferred one first.
+    pub fn versions(&self) -> BTreeMap<String, Vec<String>> {
+        let mut versions: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for served in self.types.iter().chain(self.served.values().flatten()) {
+            let of_type = versions.entry(served.group_resource()).or_default();
+            if !of_type.contains(&served.version) {
+                of_type.push(served.version.clone());
+            }
+        }
+        versions
     }
 
     /// The type `resource[.group]` in the preferred version.

@@ -26,6 +26,10 @@ const ROUND: u32 = 16;
 const FORGET: f64 = 1.0 / 64.0;
 /// The pause of a server that throttles and does not say for how long; API servers say 1 s.
 const PAUSE: Duration = Duration::from_secs(1);
+/// What part of the writes under way when a server throttled it is taken to be well with.
+const KNEE: f64 = 0.75;
+/// Between asking a server that throttled for one more and for another.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// How much of a pause in writing is made up for, with a maximum rate: timers are not exact.
 const CATCH_UP: Duration = Duration::from_millis(100);
 
@@ -74,6 +78,8 @@ pub struct Controller {
     cut_at: Option<Instant>,
     /// The server wants to be left alone until then.
     paused_until: Option<Instant>,
+    /// About how many the server takes without throttling, and when that was found or one more was allowed.
+    knee: Option<(f64, Instant)>,
     /// Between two writes.
     interval: Duration,
     /// When the next write is due at the maximum rate.
@@ -111,6 +117,7 @@ impl Controller {
             holds: true,
             cut_at: None,
             paused_until: None,
+            knee: None,
             interval: max_writes_per_second
                 .map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate.max(1)),
             due: None,
@@ -168,29 +175,43 @@ impl Controller {
             let until = now + pause;
             self.paused_until = Some(self.paused_until.map_or(until, |other| other.max(until)));
         }
-        if self.cut_at.is_some_and(|at| sent < at) {
+        if self.cut_at.is_some_and(|at| sent <= at) {
             return;
         }
         match outcome {
-            Outcome::Throttled { .. } | Outcome::Failing { .. } => self.cut(now),
+            Outcome::Throttled { .. } => {
+                self.knee = Some((under_way as f64 * KNEE, now));
+                self.cut(now);
+            }
+            Outcome::Failing { .. } => self.cut(now),
             Outcome::Good => {
                 self.round
                     .add(now.saturating_duration_since(sent), under_way);
-                self.grow(busy);
+                self.grow(busy, now);
                 self.end_round(now);
             }
             Outcome::Refused => {}
         }
     }
 
-    /// One more each round trip; twice as many as long as it never was too much.
-    fn grow(&mut self, busy: bool) {
+    /// One more each round trip; twice as many as long as it never was too much. From near where it was too much for
+    /// the server on, one more each second: or it would be too much again a few round trips later.
+    fn grow(&mut self, busy: bool, now: Instant) {
         // What is not used proves nothing.
         if !busy || !self.holds {
             return;
         }
         let step = if self.doubling { 1.0 } else { 1.0 / self.limit };
-        self.limit = (self.limit + step).min(self.max as f64);
+        let mut wanted = self.limit + step;
+        if let Some((knee, since)) = &mut self.knee
+            && wanted > *knee
+        {
+            if now.saturating_duration_since(*since) >= PROBE_EVERY {
+                (*knee, *since) = (*knee + 1.0, now);
+            }
+            wanted = wanted.min(knee.max(self.limit));
+        }
+        self.limit = wanted.min(self.max as f64);
     }
 
     fn cut(&mut self, now: Instant) {
@@ -345,3 +366,6 @@ impl Outcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,7 +45,7 @@ pub enum Content {
     /// It is left out.
     Skip(Skip),
     /// It cannot be used.
-    Damaged(String),
+    Unusable(String),
 }
 
 /// An object to create.
@@ -64,7 +64,7 @@ impl Content {
     pub fn size(&self) -> usize {
         match self {
             Content::Object(object) => object.json.len(),
-            Content::Skip(_) | Content::Damaged(_) => 0,
+            Content::Skip(_) | Content::Unusable(_) => 0,
         }
     }
 }
@@ -131,7 +131,7 @@ impl<'a> Join<'a> {
             if let Some(object) = self.queue.pop_front() {
                 let hint = match object.content {
                     Content::Object(_) => self.look_up(&object).await,
-                    Content::Skip(_) | Content::Damaged(_) => Hint::Unknown,
+                    Content::Skip(_) | Content::Unusable(_) => Hint::Unknown,
                 };
                 return Ok(Some((object, hint)));
             }

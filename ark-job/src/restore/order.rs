@@ -7,13 +7,13 @@ pub const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
 /// Namespaces.
 pub const NAMESPACES: &str = "namespaces";
 pub(super) const CLASSES: &str = "storageclasses.storage.k8s.io";
-pub(super) const VOLUMES: &str = "persistentvolumes";
+pub(crate) const VOLUMES: &str = "persistentvolumes";
 pub(super) const CLAIMS: &str = "persistentvolumeclaims";
 pub(super) const SERVICE_ACCOUNTS: &str = "serviceaccounts";
 pub(super) const PODS: &str = "pods";
-pub(super) const PRIORITIES: &str = "priorityclasses.scheduling.k8s.io";
-pub(super) const BINDINGS: &str = "clusterrolebindings.rbac.authorization.k8s.io";
-pub(super) const ROLES: &str = "clusterroles.rbac.authorization.k8s.io";
+pub(crate) const PRIORITIES: &str = "priorityclasses.scheduling.k8s.io";
+pub(crate) const BINDINGS: &str = "clusterrolebindings.rbac.authorization.k8s.io";
+pub(crate) const ROLES: &str = "clusterroles.rbac.authorization.k8s.io";
 
 /// Types restored before all others, in this order: each before those that refer to it or wait for it. Pods before
 /// replica sets and these before deployments, so that controllers adopt what comes back and make nothing new; endpoints
@@ -89,7 +89,7 @@ pub fn is_never_restored(resource: &str) -> bool {
 }
 
 /// Where a type stands in the order: smaller is earlier.
-pub(super) fn rank(resource: &str) -> (usize, usize, &str) {
+pub(crate) fn rank(resource: &str) -> (usize, usize, &str) {
     if let Some(at) = FIRST.iter().position(|first| *first == resource) {
         (0, at, resource)
     } else if let Some(at) = LAST.iter().position(|last| *last == resource) {

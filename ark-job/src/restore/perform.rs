@@ -9,7 +9,7 @@ use super::join::{Content, Join, Lookup, Object, Ready};
 use super::live::Hint;
 use super::order::{DEFINITIONS, NAMESPACES};
 use super::plan::{Plan, Step};
-use super::prepare::{Prepared, Rules, label, prepare};
+use super::prepare::{PrepareError, Prepared, Rules, label, prepare};
 use super::preview::Preview;
 use super::results::ResourceList;
 use super::selection::Choice;
@@ -574,13 +574,14 @@ fn ready(plan: &Plan, entry: &TypeEntry, opened: &OpenMember, label_value: &str)
                 }
                 label(&mut labelled, label_value);
                 Content::Object(Object {
-                    json: Bytes::from(labelled.to_string()),
+                    json: Bytes::from(super::wire::wire(&labelled)),
                     digest: digest(&comparable(&entry.resource, object)),
                     status,
                 })
             }
             Ok(Prepared::Skip(why)) => Content::Skip(why),
-            Err(error) => Content::Damaged(chain(&error)),
+            Err(error @ PrepareError::Modifier(_)) => Content::Unusable(chain(&error)),
+            Err(error) => Content::Unusable(format!("in the backup, {}", chain(&error))),
         };
         objects.push(Ready {
             choice,

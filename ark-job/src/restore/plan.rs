@@ -9,7 +9,7 @@ use super::order::{
     rank,
 };
 use super::prepare::{Prepared, Rules, prepare};
-use super::selection::{Choice, Chooser, Needs, Peek, Selection};
+use super::selection::{Choice, Chooser, Needs, Peek, Selection, idle_mappings};
 use crate::archive::footer::{Footer, Member, TypeEntry};
 use crate::archive::read::{Entry, OpenMember};
 use std::borrow::Cow;
@@ -88,6 +88,8 @@ pub struct Survey {
     chooser: Chooser,
     rules: Rules,
     classes_missing: BTreeSet<String>,
+    /// Those of the backup, if they are mapped.
+    namespaces: BTreeSet<String>,
     counts: BTreeMap<String, u64>,
     contested: BTreeSet<String>,
     /// Of the type under survey: what the objects of contested namespaces are, by target and name.
@@ -106,6 +108,7 @@ impl Survey {
             contested: selection.contested(),
             rules,
             classes_missing: missing,
+            namespaces: BTreeSet::new(),
             chooser: Chooser {
                 selection,
                 needs: Needs::default(),
@@ -136,9 +139,11 @@ impl Survey {
             .collect();
         types.sort_by_key(|entry| {
             let pass = match entry.resource.as_str() {
-                _ if entry.namespaced => 0,
-                ROLES | DEFINITIONS | NAMESPACES => 2,
-                _ => 1,
+                // Before the claims that they mount.
+                PODS => 0,
+                _ if entry.namespaced => 1,
+                ROLES | DEFINITIONS | NAMESPACES => 3,
+                _ => 2,
             };
             (pass, rank(&entry.resource))
         });
@@ -154,7 +159,15 @@ impl Survey {
             self.under_survey.clone_from(&entry.resource);
             self.seen.clear();
         }
+        let mapped = !self.rules.namespaces.is_empty();
         for object in member.entries() {
+            let is_namespace = entry.resource == NAMESPACES;
+            if let Some(namespace) = object.namespace.or(is_namespace.then_some(object.name))
+                && mapped
+                && !self.namespaces.contains(namespace)
+            {
+                self.namespaces.insert(namespace.to_owned());
+            }
             if entry.resource == VOLUMES {
                 self.look_at_volume(&object);
             }
@@ -213,11 +226,18 @@ impl Survey {
                     .and_then(|peek| peek.spec.volume_name)
                     .map(Cow::into_owned),
             ),
-            PODS => needs.priorities.extend(
-                peek()
-                    .and_then(|peek| peek.spec.priority_class_name)
-                    .map(Cow::into_owned),
-            ),
+            PODS => {
+                let spec = peek().map(|peek| peek.spec).unwrap_or_default();
+                needs
+                    .priorities
+                    .extend(spec.priority_class_name.map(Cow::into_owned));
+                let volumes = spec.volumes.into_iter().flatten();
+                let claims = volumes.filter_map(|volume| volume.persistent_volume_claim);
+                let namespace = object.namespace.unwrap_or_default();
+                needs.claims.extend(
+                    claims.map(|claim| (namespace.to_owned(), claim.claim_name.into_owned())),
+                );
+            }
             SERVICE_ACCOUNTS => {
                 let namespace = object.namespace.unwrap_or_default().to_owned();
                 needs
@@ -309,7 +329,9 @@ impl Survey {
             })
             .collect();
         steps.sort_by(|a, b| rank(&a.entry.resource).cmp(&rank(&b.entry.resource)));
+        let idle = idle_mappings(&self.rules.namespaces, &self.namespaces);
         Ok(Plan {
+            idle_mappings: idle.into_iter().map(str::to_owned).collect(),
             steps,
             rules: self.rules,
             chooser: self.chooser,
@@ -356,6 +378,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// How objects are prepared.
     pub rules: Rules,
+    /// Namespaces that are mapped and are not in the backup.
+    pub idle_mappings: Vec<String>,
     chooser: Chooser,
 }
 

@@ -1,12 +1,12 @@
 //! The rights to restore: waited for before, given up after.
 //!
-//! They are a cluster-admin's, so they are bound only while restores run. The plugin creates a restore's Job first and
-//! writes the binding then, always: a restore that ends and finds no other Job deletes the binding only as it was before
-//! it looked, so it never takes the rights of a Job that it did not see.
+//! They are a cluster-admin's, so they are bound only while restores run, or plans of restores are made. The plugin creates
+//! the Job first and writes the binding then, always: whoever ends and finds no other Job deletes the binding only as it was
+//! before it looked, so it never takes the rights of a Job that it did not see.
 
 use crate::api::{
-    GROUP, OPERATION_LABEL, REQUEST_ANNOTATION, RESTORE_BINDING, RUN_ANNOTATION, Restore,
-    RestorePhase,
+    GROUP, OPERATION_LABEL, PLAN_OPERATION, REQUEST_ANNOTATION, RESTORE_BINDING, RUN_ANNOTATION,
+    Restore, RestorePhase,
 };
 use crate::cluster::apply::{delete_unchanged, wait_for_all_rights};
 use crate::cluster::{Cluster, ClusterError, encode};
@@ -41,49 +41,74 @@ pub async fn wait_for(cluster: &Cluster, within: Duration) -> Result<(), Failure
     )))
 }
 
-/// Deletes the binding if it is there on demand and no other restore needs it.
+/// Deletes the binding if it is there on demand and nobody else needs it.
 pub async fn give_up(context: &Context) {
-    match try_to_give_up(context).await {
+    let given_up = give_up_after(
+        &context.cluster,
+        &context.namespace,
+        &context.run.cluster_uid,
+        Some(&context.run.id),
+    );
+    match given_up.await {
         Ok(Some(what)) => context.log.info(what),
         Ok(None) => {}
-        // Another restore has come, or the binding has gone: nothing is left to do.
-        Err(error) if error.is_conflict() || error.is_not_found() => {}
-        Err(error) => context.log.warn(&format!(
-            "the rights to restore could not be given up: {}; delete ClusterRoleBinding {RESTORE_BINDING} when no restore \
-             runs",
-            error.full_text()
-        )),
+        Err(error) => context.log.warn(&not_given_up(&error)),
     }
 }
 
-async fn try_to_give_up(context: &Context) -> Result<Option<&'static str>, ClusterError> {
+/// What is to be said when the binding could not be deleted.
+pub fn not_given_up(error: &ClusterError) -> String {
+    format!(
+        "the rights to restore could not be given up: {}; delete ClusterRoleBinding {RESTORE_BINDING} when no restore \
+         runs",
+        error.full_text()
+    )
+}
+
+/// Deletes the binding if it is there on demand and no Job but that of the run `own` needs it; says what it did, if anything.
+///
+/// Whoever gives up for a plan, which has no record, deletes its Job before: of two that end together, the later one to look
+/// must see that the other is done.
+///
+/// # Errors
+/// When the API server refuses, or does not answer.
+pub async fn give_up_after(
+    cluster: &Cluster,
+    namespace: &str,
+    cluster_uid: &str,
+    own: Option<&RunId>,
+) -> Result<Option<&'static str>, ClusterError> {
+    match try_to_give_up(cluster, namespace, cluster_uid, own).await {
+        // Another restore has come, or the binding has gone: nothing is left to do.
+        Err(error) if error.is_conflict() || error.is_not_found() => Ok(None),
+        result => result,
+    }
+}
+
+async fn try_to_give_up(
+    cluster: &Cluster,
+    namespace: &str,
+    cluster_uid: &str,
+    own: Option<&RunId>,
+) -> Result<Option<&'static str>, ClusterError> {
     let path = format!("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/{RESTORE_BINDING}");
-    let binding: ClusterRoleBinding = match context
-        .cluster
-        .get(&path, "reading the rights to restore")
-        .await
-    {
-        Ok(binding) => binding,
-        // Who may not even look at it does not restore by it.
-        Err(error) if error.is_not_found() || error.is_forbidden() => return Ok(None),
-        Err(error) => return Err(error),
-    };
+    let binding: ClusterRoleBinding =
+        match cluster.get(&path, "reading the rights to restore").await {
+            Ok(binding) => binding,
+            // Who may not even look at it does not restore by it.
+            Err(error) if error.is_not_found() || error.is_forbidden() => return Ok(None),
+            Err(error) => return Err(error),
+        };
     // The version is that of before the Jobs are listed.
     let Some(version) = version_on_demand(&binding.metadata) else {
         return Ok(None);
     };
-    if other_restores(context).await? {
+    if others_at_work(cluster, namespace, cluster_uid, own).await? {
         return Ok(Some(
             "another restore is under way and keeps the rights to restore",
         ));
     }
-    delete_unchanged(
-        &context.cluster,
-        &path,
-        version,
-        "giving up the rights to restore",
-    )
-    .await?;
+    delete_unchanged(cluster, &path, version, "giving up the rights to restore").await?;
     Ok(Some("the rights to restore have been given up"))
 }
 
@@ -94,30 +119,34 @@ fn version_on_demand(binding: &ObjectMeta) -> Option<&str> {
     binding.resource_version.as_deref()
 }
 
-async fn other_restores(context: &Context) -> Result<bool, ClusterError> {
+async fn others_at_work(
+    cluster: &Cluster,
+    namespace: &str,
+    cluster_uid: &str,
+    own: Option<&RunId>,
+) -> Result<bool, ClusterError> {
     #[derive(serde::Deserialize)]
     struct List<T> {
         items: Vec<T>,
     }
-    let namespace = &context.namespace;
-    let selector = encode(&format!("{OPERATION_LABEL}=restore"));
+    let selector = encode(&format!("{OPERATION_LABEL} in (restore,{PLAN_OPERATION})"));
     let path = format!("/apis/batch/v1/namespaces/{namespace}/jobs?labelSelector={selector}");
-    let jobs: List<Job> = context.cluster.get(&path, "listing restores").await?;
+    let jobs: List<Job> = cluster.get(&path, "listing restores").await?;
     // A Job is complete some seconds after its pod; the record says so at once. Without this, restores that end
     // together would each leave the rights to the others.
-    let records: List<Restore> = if context.records.keeps::<Restore>() {
-        let path = format!("/apis/{GROUP}/v1/namespaces/{namespace}/restores");
-        context.cluster.get(&path, "listing restores").await?
-    } else {
-        List { items: Vec::new() }
+    let path = format!("/apis/{GROUP}/v1/namespaces/{namespace}/restores");
+    let records: List<Restore> = match cluster.get(&path, "listing restores").await {
+        Ok(records) => records,
+        Err(error) if error.is_not_found() => List { items: Vec::new() },
+        Err(error) => return Err(error),
     };
     let done: BTreeSet<&str> = records.items.iter().filter_map(run_of_done).collect();
     let at_work = |job: &Job| {
         let run = job.metadata.uid.as_ref().map(|uid| {
             let origin = Origin::Job { uid: uid.clone() };
-            RunId::new(&context.run.cluster_uid, namespace, &origin)
+            RunId::new(cluster_uid, namespace, &origin)
         });
-        let over = |run: &RunId| *run == context.run.id || done.contains(run.as_str());
+        let over = |run: &RunId| Some(run) == own || done.contains(run.as_str());
         !has_ended(job) && !run.as_ref().is_some_and(over)
     };
     Ok(jobs.items.iter().any(at_work))

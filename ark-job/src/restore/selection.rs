@@ -1,7 +1,7 @@
 //! Which objects of a backup are wanted: by namespace, type and label, and what the wanted ones need. Pure.
 
 use super::order::{
-    BINDINGS, DEFINITIONS, NAMESPACES, PRIORITIES, ROLES, VOLUMES, is_never_restored,
+    BINDINGS, CLAIMS, DEFINITIONS, NAMESPACES, PRIORITIES, ROLES, VOLUMES, is_never_restored,
 };
 use crate::archive::footer::{Footer, TypeEntry};
 use crate::archive::read::Entry;
@@ -161,6 +161,18 @@ impl Selection {
     }
 }
 
+/// The sources of a namespace mapping that no object of the backup is in: most likely a name with a mistake in it, so it is
+/// worth a warning. `namespaces` are all of the backup, whatever is selected.
+pub fn idle_mappings<'a>(
+    mapping: &'a BTreeMap<String, String>,
+    namespaces: &BTreeSet<String>,
+) -> Vec<&'a str> {
+    let sources = mapping.keys().map(String::as_str);
+    sources
+        .filter(|source| !namespaces.contains(*source))
+        .collect()
+}
+
 /// A type by all its names: those that the target cluster knows, or those of the backup.
 enum Known<'a> {
     Served(&'a ResourceType),
@@ -227,6 +239,8 @@ pub(super) fn resolve(
 /// What the objects that were selected need of the cluster-scoped types.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Needs {
+    /// Namespace and name of the claims that pods mount: they come along whatever labels they have.
+    pub(super) claims: BTreeSet<(String, String)>,
     pub(super) volumes: BTreeSet<String>,
     pub(super) service_accounts: BTreeSet<(String, String)>,
     pub(super) roles: BTreeSet<String>,
@@ -265,7 +279,23 @@ pub(super) struct PeekSpec<'a> {
     #[serde(borrow)]
     pub(super) priority_class_name: Option<Cow<'a, str>>,
     #[serde(borrow)]
+    pub(super) volumes: Option<Vec<PeekVolume<'a>>>,
+    #[serde(borrow)]
     pub(super) persistent_volume_reclaim_policy: Option<Cow<'a, str>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct PeekVolume<'a> {
+    #[serde(borrow)]
+    pub(super) persistent_volume_claim: Option<PeekClaim<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PeekClaim<'a> {
+    #[serde(borrow)]
+    pub(super) claim_name: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
@@ -317,7 +347,8 @@ impl Chooser {
         }
         let wanted = match object.namespace {
             Some(namespace) => {
-                selection.namespaces.includes(namespace) && self.labels_match(object)
+                selection.namespaces.includes(namespace)
+                    && (self.labels_match(object) || self.mounted(entry, object, namespace))
             }
             None => {
                 selection.whole_cluster() && self.labels_match(object) || self.needed(entry, object)
@@ -354,6 +385,11 @@ impl Chooser {
         };
         let labels = labelled.metadata.labels.unwrap_or_default();
         self.selection.selector.matches(&labels)
+    }
+
+    fn mounted(&self, entry: &TypeEntry, object: &Entry<'_>, namespace: &str) -> bool {
+        let claim = || (namespace.to_owned(), object.name.to_owned());
+        entry.resource == CLAIMS && self.needs.claims.contains(&claim())
     }
 
     fn needed(&self, entry: &TypeEntry, object: &Entry<'_>) -> bool {

@@ -115,7 +115,7 @@ impl Target<'_> {
         let mut fate = match &object.content {
             Content::Object(content) => self.settle(&object, content, hint).await,
             Content::Skip(why) => Ok(Fate::Skipped(*why)),
-            Content::Damaged(why) => Ok(Fate::failed(format!("in the backup, {why}"))),
+            Content::Unusable(why) => Ok(Fate::failed(why.clone())),
         };
         if let Ok(Fate::Created { warnings }) = &mut fate {
             warnings.extend(object.remarks);

@@ -39,7 +39,7 @@ impl SpoolError {
 }
 
 /// Whether an I/O error means that there is no room.
-pub(super) fn is_full(error: &io::Error) -> bool {
+pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
@@ -295,7 +295,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 /// Reads exactly `length` bytes at `offset`, whatever others do with the file's cursor.
-pub(super) fn read_exact_at(file: &File, offset: u64, length: usize) -> io::Result<Bytes> {
+pub(crate) fn read_exact_at(file: &File, offset: u64, length: usize) -> io::Result<Bytes> {
     let mut bytes = BytesMut::zeroed(length);
     let mut read = 0;
     while read < length {

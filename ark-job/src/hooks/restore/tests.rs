@@ -405,20 +405,20 @@ fn n18_n19_an_init_container_of_a_spec_needs_name_image_and_command() {
         ("{image: i, command: [x]}", ".name"),
         ("{name: '', image: i, command: [x]}", ".name"),
         ("{name: A B, image: i, command: [x]}", ".name"),
-        ("{name: n, command: [x]}", ".image"),
-        ("{name: n, image: i}", ".command"),
-        ("{name: n, image: i, command: []}", ".command"),
-        ("{name: n, image: i, command: x}", ""),
+        ("{name: one, command: [x]}", ".image"),
+        ("{name: one, image: i}", ".command"),
+        ("{name: one, image: i, command: []}", ".command"),
+        ("{name: one, image: i, command: x}", ""),
         ("5", ""),
     ] {
         let error = mistaken_init(container);
         assert!(error.starts_with(&format!("{place}{field}: ")), "{error}");
     }
     let twice =
-        mistaken_init("{name: n, image: i, command: [x]}, {name: n, image: j, command: [x]}");
+        mistaken_init("{name: one, image: i, command: [x]}, {name: one, image: j, command: [x]}");
     assert_eq!(
         twice,
-        "resources[0].postHooks: two init containers are called \"n\""
+        "resources[0].postHooks: two init containers are called \"one\""
     );
 }
 

@@ -298,7 +298,7 @@ impl Waiting {
         self.hooks.init.retain(|hook| {
             let status = seen.status(&hook.container);
             let ended = status.and_then(|status| status.state.terminated.as_ref());
-            !ended.is_some_and(|ended| ended.exit_code == 0)
+            ended.is_none_or(|ended| ended.exit_code != 0)
         });
         if seen.metadata.deletion_timestamp.is_some() {
             return (self.give_up("the pod is being deleted"), Vec::new());

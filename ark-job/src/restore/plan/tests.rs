@@ -1,5 +1,7 @@
 //! Cases of Velero's table tests (its checklist A, B and E), and our own. The archives are real ones, in memory.
 
+mod choosing;
+
 use super::*;
 use crate::archive::footer::Head;
 use crate::archive::read::open_member;
@@ -128,6 +130,7 @@ fn sample() -> Archive {
     ])
 }
 
+/// A1.
 #[test]
 fn everything_comes_back_when_nothing_is_left_out() {
     assert_eq!(
@@ -145,6 +148,7 @@ fn everything_comes_back_when_nothing_is_left_out() {
     );
 }
 
+/// A2, A3.
 #[test]
 fn types_are_chosen_and_left_out() {
     let selection = |include: &[&str], exclude: &[&str]| Selection {
@@ -167,6 +171,7 @@ fn types_are_chosen_and_left_out() {
     );
 }
 
+/// A4–A6, A9–A13.
 #[test]
 fn selected_namespaces_bring_cluster_scoped_objects_only_when_told() {
     let archive = sample();
@@ -203,6 +208,7 @@ fn selected_namespaces_bring_cluster_scoped_objects_only_when_told() {
     assert_eq!(with(Some(true), Selection::default()).len(), 8);
 }
 
+/// A7.
 #[test]
 fn labels_choose_across_types_and_scopes() {
     let label_selector = crate::selector::parse("app=x").unwrap();
@@ -223,6 +229,7 @@ fn labels_choose_across_types_and_scopes() {
     );
 }
 
+/// E16, E18, E19, K44, K61.
 #[test]
 fn selected_namespaces_bring_what_they_need() {
     let role = |role: &str, subject: &str, namespace: &str| {
@@ -337,6 +344,7 @@ fn only_members_that_may_hold_the_namespace_are_read() {
     assert!(!may_hold(&member("b/x", "b/y", Some("b")), "c", true));
 }
 
+/// F1, F2, F19, F20.
 #[test]
 fn claims_of_volumes_that_went_with_them_get_new_ones() {
     let volume = |policy: &str| json!({"spec": {"persistentVolumeReclaimPolicy": policy}});
@@ -398,6 +406,7 @@ fn namespaces_mapped_onto_each_other_may_not_hold_different_objects() {
     assert_eq!(targets, BTreeSet::from(["b".to_owned(), "c".to_owned()]));
 }
 
+/// B3, B6–B9.
 #[test]
 fn types_come_in_an_order_in_which_each_finds_what_it_needs() {
     let mut types = vec![

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use ark_tests::{ControlPlane, Options, cache};
 use futures::stream::{self, TryStreamExt};
 use http::Request;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -17,6 +17,9 @@ use serde_json::{Value, json};
 const CREATORS: usize = 32;
 /// Namespaces that config maps of one size are spread over.
 const NAMESPACES: usize = 4;
+/// The namespace of a [`Load::Partial`] that is restored alone, and how many objects it has.
+pub const FEW: &str = "few";
+const FEW_OBJECTS: usize = 2_000;
 /// Namespaces of a mixture.
 const MIXED_NAMESPACES: usize = 40;
 /// Length of a large object: etcd refuses requests of more than 1.5 MiB.
@@ -32,6 +35,8 @@ pub enum Load {
     ConfigMaps(usize),
     /// Config maps, secrets, deployments and custom resources of various sizes in forty namespaces.
     Mixture(usize),
+    /// The same, but for 2,000 in a namespace of their own.
+    Partial(usize),
     /// Custom resources of 1.4 MB, which is near the largest that etcd takes.
     Large(usize),
 }
@@ -41,6 +46,11 @@ impl fmt::Display for Load {
         let number = thousands(self.objects());
         match self {
             Load::ConfigMaps(_) => write!(out, "{number} config maps of 1 KB"),
+            Load::Partial(_) => write!(
+                out,
+                "{} of {number} config maps of 1 KB",
+                thousands(FEW_OBJECTS)
+            ),
             Load::Mixture(_) => write!(out, "{number} objects, a mixture"),
             Load::Large(_) => write!(out, "{number} objects of 1.4 MB"),
         }
@@ -90,7 +100,10 @@ impl Load {
     /// How many objects are made.
     pub fn objects(self) -> usize {
         match self {
-            Load::ConfigMaps(objects) | Load::Mixture(objects) | Load::Large(objects) => objects,
+            Load::ConfigMaps(objects)
+            | Load::Partial(objects)
+            | Load::Mixture(objects)
+            | Load::Large(objects) => objects,
         }
     }
 
@@ -98,7 +111,7 @@ impl Load {
     pub fn sources(self) -> Vec<Source> {
         match self {
             Load::ConfigMaps(objects) if objects <= 100_000 => vec![Source::Etcd, Source::Cache],
-            Load::ConfigMaps(_) | Load::Mixture(_) | Load::Large(_) => vec![Source::Etcd],
+            _ => vec![Source::Etcd],
         }
     }
 
@@ -108,6 +121,7 @@ impl Load {
         let hash = cache::hash(&[objects.as_bytes(), DATA_VERSION.as_bytes()]);
         let kind = match self {
             Load::ConfigMaps(_) => "",
+            Load::Partial(_) => "partial-",
             Load::Mixture(_) => "mixture-",
             Load::Large(_) => "large-",
         };
@@ -129,15 +143,34 @@ impl Load {
         Ok(directory.join("data"))
     }
 
-    async fn fill(self, cluster: &ControlPlane) -> Result<()> {
-        let client = &cluster.client().await?;
-        let namespaces = match self {
-            Load::Mixture(_) => MIXED_NAMESPACES,
-            Load::ConfigMaps(_) | Load::Large(_) => NAMESPACES,
+    /// The namespaces that objects are in.
+    pub fn namespaces(self) -> Vec<String> {
+        let (number, few) = match self {
+            Load::Mixture(_) => (MIXED_NAMESPACES, None),
+            Load::ConfigMaps(_) | Load::Large(_) => (NAMESPACES, None),
+            Load::Partial(_) => (NAMESPACES, Some(FEW.to_owned())),
         };
-        for n in 0..namespaces {
+        let many = (0..number).map(|n| format!("load-{n}"));
+        many.chain(few).collect()
+    }
+
+    /// The namespace of the `n`-th object, and it.
+    pub fn object(self, n: usize) -> (String, Made) {
+        match self {
+            Load::ConfigMaps(_) => (format!("load-{}", n % NAMESPACES), config_map(n)),
+            Load::Partial(objects) if n + FEW_OBJECTS >= objects => (FEW.into(), config_map(n)),
+            Load::Partial(_) => (format!("load-{}", n % NAMESPACES), config_map(n)),
+            Load::Mixture(_) => (format!("load-{}", n % MIXED_NAMESPACES), mixed(n)),
+            Load::Large(_) => (format!("load-{}", n % NAMESPACES), large(n)),
+        }
+    }
+
+    /// Makes what objects need: their namespaces, and the type of custom resources.
+    pub async fn make_room(self, cluster: &ControlPlane) -> Result<()> {
+        let client = &cluster.client().await?;
+        for name in self.namespaces() {
             let metadata = ObjectMeta {
-                name: Some(format!("load-{n}")),
+                name: Some(name),
                 ..ObjectMeta::default()
             };
             let namespace = Namespace {
@@ -148,28 +181,26 @@ impl Load {
                 .create(&PostParams::default(), &namespace)
                 .await?;
         }
-        if !matches!(self, Load::ConfigMaps(_)) {
+        if matches!(self, Load::Mixture(_) | Load::Large(_)) {
             define_widgets(cluster)?;
         }
+        Ok(())
+    }
+
+    async fn fill(self, cluster: &ControlPlane) -> Result<()> {
+        self.make_room(cluster).await?;
+        let client = &cluster.client().await?;
         stream::iter((0..self.objects()).map(Ok::<usize, anyhow::Error>))
             .try_for_each_concurrent(CREATORS, |n| async move {
-                let namespace = format!("load-{}", n % namespaces);
-                match self {
-                    Load::ConfigMaps(_) => {
-                        let api: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
-                        api.create(&PostParams::default(), &config_map(n)).await?;
-                        Ok(())
-                    }
-                    Load::Mixture(_) => create(client, &namespace, mixed(n)).await,
-                    Load::Large(_) => create(client, &namespace, large(n)).await,
-                }
+                let (namespace, made) = self.object(n);
+                create(client, &namespace, made).await
             })
             .await
     }
 }
 
 /// Where a type's objects are created, and an object.
-type Made = (&'static str, &'static str, Value);
+pub type Made = (&'static str, &'static str, Value);
 
 async fn create(client: &Client, namespace: &str, (root, plural, object): Made) -> Result<()> {
     let request = Request::post(format!("{root}/namespaces/{namespace}/{plural}"))
@@ -280,20 +311,11 @@ fn large(n: usize) -> Made {
 }
 
 /// A config map of about 1 KB, half of it lines that compress well and half of it digits that do not.
-fn config_map(n: usize) -> ConfigMap {
-    let data = BTreeMap::from([
-        ("application.yaml".to_owned(), settings(512)),
-        ("token".to_owned(), noise(n, 512)),
-    ]);
-    let labels = BTreeMap::from([("app".to_owned(), format!("app-{}", n % 50))]);
-    let metadata = ObjectMeta {
-        name: Some(format!("cm-{n:07}")),
-        labels: Some(labels),
-        ..ObjectMeta::default()
-    };
-    ConfigMap {
-        metadata,
-        data: Some(data),
-        ..ConfigMap::default()
-    }
+fn config_map(n: usize) -> Made {
+    let object = json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": format!("cm-{n:07}"), "labels": {"app": format!("app-{}", n % 50)}},
+        "data": {"application.yaml": settings(512), "token": noise(n, 512)},
+    });
+    ("/api/v1", "configmaps", object)
 }

@@ -1,16 +1,18 @@
-//! Measures backups beside what bounds them, in one run on one machine: `make bench`.
+//! Measures backups and restores beside what bounds them, in one run on one machine: `make bench`.
 //!
 //! For each load: (a) the floor, which is paging the same lists with limit 500, four types at a time, the bodies thrown
 //! away; (b) `ark-job backup` to a directory and to S3; (c) one `kubectl get -A -o json` of all types. They alternate, so
 //! that a busy moment of the machine hits all alike. The objects are made once and kept as a data directory of etcd in the
 //! cache. What is measured is the operating system's: nothing counts itself, but for the floor's time.
 
+mod creators;
 mod floor;
 mod load;
 mod report;
+mod restore;
 mod used;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -19,12 +21,13 @@ use clap::Parser;
 
 use self::load::{Load, Source};
 use self::report::{Measured, Row, What};
+use self::restore::Restores;
 use self::used::{Used, used};
 
 /// kubectl holds all objects decoded, some ten times their JSON: beyond this it needs more memory than machines have.
 const KUBECTL_MAX: usize = 300_000;
 
-/// Measure backups.
+/// Measure backups and restores.
 #[derive(Parser)]
 struct Arguments {
     /// Numbers of config maps of about 1 KB to measure with
@@ -36,7 +39,17 @@ struct Arguments {
     /// Numbers of objects of 1.4 MB
     #[arg(long, value_delimiter = ',', default_value = "200")]
     large: Vec<usize>,
-    /// Everything that docs/benchmarks.md shows: also 300,000 and 500,000 config maps and a mixture of 100,000
+    /// Numbers of config maps of about 1 KB to restore
+    #[arg(long, value_delimiter = ',', default_value = "20000")]
+    restore: Vec<usize>,
+    /// Sizes of backups of which one object is shown and one namespace of 2,000 is restored
+    #[arg(long, value_delimiter = ',', default_value = "100000")]
+    part: Vec<usize>,
+    /// Measure only backups, or only restores
+    #[arg(long, value_enum)]
+    only: Option<Only>,
+    /// Everything that docs/benchmarks.md shows: also backups of 300,000 and 500,000 config maps and a mixture of
+    /// 100,000, and restores of 60,000 config maps and of 200 objects of 1.4 MB
     #[arg(long)]
     all: bool,
     /// Runs of each; the best of the floor and the median of the others are shown
@@ -54,28 +67,57 @@ struct Arguments {
     /// Page the lists of the cluster of KUBECONFIG, and print the seconds: the floor, as a process of its own
     #[arg(long, hide = true)]
     page: bool,
+    /// Create the objects of a file in the cluster of KUBECONFIG, and print the seconds
+    #[arg(long, hide = true)]
+    create: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Only {
+    Backup,
+    Restore,
 }
 
 impl Arguments {
-    /// What to measure, small before large.
-    fn loads(&self) -> Vec<Load> {
-        let more = |sizes: &[usize], all: &[usize]| {
-            let mut sizes = sizes.to_vec();
-            if self.all {
-                sizes.extend_from_slice(all);
-            }
-            sizes.retain(|&size| size > 0);
-            sizes.sort_unstable();
-            sizes.dedup();
-            sizes
-        };
-        let config_maps = more(&self.objects, &[60_000, 300_000, 500_000]);
-        let mixtures = more(&self.mixture, &[10_000, 100_000]);
-        let large = more(&self.large, &[200]);
+    /// These sizes, and with --all those: small before large.
+    fn sizes(&self, sizes: &[usize], all: &[usize]) -> Vec<usize> {
+        let mut sizes = sizes.to_vec();
+        if self.all {
+            sizes.extend_from_slice(all);
+        }
+        sizes.retain(|&size| size > 0);
+        sizes.sort_unstable();
+        sizes.dedup();
+        sizes
+    }
+
+    /// What to back up.
+    fn backups(&self) -> Vec<Load> {
+        if self.only == Some(Only::Restore) {
+            return Vec::new();
+        }
+        let config_maps = self.sizes(&self.objects, &[60_000, 300_000, 500_000]);
+        let mixtures = self.sizes(&self.mixture, &[10_000, 100_000]);
+        let large = self.sizes(&self.large, &[200]);
         let config_maps = config_maps.into_iter().map(Load::ConfigMaps);
         let mixtures = mixtures.into_iter().map(Load::Mixture);
         let large = large.into_iter().map(Load::Large);
         config_maps.chain(mixtures).chain(large).collect()
+    }
+
+    /// What to restore: as a whole, and in part.
+    fn restores(&self) -> (Vec<Load>, Vec<Load>) {
+        if self.only == Some(Only::Backup) {
+            return (Vec::new(), Vec::new());
+        }
+        let whole = self.sizes(&self.restore, &[20_000, 60_000]);
+        let whole = whole.into_iter().map(Load::ConfigMaps);
+        let large = self.all.then_some(Load::Large(200));
+        let part = self.sizes(&self.part, &[100_000]);
+        (
+            whole.chain(large).collect(),
+            part.into_iter().map(Load::Partial).collect(),
+        )
     }
 }
 
@@ -88,22 +130,54 @@ fn main() -> Result<()> {
         println!("{}", runtime.block_on(floor::page())?.as_secs_f64());
         return Ok(());
     }
-    let measured = runtime.block_on(measure(&arguments));
-    process::end_all();
-    let measured = measured?;
-    if measured.is_empty() {
+    if let Some(file) = &arguments.create {
+        println!(
+            "{}",
+            runtime.block_on(creators::create(file))?.as_secs_f64()
+        );
         return Ok(());
     }
-    print!("{}", report::table(&measured));
+    let measured = runtime.block_on(async {
+        let backups = measure(&arguments).await?;
+        Ok::<_, anyhow::Error>((backups, measure_restores(&arguments).await?))
+    });
+    process::end_all();
+    let (backups, restores) = measured?;
+    if !backups.is_empty() {
+        println!("{}", report::table(&backups));
+    }
+    if !restores.is_empty() {
+        println!("{}", restores.table());
+    }
     if arguments.write {
-        report::write(&measured)?;
+        report::write(&backups, &restores)?;
     }
     Ok(())
 }
 
+async fn measure_restores(arguments: &Arguments) -> Result<Restores> {
+    let mut restores = Restores::default();
+    let (whole, part) = arguments.restores();
+    if arguments.prepare {
+        for load in whole.into_iter().chain(part) {
+            load.data().await?;
+        }
+        return Ok(restores);
+    }
+    for load in whole {
+        restores.whole(load, arguments.runs).await?;
+        eprint!("{}", restores.table());
+    }
+    for load in part {
+        restores.part(load, arguments.runs).await?;
+        eprint!("{}", restores.table());
+    }
+    Ok(restores)
+}
+
 async fn measure(arguments: &Arguments) -> Result<Vec<Measured>> {
     let mut all = Vec::new();
-    for load in arguments.loads() {
+    for load in arguments.backups() {
         let data = load.data().await?;
         if arguments.prepare {
             continue;
@@ -178,7 +252,7 @@ async fn measure_load(
 }
 
 /// Pages all lists; the time is that of the pages, without the start of the process and discovery.
-fn page(cluster: &ControlPlane) -> Result<Used> {
+pub(crate) fn page(cluster: &ControlPlane) -> Result<Used> {
     let mut command = Command::new(std::env::current_exe()?);
     command
         .arg("--page")

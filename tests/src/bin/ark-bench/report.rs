@@ -6,10 +6,12 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::load::{Load, Source};
+use crate::restore::Restores;
 use crate::used::Used;
 
-/// The part of docs/benchmarks.md that `--write` replaces.
+/// The parts of docs/benchmarks.md that `--write` replaces.
 const BEGIN: &str = "<!-- written by make bench: begin -->\n";
+const BEGIN_RESTORE: &str = "<!-- written by make bench: begin restore -->\n";
 const END: &str = "<!-- written by make bench: end -->\n";
 
 /// What was run.
@@ -154,7 +156,12 @@ pub fn table(all: &[Measured]) -> String {
             );
         }
     }
-    let limits = limits(all);
+    write_limits(&mut text, &limits(all));
+    text
+}
+
+/// Appends what must hold.
+pub fn write_limits(text: &mut String, limits: &[Limit]) {
     if !limits.is_empty() {
         text.push_str("\n| must hold | measured | |\n|---|---:|---|\n");
     }
@@ -166,13 +173,22 @@ pub fn table(all: &[Measured]) -> String {
         };
         let _ = writeln!(text, "| {} | {:.2} | {held} |", limit.text, limit.measured);
     }
-    text
 }
 
-struct Limit {
-    text: String,
-    measured: f64,
-    at_most: f64,
+/// What must hold.
+#[derive(Clone, Debug)]
+pub struct Limit {
+    /// In words.
+    pub text: String,
+    /// What it is.
+    pub measured: f64,
+    /// What it may be.
+    pub at_most: f64,
+}
+
+/// The middle of each figure, but for the peak of memory, of which it is the worst.
+pub fn median(runs: &[Used]) -> Used {
+    Row::median(What::File, runs).used
 }
 
 /// The limits of docs/design.md that these measurements say something of.
@@ -219,7 +235,7 @@ fn limits(all: &[Measured]) -> Vec<Limit> {
                 measured.peak_mib(),
                 48.0,
             ),
-            Load::Mixture(_) => {}
+            Load::Mixture(_) | Load::Partial(_) => {}
         }
         limit(
             format!("{load}: archive ≤ 1.25 × `gzip -6`"),
@@ -230,25 +246,37 @@ fn limits(all: &[Measured]) -> Vec<Limit> {
     limits
 }
 
-/// Writes table and plot into the documentation of this checkout.
-pub fn write(all: &[Measured]) -> Result<()> {
+/// Writes tables and plot into the documentation of this checkout.
+pub fn write(all: &[Measured], restores: &Restores) -> Result<()> {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
     let page = docs.join("benchmarks.md");
-    let text =
+    let mut text =
         std::fs::read_to_string(&page).with_context(|| format!("reading {}", page.display()))?;
+    if !all.is_empty() {
+        let table = table(all);
+        let part = format!("![plot](benchmarks.svg)\n\n{table}");
+        text = replace(&text, BEGIN, &part).with_context(|| format!("in {}", page.display()))?;
+        let plot = docs.join("benchmarks.svg");
+        std::fs::write(&plot, svg(all)).with_context(|| format!("writing {}", plot.display()))?;
+    }
+    if !restores.is_empty() {
+        text = replace(&text, BEGIN_RESTORE, &restores.table())
+            .with_context(|| format!("in {}", page.display()))?;
+    }
+    std::fs::write(&page, text).with_context(|| format!("writing {}", page.display()))?;
+    eprintln!("wrote {}", page.display());
+    Ok(())
+}
+
+/// The text with the part that begins like this replaced.
+fn replace(text: &str, begin: &str, part: &str) -> Result<String> {
     let (before, rest) = text
-        .split_once(BEGIN)
-        .with_context(|| format!("{} has no {BEGIN}", page.display()))?;
+        .split_once(begin)
+        .with_context(|| format!("there is no {begin}"))?;
     let (_, after) = rest
         .split_once(END)
-        .with_context(|| format!("{} has no {END}", page.display()))?;
-    let table = table(all);
-    let text = format!("{before}{BEGIN}\n![plot](benchmarks.svg)\n\n{table}\n{END}{after}");
-    std::fs::write(&page, text).with_context(|| format!("writing {}", page.display()))?;
-    let plot = docs.join("benchmarks.svg");
-    std::fs::write(&plot, svg(all)).with_context(|| format!("writing {}", plot.display()))?;
-    eprintln!("wrote {} and {}", page.display(), plot.display());
-    Ok(())
+        .with_context(|| format!("there is no {END} after {begin}"))?;
+    Ok(format!("{before}{begin}\n{part}\n{END}{after}"))
 }
 
 const WIDTH: f64 = 920.0;

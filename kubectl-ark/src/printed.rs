@@ -1,0 +1,283 @@
+//! What `ark-job` prints: the plan of a restore, what differs from a backup, one object of it. By a pod that is held for it,
+//! or in this process with `--local`; standard output is the same, and so is the exit code.
+
+use crate::Surroundings;
+use crate::cli::ClusterFlags;
+use crate::client::{self, Connection};
+use crate::held_pod::{Ended, HeldPod, Purpose, SILENT_PLANNING, Subject};
+use crate::options::{PrintOptions, wait_for_rights};
+use crate::progress::Display;
+use crate::{download, local, newest};
+use ark_job::args::{Args, Command, StorageFlags};
+use ark_job::context::Outcome;
+use ark_job::error::Failure;
+use ark_job::exit::Exit;
+use ark_job::run::{run as run_operation, run_without_cluster};
+use kube::Client;
+use std::io;
+use std::pin::Pin;
+use tokio::fs::File;
+use tokio::io::AsyncWrite;
+
+/// Prints it.
+pub async fn run(
+    cluster: &ClusterFlags,
+    options: PrintOptions,
+    surroundings: &Surroundings,
+    interrupt: impl Future<Output = ()>,
+) -> Result<Exit, Failure> {
+    let compares = matches!(options.args.command, Command::Diff(_));
+    let result = print(cluster, options, surroundings, std::pin::pin!(interrupt)).await;
+    result.map_err(|failure| {
+        if compares {
+            above_one(failure)
+        } else {
+            failure
+        }
+    })
+}
+
+/// To whoever compares, exit code 1 says that there are differences: what it is elsewhere is 2 here.
+fn above_one(failure: Failure) -> Failure {
+    match failure.exit() {
+        Exit::Failed => Failure::new(Exit::Usage, failure.message())
+            .maybe_hint(failure.next_step().map(str::to_owned)),
+        _ => failure,
+    }
+}
+
+async fn print(
+    cluster: &ClusterFlags,
+    options: PrintOptions,
+    surroundings: &Surroundings,
+    mut interrupt: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Exit, Failure> {
+    let PrintOptions {
+        mut args,
+        schedule,
+        placed,
+        local,
+    } = options;
+    let preparing = async {
+        if let Some(schedule) = schedule {
+            newest::fill(cluster, &schedule, local, &mut args).await?;
+        }
+        if !placed {
+            let backup = args.command.backup().to_owned();
+            let found = download::place(cluster, &cluster.namespace, &backup).await?;
+            *storage(&mut args.command) = found.storage;
+        }
+        Ok::<_, Failure>(())
+    };
+    tokio::select! {
+        prepared = preparing => prepared?,
+        () = interrupt.as_mut() => return Ok(interrupted()),
+    };
+    if local {
+        let environment = local::environment(surroundings);
+        if let Some(outcome) = run_without_cluster(&args, &environment, interrupt.as_mut()).await {
+            return ended_here(outcome);
+        }
+    }
+    let connection = tokio::select! {
+        connection = client::connect(cluster) => connection?,
+        () = interrupt.as_mut() => return Ok(interrupted()),
+    };
+    if local {
+        return here(connection.operation, args, surroundings, interrupt).await;
+    }
+    let mut stdout = stdout().map_err(|error| {
+        Failure::new(Exit::Failed, format!("writing to standard output: {error}"))
+    })?;
+    match by_pod(&connection, &args, surroundings, interrupt, &mut stdout).await? {
+        Printed::All(ended) => outcome(&args.command, ended),
+        Printed::Cut => Ok(found_something(&args.command)),
+        Printed::Interrupted => Ok(interrupted()),
+    }
+}
+
+/// Standard output, written on a thread that may block: Ctrl-C is heard also when nobody reads.
+fn stdout() -> io::Result<File> {
+    #[cfg(unix)]
+    let output = std::os::fd::AsFd::as_fd(&io::stdout()).try_clone_to_owned()?;
+    #[cfg(windows)]
+    let output = std::os::windows::io::AsHandle::as_handle(&io::stdout()).try_clone_to_owned()?;
+    Ok(File::from_std(output.into()))
+}
+
+fn interrupted() -> Exit {
+    eprintln!("interrupted: nothing was changed");
+    Exit::Interrupted
+}
+
+fn storage(command: &mut Command) -> &mut StorageFlags {
+    match command {
+        Command::Backup(backup) => &mut backup.storage,
+        Command::Restore(restore) => &mut restore.storage,
+        Command::Diff(diff) => &mut diff.storage,
+        Command::Show(show) => &mut show.storage,
+        Command::Fetch(fetch) => &mut fetch.storage,
+    }
+}
+
+/// How printing came to its end.
+#[derive(Debug)]
+pub enum Printed {
+    /// All there is.
+    All(Ended),
+    /// Whoever read has seen enough.
+    Cut,
+    /// By the user.
+    Interrupted,
+}
+
+/// Runs `ark-job` in a pod, and passes on what it prints. Nothing of the pod is left then, whatever happens.
+///
+/// # Errors
+/// When that could not be done; how `ark-job` ended is a result.
+pub async fn by_pod(
+    connection: &Connection,
+    args: &Args,
+    surroundings: &Surroundings,
+    mut interrupt: Pin<&mut impl Future<Output = ()>>,
+    to: &mut (impl AsyncWrite + Unpin),
+) -> Result<Printed, Failure> {
+    let mut args = args.clone();
+    let subject = Subject {
+        namespace: &args.namespace.clone(),
+        backup: &args.command.backup().to_owned(),
+        storage: &args.command.storage().clone(),
+    };
+    let plans = matches!(args.command, Command::Restore(_));
+    if plans {
+        // With standing rights they are there, and it waits for nothing.
+        wait_for_rights(&mut args);
+    }
+    let purpose = if plans {
+        Purpose::Plan(&args)
+    } else {
+        Purpose::Read
+    };
+    // Asked once before there is anything to be left behind: from now on, Ctrl-C is told to us.
+    if futures::poll!(interrupt.as_mut()).is_ready() {
+        return Ok(Printed::Interrupted);
+    }
+    let pod = HeldPod::create(connection, subject, purpose, &surroundings.nonce).await?;
+    let display = Display::new("backup", subject.backup, surroundings.terminal);
+    let printing = async {
+        let started = pod.started(&display).await?;
+        // Bar and text would be mixed up.
+        display.end();
+        let ended = started
+            .execute(&args, to, SILENT_PLANNING, &mut |_| {})
+            .await?;
+        Ok(match ended {
+            Some(ended) => Printed::All(ended),
+            None => Printed::Cut,
+        })
+    };
+    let result = tokio::select! {
+        result = printing => result,
+        () = interrupt.as_mut() => Ok(Printed::Interrupted),
+    };
+    display.end();
+    pod.remove().await;
+    result
+}
+
+/// What an end means here. Of a comparison, code 1 is a result.
+fn outcome(command: &Command, ended: Ended) -> Result<Exit, Failure> {
+    for warning in &ended.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let differs = matches!(command, Command::Diff(_)) && ended.code == Some(1);
+    match ended.failure {
+        Some(_) if differs => Ok(Exit::Different),
+        Some(failure) => Err(failure),
+        None => Ok(Exit::Done),
+    }
+}
+
+/// The exit code when something was printed, and nobody wanted the rest.
+fn found_something(command: &Command) -> Exit {
+    match command {
+        Command::Diff(_) => Exit::Different,
+        _ => Exit::Done,
+    }
+}
+
+/// Runs it in this process, which prints by itself.
+///
+/// # Errors
+/// As `ark-job` fails.
+pub async fn here(
+    client: Client,
+    args: Args,
+    surroundings: &Surroundings,
+    interrupt: impl Future<Output = ()>,
+) -> Result<Exit, Failure> {
+    let environment = local::environment(surroundings);
+    ended_here(run_operation(args, environment, client, interrupt).await)
+}
+
+fn ended_here(outcome: Outcome) -> Result<Exit, Failure> {
+    let Outcome {
+        exit,
+        message,
+        hint,
+    } = outcome;
+    match exit {
+        Exit::Done | Exit::Different => Ok(exit),
+        exit => Err(Failure::new(exit, message).maybe_hint(hint)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ark_job::args::{DiffArgs, ShowArgs, ShowFormat};
+
+    fn ended(code: i32, exit: Exit) -> Ended {
+        Ended {
+            code: Some(code),
+            failure: (code != 0).then(|| Failure::new(exit, "it says")),
+            warnings: Vec::new(),
+        }
+    }
+
+    fn diff() -> Command {
+        Command::Diff(DiffArgs {
+            backup: "a".into(),
+            other: None,
+            storage: StorageFlags::default(),
+            select: Default::default(),
+            all_fields: false,
+        })
+    }
+
+    fn show() -> Command {
+        Command::Show(ShowArgs {
+            backup: "a".into(),
+            object: "n/pods/p".into(),
+            storage: StorageFlags::default(),
+            all_fields: false,
+            output: ShowFormat::Yaml,
+        })
+    }
+
+    #[test]
+    fn a_difference_is_no_failure_and_a_failure_is_above_one() {
+        assert_eq!(
+            outcome(&diff(), ended(1, Exit::Failed)).unwrap(),
+            Exit::Different
+        );
+        assert_eq!(outcome(&diff(), ended(0, Exit::Done)).unwrap(), Exit::Done);
+        // Killed: it has not said that there are differences.
+        let killed = outcome(&diff(), ended(137, Exit::Failed)).unwrap_err();
+        assert_eq!(above_one(killed).exit().code(), 2);
+        let damaged = outcome(&diff(), ended(5, Exit::Integrity)).unwrap_err();
+        assert_eq!(above_one(damaged).exit().code(), 5);
+        let failed = outcome(&show(), ended(1, Exit::Failed)).unwrap_err();
+        assert_eq!(failed.exit(), Exit::Failed);
+    }
+}

@@ -1,0 +1,8 @@
+//! Fuzzes `readers::list`, which says what must hold.
+#![no_main]
+
+#[path = "../../src/readers.rs"]
+#[allow(dead_code)]
+mod readers;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| readers::list(data));
