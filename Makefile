@@ -15,7 +15,7 @@ test: ## What CI runs: formatting, lints, licences, unit tests, and scenarios on
 	$(BUILD) --bins && $(THROWAWAY) prerequisites
 	cargo test --release --workspace
 
-bench: ## Measure speed and memory of backups; BENCH='--all --write' for all of docs/benchmarks.md
+bench: ## Measure speed and memory of backups and restores; BENCH='--all --write' for all of docs/benchmarks.md
 	$(BUILD) --bins && $(PROGRAMS)/ark-bench $(BENCH)
 
 cluster: ## Start a Kubernetes cluster with S3 and EC2 that stays up, and say how to use it

@@ -215,7 +215,7 @@ pub struct RestoreFlags {
     /// Restore volumes and claims with other storage classes: old:new,…
     #[arg(long, value_name = "MAPPINGS", value_delimiter = ',', value_parser = parse_class_mapping)]
     pub storage_class_mappings: Vec<(String, String)>,
-    /// Disks from snapshots: false, and claims get new empty volumes
+    /// Restore volumes: false, and claims get new, empty ones
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub restore_volumes: Option<bool>,
     /// Keep node ports of services, also those that nobody asked for
@@ -253,7 +253,7 @@ pub struct RestoreFlags {
     /// Restore again though a restore of this name with the same request has ended well
     #[arg(long)]
     pub again: bool,
-    /// Requests to the API server under way at once, at most
+    /// Writes to the API server under way at once, at most
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_IN_FLIGHT, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub max_in_flight: u16,
     /// Writes to the API server a second, at most

@@ -111,11 +111,6 @@ impl ClusterError {
         matches!(self, ClusterError::Status { code: 409, reason, .. } if reason == "AlreadyExists")
     }
 
-    /// The object's namespace is being deleted.
-    pub fn is_namespace_terminating(&self) -> bool {
-        matches!(self, ClusterError::Status { code: 403, message, .. } if message.contains("because it is being terminated"))
-    }
-
     /// Too many requests: the server has done nothing, and wants to be left alone for a while.
     pub fn is_throttling(&self) -> bool {
         self.code() == Some(429)
@@ -157,6 +152,8 @@ pub struct Backoff {
     pause: Duration,
     /// From the first failure on: attempts that hang spend the budget, too.
     until: Option<Instant>,
+    /// Whether the API server has had too much to do.
+    throttled: bool,
     log: Option<Log>,
 }
 
@@ -165,6 +162,7 @@ impl Default for Backoff {
         Backoff {
             pause: FIRST_PAUSE,
             until: None,
+            throttled: false,
             log: None,
         }
     }
@@ -184,15 +182,18 @@ impl Backoff {
         }
         let now = Instant::now();
         let throttling = error.is_throttling();
-        if self.until.is_none()
-            && !throttling
-            && let Some(log) = &self.log
-        {
-            let seconds = RETRY_FOR.as_secs();
-            log.warn(&format!(
-                "{}; trying again for up to {seconds} s",
-                error.full_text()
-            ));
+        let first = if throttling {
+            !std::mem::replace(&mut self.throttled, true)
+        } else {
+            self.until.is_none()
+        };
+        if first && let Some(log) = &self.log {
+            let how_long = if throttling {
+                "until it has less to do".to_owned()
+            } else {
+                format!("for up to {} s", RETRY_FOR.as_secs())
+            };
+            log.warn(&format!("{}; trying again {how_long}", error.full_text()));
         }
         let left = if throttling {
             self.until = None;

@@ -28,6 +28,7 @@ pub mod hooks;
 pub mod identity;
 pub mod item;
 pub mod layout;
+pub mod lean;
 pub mod marker;
 pub mod modifiers;
 pub mod pod_spec;

@@ -1,4 +1,4 @@
-//! Restore: the objects of a backup come back, in order, and what exists is left alone.
+//! Restore: the objects of a backup come back, in order; what exists is left alone, or changed when asked for.
 
 pub mod compare;
 mod decide;
@@ -15,6 +15,7 @@ mod results;
 pub mod rights;
 mod rules;
 pub mod selection;
+mod tally;
 mod target;
 mod wire;
 
@@ -22,10 +23,11 @@ pub use self::options::Options;
 
 use self::decide::{Policy, SYSTEM};
 use self::hooks::HookRunner;
-use self::perform::{Paper, Performer, Progress, Tally};
+use self::perform::{Paper, Performer, Progress};
 use self::plan::{Plan, Survey};
 use self::preview::Preview;
 use self::results::ResourceList;
+use self::tally::Tally;
 use self::target::Mode;
 use crate::api::{Restore, RestorePhase, RestoreProgress, RestoreStatus};
 use crate::args::PlanFormat;
@@ -310,6 +312,7 @@ async fn perform(
         tally: Tally::default(),
         provided: BTreeSet::new(),
         made: BTreeSet::new(),
+        defined: BTreeSet::new(),
         runner: HookRunner::new(&context.cluster, &context.log, &options.label),
     };
     performer.warn_of_what_is_odd(options);

@@ -37,7 +37,7 @@ async fn try_run(
     let cluster = Cluster::new(client);
     let (operation, storage, partial) = match &args.command {
         Command::Backup(arguments) => (
-            Operation::Backup(backup::Options::resolve(arguments)?),
+            Operation::Backup(Box::new(backup::Options::resolve(arguments)?)),
             &arguments.storage,
             arguments.exit.partial_exit_code,
         ),
@@ -155,7 +155,7 @@ async fn look(
 }
 
 enum Operation {
-    Backup(backup::Options),
+    Backup(Box<backup::Options>),
     Restore(Box<restore::Options>),
 }
 

@@ -20,9 +20,6 @@ use k8s_openapi::api::core::v1::{ConfigMap, PodTemplate};
 use kube::Client;
 use kube::api::{Api, DeleteParams, Preconditions};
 
-/// What to do when a restore has been done before.
-pub const AGAIN: &str = "--again restores what has been deleted since";
-
 /// The objects of an operation, in the order in which they are created.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
@@ -98,7 +95,7 @@ pub async fn run(
     let flag = install::flag(&namespace);
     if done_before.is_some() && !options.wait {
         eprintln!("warning: restore {name} has completed before: it is not done again");
-        eprintln!("hint: {AGAIN}");
+        eprintln!("hint: {}", wait::AGAIN);
     }
     if !options.wait {
         if options.output != Some(CreateFormat::Name) {

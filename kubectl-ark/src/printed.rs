@@ -137,16 +137,16 @@ pub enum Printed {
 /// When that could not be done; how `ark-job` ended is a result.
 pub async fn by_pod(
     connection: &Connection,
-    args: &Args,
+    asked: &Args,
     surroundings: &Surroundings,
     mut interrupt: Pin<&mut impl Future<Output = ()>>,
     to: &mut (impl AsyncWrite + Unpin),
 ) -> Result<Printed, Failure> {
-    let mut args = args.clone();
+    let mut args = asked.clone();
     let subject = Subject {
-        namespace: &args.namespace.clone(),
-        backup: &args.command.backup().to_owned(),
-        storage: &args.command.storage().clone(),
+        namespace: &asked.namespace,
+        backup: asked.command.backup(),
+        storage: asked.command.storage(),
     };
     let plans = matches!(args.command, Command::Restore(_));
     if plans {

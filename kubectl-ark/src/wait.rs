@@ -3,7 +3,6 @@
 //! [`judge`] decides from what the cluster shows; [`follow`] looks once a second and tells. A cause that will not pass by
 //! itself is reported when the cluster knows it, not after a time-out, and the Job is left as it is.
 
-use crate::create::AGAIN;
 use crate::names;
 use crate::pod_template::CONTAINER;
 use crate::progress::Display;
@@ -20,6 +19,8 @@ use kube::Client;
 use kube::api::{Api, ListParams};
 use std::time::{Duration, Instant};
 
+/// What to do when a restore has been done before.
+pub const AGAIN: &str = "--again restores what has been deleted since";
 /// How often we look. Three small requests each time; a watch would not be quicker than a person reads.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// An autoscaler needs about ten seconds to say that it adds a node.

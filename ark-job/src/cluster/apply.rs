@@ -70,7 +70,8 @@ pub async fn create(
         body,
         doing: doing("creating", resource_type, namespace, name),
     };
-    let (answer, maybe_done) = write.send(cluster, pace, is_settling).await;
+    let patience = patience(dry_run);
+    let (answer, maybe_done) = write.send(cluster, pace, is_settling, patience).await;
     match answer {
         Ok(answer) => Ok(Created::New {
             warnings: answer.warnings,
@@ -106,7 +107,9 @@ pub async fn merge_patch(
         body: patch,
         doing: doing("changing", resource_type, namespace, name),
     };
-    let (answer, _) = write.send(cluster, pace, is_settling_change).await;
+    let (answer, _) = write
+        .send(cluster, pace, is_settling_change, patience(dry_run))
+        .await;
     write.object(answer?)
 }
 
@@ -138,7 +141,9 @@ pub async fn patch_status(
         body: patch.to_string().into(),
         doing: doing("setting the status of", resource_type, namespace, name),
     };
-    let (answer, _) = write.send(cluster, pace, is_settling_change).await;
+    let (answer, _) = write
+        .send(cluster, pace, is_settling_change, SETTLED_WITHIN)
+        .await;
     write.object(answer?)
 }
 
@@ -173,7 +178,11 @@ pub async fn delete_with_uid(
         body: options.to_string().into(),
         doing: doing("deleting", resource_type, namespace, name),
     };
-    match write.send(cluster, pace, is_settling_change).await.0 {
+    match write
+        .send(cluster, pace, is_settling_change, SETTLED_WITHIN)
+        .await
+        .0
+    {
         Ok(_) => Ok(true),
         Err(error) if error.is_not_found() => Ok(false),
         Err(error) => Err(error),
@@ -186,6 +195,15 @@ fn options(dry_run: bool) -> &'static str {
         "?fieldManager=ark&dryRun=All"
     } else {
         "?fieldManager=ark"
+    }
+}
+
+/// How long to wait for what passes by itself: what a dry run misses does not come.
+fn patience(dry_run: bool) -> Duration {
+    if dry_run {
+        Duration::ZERO
+    } else {
+        SETTLED_WITHIN
     }
 }
 
@@ -235,11 +253,12 @@ impl Write {
         cluster: &Cluster,
         pace: &Pace,
         is_settling: fn(&ClusterError) -> bool,
+        patience: Duration,
     ) -> (Result<Answer, ClusterError>, bool) {
         // Silent: the requests of all objects under way fail together.
         let mut backoff = Backoff::default();
         let mut maybe_done = false;
-        let give_up = Instant::now() + SETTLED_WITHIN;
+        let give_up = Instant::now() + patience;
         loop {
             let permit = pace.permit().await;
             let answer = self.send_once(cluster).await;

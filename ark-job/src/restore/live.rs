@@ -14,6 +14,7 @@ use crate::cluster::list::{At, List};
 use crate::cluster::{Cluster, ClusterError};
 use crate::filter::Named;
 use crate::item::ScanError;
+use crate::lean;
 use crate::log::Log;
 use serde_json::Value;
 use std::sync::Arc;
@@ -118,7 +119,7 @@ impl Live {
         let reader = can_list.then(|| {
             let reader = Reader {
                 cluster: cluster.clone(),
-                resource_type: resource_type.clone(),
+                resource_type: Arc::new(resource_type.clone()),
                 scope,
                 digest: Arc::new(digest),
                 sender,
@@ -217,7 +218,7 @@ type DigestOf = dyn Fn(Value) -> Option<Digest> + Send + Sync;
 /// Reads the list ahead.
 struct Reader {
     cluster: Cluster,
-    resource_type: ResourceType,
+    resource_type: Arc<ResourceType>,
     scope: Scope,
     digest: Arc<DigestOf>,
     sender: mpsc::UnboundedSender<Message>,
@@ -244,7 +245,7 @@ impl Reader {
     }
 
     async fn read_all(&mut self) -> Result<(), Useless> {
-        let (cluster, resource_type) = (self.cluster.clone(), self.resource_type.clone());
+        let (cluster, resource_type) = (self.cluster.clone(), Arc::clone(&self.resource_type));
         let namespace = match &self.scope {
             Scope::Everywhere => None,
             Scope::Namespace(name) => Some(name.clone()),
@@ -306,12 +307,8 @@ impl Reader {
 
     /// Digests a piece on another thread.
     fn digest(&self, piece: Piece) -> JoinHandle<Entries> {
-        let digest = Arc::clone(&self.digest);
-        let (api_version, kind) = (
-            self.resource_type.api_version(),
-            self.resource_type.kind.clone(),
-        );
-        spawn_blocking(move || piece.digest(&api_version, &kind, &*digest))
+        let (resource_type, digest) = (Arc::clone(&self.resource_type), Arc::clone(&self.digest));
+        spawn_blocking(move || piece.digest(&resource_type, &*digest))
     }
 
     async fn hand_over(&self, digesting: Option<JoinHandle<Entries>>) -> Result<(), Useless> {
@@ -334,17 +331,18 @@ impl Piece {
         self.ends.push(self.json.len());
     }
 
-    fn digest(mut self, api_version: &str, kind: &str, digest: &DigestOf) -> Entries {
+    fn digest(mut self, resource_type: &ResourceType, digest: &DigestOf) -> Entries {
+        let (resource, api_version) = (resource_type.group_resource(), resource_type.api_version());
         let mut start = 0;
         for (end, (_, place)) in self.ends.iter().zip(&mut self.keys.entries) {
             let json = &self.json[start..*end];
             start = *end;
             // One on its way out has none.
-            let Ok(Value::Object(mut object)) = serde_json::from_slice(json) else {
+            let Ok(Value::Object(mut object)) = lean::decode(&resource, json) else {
                 continue;
             };
-            object.insert("apiVersion".into(), api_version.into());
-            object.insert("kind".into(), kind.into());
+            object.insert("apiVersion".into(), api_version.as_str().into());
+            object.insert("kind".into(), resource_type.kind.as_str().into());
             *place = digest(Value::Object(object));
         }
         self.keys

@@ -13,7 +13,9 @@ use super::prepare::{PrepareError, Prepared, Rules, label, prepare};
 use super::preview::Preview;
 use super::results::ResourceList;
 use super::selection::Choice;
+use super::tally::Tally;
 use super::target::{Done, Fate, Mode, Target};
+use super::wire::wire;
 use crate::api::HookStatus;
 use crate::archive::footer::TypeEntry;
 use crate::archive::key;
@@ -26,7 +28,7 @@ use crate::error::{Failure, chain};
 use crate::exit::Exit;
 use crate::hooks::restore::AfterCreation;
 use crate::log::Log;
-use crate::report::{About, Report};
+use crate::report::About;
 use crate::repository::OpenBackup;
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt, try_unfold};
@@ -49,25 +51,6 @@ pub struct Progress {
     pub total: AtomicU64,
     /// Objects dealt with.
     pub done: AtomicU64,
-}
-
-/// What a restore has come to.
-#[derive(Debug, Default)]
-pub struct Tally {
-    /// Objects created.
-    pub created: u64,
-    /// Existing objects changed or created again.
-    pub updated: u64,
-    /// Existing objects that were as in the backup.
-    pub unchanged: u64,
-    /// Objects left out, or left as they are.
-    pub skipped: u64,
-    /// Objects that could not be restored.
-    pub failed: u64,
-    /// Hooks of pods that were created, and those of them that failed; none if there were none.
-    pub hooks: Option<HookStatus>,
-    /// Warnings and errors.
-    pub report: Report,
 }
 
 /// Where what becomes of each object is written.
@@ -108,8 +91,10 @@ pub struct Performer<'a> {
     pub tally: Tally,
     /// Target namespaces that are there.
     pub provided: BTreeSet<String>,
-    /// Of these, the ones that this restore has made, or would.
+    /// Of these, the ones that this restore has made, or would; and so definitions.
     pub made: BTreeSet<String>,
+    /// Definitions that are there.
+    pub defined: BTreeSet<String>,
     /// Runs the hooks of pods that are created.
     pub runner: HookRunner,
 }
@@ -177,16 +162,18 @@ impl<'p> Performer<'p> {
 
     /// Types whose definitions have just come are known a little later.
     async fn discover_again(&mut self, rest: &[&Step]) -> Result<(), Failure> {
+        // A definition is called as its type; which versions it serves is its own affair.
+        let defined = rest
+            .iter()
+            .map(|step| step.entry.resource.as_str())
+            .filter(|resource| self.defined.contains(*resource));
+        let defined: Vec<&str> = defined.collect();
         let serves_all = |discovery: &Discovery| {
-            rest.iter().all(|step| {
-                let entry = &step.entry;
-                discovery
-                    .find(&entry.resource, &entry.api_version)
-                    .is_some()
-            })
+            let mut resources = defined.iter();
+            resources.all(|resource| discovery.preferred(resource).is_some())
         };
-        let expected = self.tally.created + self.tally.updated > 0 && !serves_all(&self.discovery);
-        if expected && self.mode == Mode::Write {
+        // Also what was there already may have come a moment ago, by an attempt that was killed.
+        if !serves_all(&self.discovery) && self.mode == Mode::Write {
             self.discovery = apply::discover_until(self.cluster, serves_all)
                 .await
                 .map_err(Lost::from)?;
@@ -451,84 +438,12 @@ impl<'p> Performer<'p> {
         if created && [NAMESPACES, DEFINITIONS].contains(&entry.resource.as_str()) {
             self.made.insert(done.name.clone());
         }
-        Ok(self.count(entry, done, fate))
-    }
-
-    fn count(&mut self, entry: &TypeEntry, done: &Done, fate: &Fate) -> Option<&'static str> {
-        let tally = &mut self.tally;
-        let about = match &done.namespace {
-            Some(namespace) => About::Namespace(namespace),
-            None => About::Cluster,
-        };
-        let what = format!("{} {}", entry.kind, done.name);
-        let place = match &done.namespace {
-            Some(namespace) => format!("{what} in namespace {namespace}"),
-            None => what.clone(),
-        };
-        match fate {
-            Fate::Created { warnings } => {
-                tally.created += 1;
-                for warning in warnings {
-                    self.log.warn(&format!("{place}: {warning}"));
-                    tally.report.warn(about, format!("{what}: {warning}"));
-                }
-                Some("created")
-            }
-            Fate::NotCheckable(_) => {
-                tally.created += 1;
-                Some("created")
-            }
-            Fate::Provided => None,
-            Fate::Unchanged => {
-                tally.unchanged += 1;
-                Some("unchanged")
-            }
-            Fate::Updated(differences) | Fate::Recreated(differences) => {
-                tally.updated += 1;
-                let how = match fate {
-                    Fate::Recreated(_) => "is created again",
-                    _ => "is changed",
-                };
-                self.log
-                    .info(&format!("{place} {how} (at {})", places(differences)));
-                Some("updated")
-            }
-            Fate::Left(differences) => {
-                tally.skipped += 1;
-                let at = places(differences);
-                let text = format!("exists and is different (at {at}); it is left as it is");
-                self.log.warn(&format!("{place} {text}"));
-                tally.report.warn(about, format!("{what} {text}"));
-                Some("skipped")
-            }
-            Fate::Skipped(why) => {
-                tally.skipped += 1;
-                self.log.info(&format!("{place} is left out: {why}"));
-                Some("skipped")
-            }
-            Fate::Failed { why, .. } => {
-                tally.failed += 1;
-                self.log.error(&format!("{place}: {why}"));
-                tally.report.error(about, format!("{what}: {why}"));
-                Some("failed")
-            }
+        let there = !matches!(fate, Fate::Failed { .. } | Fate::Skipped(_));
+        if there && entry.resource == DEFINITIONS {
+            self.defined.insert(done.name.clone());
         }
+        Ok(self.tally.count(self.log, entry, done, fate))
     }
-}
-
-/// The first of the places where objects differ.
-fn places(differences: &[super::compare::Difference]) -> String {
-    const SHOWN: usize = 3;
-    let mut text = differences
-        .iter()
-        .take(SHOWN)
-        .map(|difference| difference.path.as_str())
-        .collect::<Vec<_>>()
-        .join(", ");
-    if differences.len() > SHOWN {
-        text += &format!(" and {} more", differences.len() - SHOWN);
-    }
-    text
 }
 
 fn namespace_entry() -> TypeEntry {
@@ -558,7 +473,7 @@ fn ready(plan: &Plan, entry: &TypeEntry, opened: &OpenMember, label_value: &str)
         let mut name = object.name.to_owned();
         let (mut after, mut remarks) = (AfterCreation::default(), Vec::new());
         let content = match prepare(&entry.resource, object.name, object.body, &plan.rules) {
-            Ok(Prepared::Object { object, status }) => {
+            Ok(Prepared::Object { mut object, status }) => {
                 // A namespace is called otherwise in the target.
                 if let Some(mapped) = object
                     .pointer("/metadata/name")
@@ -566,15 +481,19 @@ fn ready(plan: &Plan, entry: &TypeEntry, opened: &OpenMember, label_value: &str)
                 {
                     mapped.clone_into(&mut name);
                 }
-                let mut labelled = object.clone();
-                if let ("pods", Some(hooks), Some(namespace)) =
+                label(&mut object, label_value);
+                let json = if let ("pods", Some(hooks), Some(namespace)) =
                     (entry.resource.as_str(), &plan.rules.hooks, &namespace)
                 {
-                    after = hooks.apply(&mut labelled, namespace, &mut remarks);
-                }
-                label(&mut labelled, label_value);
+                    let mut hooked = object.clone();
+                    after = hooks.apply(&mut hooked, namespace, &mut remarks);
+                    wire(&hooked)
+                } else {
+                    wire(&object)
+                };
                 Content::Object(Object {
-                    json: Bytes::from(super::wire::wire(&labelled)),
+                    json: Bytes::from(json),
+                    // Neither the label nor what hooks add is a difference.
                     digest: digest(&comparable(&entry.resource, object)),
                     status,
                 })

@@ -19,6 +19,7 @@ use super::order::NAMESPACES;
 use crate::api::{RESTORE_LABEL, RestoreSpec, SCHEDULE_LABEL};
 use crate::filter::Filter;
 use crate::hooks::restore::RestoreHooks;
+use crate::lean;
 use crate::modifiers::{ApplyError, Modifiers};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -170,7 +171,7 @@ pub fn prepare(
     json: &[u8],
     rules: &Rules,
 ) -> Result<Prepared, PrepareError> {
-    let mut object: Value = serde_json::from_slice(json).map_err(PrepareError::Json)?;
+    let mut object = lean::decode(resource, json).map_err(PrepareError::Json)?;
     match object.pointer("/metadata/name").and_then(Value::as_str) {
         None => return Err(PrepareError::NoMetadata),
         Some(inside) if inside != name => return Err(PrepareError::OtherName(inside.to_owned())),

@@ -105,6 +105,15 @@ pub struct Done {
     pub fate: Result<Fate, ClusterError>,
 }
 
+/// Whether a refused dry run says nothing of a restore: of webhooks that cannot be asked, and of accounts and classes
+/// that would be there by then.
+fn cannot_tell(refusal: &ClusterError) -> bool {
+    let text = refusal.full_text();
+    refusal.is_dry_run_unsupported()
+        || text.contains("error looking up service account")
+        || text.contains("no PriorityClass with name")
+}
+
 /// Once more: what was seen is not so any more.
 struct Again;
 
@@ -160,7 +169,12 @@ impl Target<'_> {
             let live = match (self.read(object).await, refusal) {
                 (Err(error @ ClusterError::Unreachable { .. }), _) => return Err(error),
                 (Ok(None) | Err(_), Some(refusal)) => {
-                    return Ok(Fate::failed(refusal.full_text()));
+                    return Ok(match self.mode {
+                        Mode::DryRun if cannot_tell(&refusal) => {
+                            Fate::NotCheckable(refusal.full_text())
+                        }
+                        _ => Fate::failed(refusal.full_text()),
+                    });
                 }
                 (Err(error), None) => return Ok(Fate::failed(error.full_text())),
                 // Gone since.
@@ -205,7 +219,7 @@ impl Target<'_> {
         let uid = live["metadata"]["uid"].as_str().map(str::to_owned);
         let way = self.policy.way(self.resource, object.namespace.as_deref());
         let is_account = self.resource == SERVICE_ACCOUNTS;
-        let mut comparison = if is_account && way != Way::Recreate {
+        let mut comparison = if is_account {
             // Tokens and pull secrets that the cluster has are its own: what the backup has comes to them (Velero).
             match merge_service_account(&live, &wanted) {
                 Some(patch) => Comparison::of_patch(self.resource, patch, live, self.of_live),
@@ -233,7 +247,7 @@ impl Target<'_> {
             Err(error) => Some(error),
         };
         match way {
-            Way::Leave if is_account => self.update(object, comparison, refusal).await,
+            _ if is_account => self.update(object, comparison, refusal).await,
             Way::Leave => Ok(Ok(Fate::Left(comparison.differences))),
             Way::Update => self.update(object, comparison, refusal).await,
             Way::Recreate => self.recreate(object, content, comparison, uid).await,

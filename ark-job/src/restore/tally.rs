@@ -1,0 +1,110 @@
+//! What a restore has come to: counts, warnings and errors, and what is said of each object.
+
+use super::compare::Difference;
+use super::target::{Done, Fate};
+use crate::api::HookStatus;
+use crate::archive::footer::TypeEntry;
+use crate::log::Log;
+use crate::report::{About, Report};
+
+/// What a restore has come to.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Objects created.
+    pub created: u64,
+    /// Existing objects changed or created again.
+    pub updated: u64,
+    /// Existing objects that were as in the backup.
+    pub unchanged: u64,
+    /// Objects left out, or left as they are.
+    pub skipped: u64,
+    /// Objects that could not be restored.
+    pub failed: u64,
+    /// Hooks of pods that were created, and those of them that failed; none if there were none.
+    pub hooks: Option<HookStatus>,
+    /// Warnings and errors.
+    pub report: Report,
+}
+
+impl Tally {
+    /// Counts what became of an object, reports it, and returns the word for the list of results.
+    pub fn count(
+        &mut self,
+        log: &Log,
+        entry: &TypeEntry,
+        done: &Done,
+        fate: &Fate,
+    ) -> Option<&'static str> {
+        let about = match &done.namespace {
+            Some(namespace) => About::Namespace(namespace),
+            None => About::Cluster,
+        };
+        let what = format!("{} {}", entry.kind, done.name);
+        let place = match &done.namespace {
+            Some(namespace) => format!("{what} in namespace {namespace}"),
+            None => what.clone(),
+        };
+        match fate {
+            Fate::Created { warnings } => {
+                self.created += 1;
+                for warning in warnings {
+                    log.warn(&format!("{place}: {warning}"));
+                    self.report.warn(about, format!("{what}: {warning}"));
+                }
+                Some("created")
+            }
+            Fate::NotCheckable(_) => {
+                self.created += 1;
+                Some("created")
+            }
+            Fate::Provided => None,
+            Fate::Unchanged => {
+                self.unchanged += 1;
+                Some("unchanged")
+            }
+            Fate::Updated(differences) | Fate::Recreated(differences) => {
+                self.updated += 1;
+                let how = match fate {
+                    Fate::Recreated(_) => "is created again",
+                    _ => "is changed",
+                };
+                log.info(&format!("{place} {how} (at {})", places(differences)));
+                Some("updated")
+            }
+            Fate::Left(differences) => {
+                self.skipped += 1;
+                let at = places(differences);
+                let text = format!("exists and is different (at {at}); it is left as it is");
+                log.warn(&format!("{place} {text}"));
+                self.report.warn(about, format!("{what} {text}"));
+                Some("skipped")
+            }
+            Fate::Skipped(why) => {
+                self.skipped += 1;
+                log.info(&format!("{place} is left out: {why}"));
+                Some("skipped")
+            }
+            Fate::Failed { why, .. } => {
+                self.failed += 1;
+                log.error(&format!("{place}: {why}"));
+                self.report.error(about, format!("{what}: {why}"));
+                Some("failed")
+            }
+        }
+    }
+}
+
+/// The first of the places where objects differ.
+fn places(differences: &[Difference]) -> String {
+    const SHOWN: usize = 3;
+    let mut text = differences
+        .iter()
+        .take(SHOWN)
+        .map(|difference| difference.path.as_str())
+        .collect::<Vec<_>>()
+        .join(", ");
+    if differences.len() > SHOWN {
+        text += &format!(" and {} more", differences.len() - SHOWN);
+    }
+    text
+}
