@@ -13,6 +13,14 @@ use std::collections::BTreeMap;
 pub const GROUP: &str = "ark.heptio.com";
 /// Namespace Ark lives in unless `-n` or `ARK_NAMESPACE` says otherwise (Ark's own default).
 pub const DEFAULT_NAMESPACE: &str = "heptio-ark";
+/// What a command of kubectl ark needs to find this namespace: nothing, or ` -n NAMESPACE`.
+pub fn namespace_flag(namespace: &str) -> String {
+    if namespace == DEFAULT_NAMESPACE {
+        String::new()
+    } else {
+        format!(" -n {namespace}")
+    }
+}
 /// Name of the location used when none is given (as in Ark and Velero).
 pub const DEFAULT_LOCATION: &str = "default";
 /// Time to live of a backup when none is given: 30 days (Ark v0.6 and later, Velero).
@@ -64,6 +72,19 @@ pub fn failed_log_name(backup: &str) -> String {
 pub const FAILED_LOG_KEY: &str = "log";
 /// Key in that ConfigMap: why the backup failed.
 pub const FAILED_REASON_KEY: &str = "reason";
+
+/// Name of the ConfigMap that keeps what came of a restore, when nothing may be written where its backup is.
+pub fn kept_results_name(restore: &str) -> String {
+    format!("ark-results-{restore}")
+}
+/// What precedes that name in `status.results`.
+pub const KEPT_REFERENCE: &str = "configmap/";
+/// Key in that ConfigMap: the last lines of the log.
+pub const KEPT_LOG_KEY: &str = "log";
+/// Key in that ConfigMap: warnings and errors, as JSON in the form that storage has.
+pub const KEPT_RESULTS_KEY: &str = "results.json";
+/// Key in that ConfigMap: what was done with each object, gzip of JSON as storage has it; only if it is small.
+pub const KEPT_LIST_KEY: &str = "resource-list.json.gz";
 
 /// Environment variables that a rendered Job gives to `ark-job`, from the downward API.
 pub mod environment {
@@ -441,7 +462,7 @@ pub struct RestoreStatus {
     /// The value of the `ark-restore` label on the restored objects.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restore_label: Option<String>,
-    /// Where in storage results and log are (key under the location's prefix).
+    /// Where results and log are: a key under the location's prefix, or `configmap/NAME` when the location is ReadOnly.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub results: Option<String>,
 }

@@ -13,6 +13,7 @@ pub mod show;
 // what operations share
 pub mod context;
 pub mod failed_log;
+pub mod kept;
 // edges
 pub mod cluster;
 pub mod log;

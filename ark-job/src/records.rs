@@ -4,7 +4,10 @@
 
 use crate::api::{BackupPhase, GROUP, RUN_ANNOTATION};
 use crate::cluster::{Cluster, ClusterError, get};
+use crate::error::Failure;
+use crate::exit::Exit;
 use crate::identity::RunId;
+use crate::log::Log;
 use http::{Method, Request};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -12,9 +15,38 @@ use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::Duration;
 
 /// A record whose run has given no sign of life for this long is nobody's (STORAGE: sync marks it Failed).
 const ALIVE_WITHIN: SignedDuration = SignedDuration::from_mins(10);
+
+/// A record's status is written at most this often.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// Gives a sign of life with `beat` again and again, for ever. That it cannot be written is said once.
+pub async fn heartbeat(log: &Log, beat: impl AsyncFn() -> Result<(), ClusterError>) {
+    let mut quiet = false;
+    loop {
+        tokio::time::sleep(HEARTBEAT).await;
+        if let Err(error) = beat().await
+            && !std::mem::replace(&mut quiet, true)
+        {
+            log.warn(&format!("progress cannot be shown: {}", error.full_text()));
+        }
+    }
+}
+
+/// Says that an operation failed and why: in the log, and in the record by `write`.
+pub async fn fail(log: &Log, reason: &str, write: impl Future<Output = Result<(), ClusterError>>) {
+    log.error(reason);
+    if let Err(error) = write.await {
+        log.warn(&format!(
+            "the failure could not be recorded: {}",
+            error.full_text()
+        ));
+    }
+}
 
 /// The records in Ark's namespace.
 #[derive(Clone)]
@@ -53,6 +85,18 @@ pub enum RecordError {
     /// The API server said no.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
+}
+
+impl RecordError {
+    /// What it means for the run that wanted the name; `way_out` says what to do when another has it.
+    pub fn into_failure(self, way_out: &str) -> Failure {
+        match &self {
+            RecordError::Busy { .. } | RecordError::Elsewhere { .. } => {
+                Failure::from_error(Exit::Conflict, &self).hint(way_out)
+            }
+            RecordError::Cluster(_) => Failure::from_error(Exit::Failed, &self),
+        }
+    }
 }
 
 impl Records {
@@ -364,4 +408,60 @@ pub(crate) fn request(
     );
     *request.body_mut() = serde_json::to_vec(body).expect("a record holds only what JSON can say");
     request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use tokio::sync::Notify;
+    use tokio::time::Instant;
+
+    fn refusal() -> ClusterError {
+        ClusterError::Status {
+            doing: "updating Restore r".into(),
+            code: 403,
+            reason: "Forbidden".into(),
+            message: "no".into(),
+            next: None,
+            retry_after: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn signs_of_life_go_on_when_one_fails_and_trouble_is_told_once() {
+        let log = Log::new(&std::env::temp_dir()).unwrap();
+        let (beats, enough) = (Cell::new(0), Notify::new());
+        let began = Instant::now();
+        let beating = heartbeat(&log, async || {
+            beats.set(beats.get() + 1);
+            if beats.get() == 3 {
+                enough.notify_one();
+                std::future::pending::<()>().await;
+            }
+            Err(refusal())
+        });
+        tokio::select! {
+            () = beating => panic!("it ended by itself"),
+            () = enough.notified() => {}
+        }
+        assert!(began.elapsed() >= 3 * HEARTBEAT, "they come too often");
+        let told = log.tail(1 << 20).unwrap();
+        assert_eq!(told.matches("progress cannot be shown").count(), 1);
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_a_conflict_with_a_way_out() {
+        let busy = RecordError::Elsewhere {
+            kind: "Backup".into(),
+            name: "b".into(),
+            location: "other".into(),
+        };
+        let failure = busy.into_failure("choose another name");
+        assert_eq!(failure.exit(), Exit::Conflict);
+        assert_eq!(failure.next_step(), Some("choose another name"));
+        let refused = RecordError::Cluster(refusal()).into_failure("choose another name");
+        assert_eq!(refused.exit(), Exit::Failed);
+        assert_eq!(refused.next_step(), None);
+    }
 }

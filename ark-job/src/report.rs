@@ -5,6 +5,8 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Messages that fit into one line for people.
+const SHOWN: usize = 3;
 /// Texts kept of each kind; more would make memory and resources grow with the trouble.
 pub const KEPT: usize = 100;
 
@@ -32,6 +34,17 @@ pub struct Messages {
     pub namespaces: BTreeMap<String, Vec<String>>,
 }
 
+/// The first few messages in one line, with how many more there are when there are `all` of them.
+pub fn first_few(messages: &[String], all: u64) -> String {
+    let shown = &messages[..messages.len().min(SHOWN)];
+    let more = all.saturating_sub(shown.len() as u64);
+    let mut line = shown.join("; ");
+    if more > 0 {
+        line += &format!("; and {more} more");
+    }
+    line
+}
+
 /// What a message is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum About<'a> {
@@ -56,6 +69,26 @@ impl Messages {
         }
     }
 
+    /// The same, with texts of at most `max` characters.
+    fn shortened(&self, max: usize) -> Messages {
+        let shorten = |texts: &Vec<String>| -> Vec<String> {
+            let each = texts.iter().map(|text| match text.char_indices().nth(max) {
+                Some((end, _)) => format!("{}…", &text[..end]),
+                None => text.clone(),
+            });
+            each.collect()
+        };
+        Messages {
+            ark: shorten(&self.ark),
+            cluster: shorten(&self.cluster),
+            namespaces: self
+                .namespaces
+                .iter()
+                .map(|(namespace, texts)| (namespace.clone(), shorten(texts)))
+                .collect(),
+        }
+    }
+
     /// All texts, each with what it is about.
     pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
         let cluster = self.cluster.iter().map(|text| format!("cluster: {text}"));
@@ -65,6 +98,16 @@ impl Messages {
                 .map(move |text| format!("namespace {ns}: {text}"))
         });
         self.ark.iter().cloned().chain(cluster).chain(namespaced)
+    }
+}
+
+impl Results {
+    /// The same, with texts of at most `max` characters: for where there is little room.
+    pub fn shortened(&self, max: usize) -> Results {
+        Results {
+            warnings: self.warnings.shortened(max),
+            errors: self.errors.shortened(max),
+        }
     }
 }
 
@@ -128,6 +171,26 @@ mod tests {
         assert_eq!(messages.len(), KEPT);
         assert_eq!(messages[0], "error: cluster: e");
         assert_eq!(messages[1], "warning: namespace a: w0");
+    }
+
+    #[test]
+    fn a_line_has_the_first_few_and_how_many_more_there_are() {
+        let messages = ["a", "b", "c", "d"].map(str::to_owned);
+        assert_eq!(first_few(&messages[..1], 1), "a");
+        assert_eq!(first_few(&messages[..3], 3), "a; b; c");
+        // Not all of them are kept.
+        assert_eq!(first_few(&messages, 500), "a; b; c; and 497 more");
+        assert_eq!(first_few(&[], 0), "");
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        let mut report = Report::default();
+        report.error(About::Operation, "äöü");
+        report.warn(About::Namespace("n"), "äö");
+        let short = report.results.shortened(2);
+        assert_eq!(short.errors.ark, ["äö…"]);
+        assert_eq!(short.warnings, report.results.warnings);
     }
 
     #[test]

@@ -26,10 +26,10 @@ use self::hooks::HookRunner;
 use self::perform::{Paper, Performer, Progress};
 use self::plan::{Plan, Survey};
 use self::preview::Preview;
-use self::results::ResourceList;
+use self::results::{Place, ResourceList};
 use self::tally::Tally;
 use self::target::Mode;
-use crate::api::{Restore, RestorePhase, RestoreProgress, RestoreStatus};
+use crate::api::{Restore, RestorePhase, RestoreProgress, RestoreStatus, namespace_flag};
 use crate::args::PlanFormat;
 use crate::cluster::Cluster;
 use crate::cluster::discover::discover;
@@ -37,8 +37,8 @@ use crate::cluster::pace::Pace;
 use crate::context::{Context, Outcome};
 use crate::error::{Failure, chain};
 use crate::exit::Exit;
-use crate::records::RecordError;
-use crate::report::About;
+use crate::records;
+use crate::report::{About, first_few};
 use crate::repository::{OpenBackup, open_backup};
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -46,10 +46,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
-
-/// Status is written at most this often.
-const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// Members on their way while one is looked at: two keep the store and the checking of digests busy.
 const MEMBERS_AHEAD: usize = 2;
@@ -76,8 +72,8 @@ pub async fn restore(context: &Context, options: &Options) -> Result<Outcome, Fa
     };
     let ended = match &result {
         Ok(_) => true,
-        // Another attempt follows, and needs the rights.
-        Err(failure) => Exit::FINAL.contains(&failure.exit()),
+        // Another attempt follows, and needs the rights; a plan is asked for anew.
+        Err(failure) => options.preview.is_some() || Exit::FINAL.contains(&failure.exit()),
     };
     if ended {
         rights::give_up(context).await;
@@ -107,6 +103,10 @@ async fn restore_and_record(context: &Context, options: &Options) -> Result<Outc
 
 /// Says in the record that the run was interrupted.
 pub async fn interrupted(context: &Context, options: &Options) {
+    if options.preview.is_some() {
+        // It has no record, and nobody tries again.
+        return rights::give_up(context).await;
+    }
     let reason = "interrupted before it was complete; what has been restored stays";
     fail(context, options, Timestamp::now(), reason).await;
 }
@@ -148,13 +148,7 @@ async fn claim(context: &Context, options: &Options, started: Timestamp) -> Resu
         .records
         .claim(record, &context.run.id, started)
         .await
-        .map_err(|error| match &error {
-            RecordError::Busy { .. } | RecordError::Elsewhere { .. } => {
-                Failure::from_error(Exit::Conflict, &error)
-                    .hint("wait for it, or choose another name with --name")
-            }
-            RecordError::Cluster(_) => Failure::from_error(Exit::Failed, &error),
-        })?;
+        .map_err(|error| error.into_failure("wait for it, or choose another name with --name"))?;
     let status = status_in_progress(options, started, &Progress::default());
     let written = context
         .records
@@ -183,31 +177,22 @@ fn shown(progress: &Progress) -> RestoreProgress {
 
 /// Writes progress and a sign of life, for ever.
 async fn heartbeat(context: &Context, options: &Options, started: Timestamp, progress: &Progress) {
-    let mut quiet = false;
-    loop {
-        tokio::time::sleep(HEARTBEAT).await;
+    let beat = async || {
         let status = status_in_progress(options, started, progress);
-        if let Err(error) = context
-            .records
-            .set_status::<Restore>(&options.name, &status)
-            .await
-            && !std::mem::replace(&mut quiet, true)
-        {
-            context
-                .log
-                .warn(&format!("progress cannot be shown: {}", error.full_text()));
-        }
-    }
+        let records = &context.records;
+        records.set_status::<Restore>(&options.name, &status).await
+    };
+    records::heartbeat(&context.log, beat).await;
 }
 
 /// Opens the backup, decides what comes back, brings it back, and stores what became of each object.
 ///
-/// Returns what it came to, and where in storage the details are.
+/// Returns what it came to, and where the details are.
 async fn restore_objects(
     context: &Context,
     options: &Options,
     progress: &Progress,
-) -> Result<(Tally, Option<String>), Failure> {
+) -> Result<(Tally, Option<Place>), Failure> {
     let list = ResourceList::new(&context.temporary).map_err(|error| {
         let directory = context.temporary.display();
         Failure::new(
@@ -224,7 +209,7 @@ async fn restore_objects(
         Ok(place) => Some(place),
         Err(error) => {
             context.log.warn(&format!(
-                "the restore is done, but its results are not in storage: {}",
+                "the restore is done, but its results are only here: {}",
                 chain(&error)
             ));
             None
@@ -361,7 +346,7 @@ async fn report(
     options: &Options,
     started: Timestamp,
     tally: Tally,
-    results: Option<String>,
+    results: Option<Place>,
 ) -> Outcome {
     let Tally {
         created,
@@ -396,7 +381,7 @@ async fn report(
         warnings: report.warnings,
         errors: report.errors,
         messages: report.messages(),
-        results,
+        results: results.as_ref().map(Place::reference),
         ..status_in_progress(options, started, &Progress::default())
     };
     let name = &options.name;
@@ -410,13 +395,12 @@ async fn report(
         "{created} created, {updated} updated, {unchanged} unchanged, {skipped} left out or left as they are, {failed} failed"
     );
     let backup = &options.spec.backup_name;
+    let said = first_few(&status.messages, report.warnings + report.errors);
+    let more = where_it_is_told(context, name, results.as_ref());
     if complete {
         let hint = (report.warnings > 0).then(|| {
-            format!(
-                "{} warnings: {}",
-                report.warnings,
-                status.messages.join("; ")
-            )
+            let warnings = format!("{} warnings: {said}", report.warnings);
+            more.map_or(warnings.clone(), |more| format!("{warnings}; {more}"))
         });
         return Outcome {
             exit: Exit::Done,
@@ -427,18 +411,29 @@ async fn report(
     Outcome {
         exit: Exit::PartiallyFailed,
         message: format!(
-            "restore {name} of backup {backup} is done ({counts}), but something is missing: {}",
-            status.messages.join("; ")
+            "restore {name} of backup {backup} is done ({counts}), but something is missing: {said}"
         ),
-        hint: Some(format!(
-            "`kubectl ark restore describe {name}` lists what is missing"
-        )),
+        hint: more,
     }
+}
+
+/// What tells everything that there is to say of a restore: its record, or its results where no records are kept.
+fn where_it_is_told(context: &Context, name: &str, results: Option<&Place>) -> Option<String> {
+    if context.records.keeps::<Restore>() {
+        let flag = namespace_flag(&context.namespace);
+        return Some(format!(
+            "`kubectl ark restore describe {name}{flag}` lists what there is to say"
+        ));
+    }
+    let place = match results? {
+        Place::Stored(key) => format!("{key} (gzip of JSON) in {}", context.store.canonical()),
+        Place::Kept(map) => format!("ConfigMap {map} in namespace {}", context.namespace),
+    };
+    Some(format!("what there is to say is in {place}"))
 }
 
 /// Says in the record that the restore stopped, and why.
 async fn fail(context: &Context, options: &Options, started: Timestamp, reason: &str) {
-    context.log.error(reason);
     let status = RestoreStatus {
         phase: Some(RestorePhase::Failed),
         failure_reason: Some(reason.to_owned()),
@@ -448,14 +443,8 @@ async fn fail(context: &Context, options: &Options, started: Timestamp, reason: 
         errors: 1,
         ..status_in_progress(options, started, &Progress::default())
     };
-    if let Err(error) = context
+    let written = context
         .records
-        .set_status::<Restore>(&options.name, &status)
-        .await
-    {
-        context.log.warn(&format!(
-            "the failure could not be recorded: {}",
-            error.full_text()
-        ));
-    }
+        .set_status::<Restore>(&options.name, &status);
+    records::fail(&context.log, reason, written).await;
 }

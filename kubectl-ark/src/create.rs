@@ -15,6 +15,7 @@ use ark_job::args::{Command, IfExists, NO_HOOKS, StorageFlags};
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
 use ark_job::hooks::HookSpecs;
+use ark_job::modifiers::Modifiers;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PodTemplate};
 use kube::Client;
@@ -62,6 +63,7 @@ pub async fn run(
     let storage = options.args.command.storage();
     let (installation, location) = read(client, &namespace, storage).await?;
     let hooks = read_hooks(client, &options).await?;
+    check_config_maps(client, &options).await?;
     let plan = plan(
         options.clone(),
         &installation,
@@ -202,24 +204,83 @@ async fn read_hooks(
     let Some(name) = name.filter(|name| *name != NO_HOOKS) else {
         return Ok(None);
     };
-    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let map = maps.get(name).await.map_err(|error| {
-        if client::is_not_found(&error) {
-            Failure::new(
-                Exit::NotFound,
-                format!("there is no ConfigMap {name} with hooks in namespace {namespace}"),
-            )
-            .hint(format!(
-                "`kubectl create configmap {name} -n {namespace} --from-file hooks.yaml=FILE` makes one"
-            ))
-        } else {
-            client::failure(
-                &error,
-                &format!("reading hooks from ConfigMap {name} in namespace {namespace}"),
-            )
-        }
-    })?;
+    let map = config_map(client, namespace, name)
+        .await
+        .map_err(|error| unreadable(&error, namespace, name, &HOOKS))?;
     ark_job::backup::parse_hooks(&map, name).map(Some)
+}
+
+/// Checks the ConfigMaps that a restore names: a mistake in them is told here, before there is a Job.
+async fn check_config_maps(client: &Client, options: &CreateOptions) -> Result<(), Failure> {
+    let Command::Restore(restore) = &options.args.command else {
+        return Ok(());
+    };
+    let namespace = &options.args.namespace;
+    let flags = &restore.restore;
+    let hooks = flags.hooks.as_deref().filter(|name| *name != NO_HOOKS);
+    if let Some(name) = hooks
+        && let Some(map) = readable(client, namespace, name, &HOOKS).await?
+    {
+        ark_job::restore::hooks::parse(&map, name)?;
+    }
+    if let Some(name) = &flags.resource_modifier_configmap
+        && let Some(map) = readable(client, namespace, name, &MODIFIERS).await?
+    {
+        Modifiers::parse(name, &map.data.unwrap_or_default())
+            .map_err(|error| Failure::from_error(Exit::Usage, &error))?;
+    }
+    Ok(())
+}
+
+/// What a ConfigMap is for.
+struct Purpose {
+    content: &'static str,
+    /// The flag of `kubectl create configmap`.
+    from_file: &'static str,
+}
+
+const HOOKS: Purpose = Purpose {
+    content: "hooks",
+    from_file: "hooks.yaml=FILE",
+};
+const MODIFIERS: Purpose = Purpose {
+    content: "resource modifiers",
+    from_file: "FILE",
+};
+
+/// The ConfigMap, unless one may not read it: then the Job alone checks it.
+async fn readable(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    purpose: &Purpose,
+) -> Result<Option<ConfigMap>, Failure> {
+    match config_map(client, namespace, name).await {
+        Ok(map) => Ok(Some(map)),
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(None),
+        Err(error) => Err(unreadable(&error, namespace, name, purpose)),
+    }
+}
+
+async fn config_map(client: &Client, namespace: &str, name: &str) -> kube::Result<ConfigMap> {
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    maps.get(name).await
+}
+
+fn unreadable(error: &kube::Error, namespace: &str, name: &str, purpose: &Purpose) -> Failure {
+    let Purpose { content, from_file } = purpose;
+    if client::is_not_found(error) {
+        Failure::new(
+            Exit::NotFound,
+            format!("there is no ConfigMap {name} with {content} in namespace {namespace}"),
+        )
+        .hint(format!(
+            "`kubectl create configmap {name} -n {namespace} --from-file {from_file}` makes one"
+        ))
+    } else {
+        let doing = format!("reading {content} from ConfigMap {name} in namespace {namespace}");
+        client::failure(error, &doing)
+    }
 }
 
 /// The Job of an operation, by its UID.

@@ -2,8 +2,9 @@
 
 use crate::age::{age, bytes, time, until};
 use crate::records::{expires, name, phase, restore_phase};
-use ark_job::api::{Backup, Restore};
+use ark_job::api::{Backup, BackupStatus, Restore};
 use ark_job::args::NO_HOOKS;
+use ark_job::foreign::Description;
 use ark_job::marker::Marker;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, Time};
@@ -26,6 +27,18 @@ pub fn of_marker(marker: &Marker) -> Backup {
     backup.metadata.labels = Some(marker.metadata.labels.clone());
     backup.metadata.annotations = Some(marker.metadata.annotations.clone());
     backup.status = Some(marker.status.clone());
+    backup
+}
+
+/// The Backup resource that a backup of Velero's or original Ark's stands for.
+pub fn of_description(name: &str, description: &Description) -> Backup {
+    let mut backup = Backup::new(name, description.spec.clone());
+    backup.metadata.namespace = Some(description.namespace.clone());
+    backup.metadata.labels = Some(description.labels.clone());
+    backup.status = Some(BackupStatus {
+        version: Some(description.origin.to_string()),
+        ..description.status.clone()
+    });
     backup
 }
 

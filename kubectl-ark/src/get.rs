@@ -15,7 +15,7 @@ use ark_job::api::{Backup, OPERATION_LABEL, Restore};
 use ark_job::args::FetchFile;
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
-use ark_job::repository::read_marker;
+use ark_job::repository::{Described, find as find_stored};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use kube::Client;
@@ -102,26 +102,33 @@ async fn describe_backup(
     let fetched = reading
         .run(interrupt, async |source| {
             mirror.fetch(source, FetchFile::Marker, |_| {}).await?;
-            if options.details {
-                mirror
-                    .fetch(source, FetchFile::ResourceList, |_| {})
-                    .await?;
+            if !options.details {
+                return Ok(Listed::NotAsked);
             }
-            Ok(())
+            let list = mirror.fetch(source, FetchFile::ResourceList, |_| {});
+            match list.await {
+                Ok(()) => Ok(Listed::Here),
+                // Original Ark wrote none.
+                Err(failure) if failure.exit() == Exit::NotFound => Ok(Listed::Nowhere),
+                Err(failure) => Err(failure),
+            }
         })
         .await;
     display.end();
-    if fetched?.is_none() {
+    let Some(listed) = fetched? else {
         return Ok(None);
-    }
+    };
     if options.source.is_some() {
-        let marker = read_marker(mirror.store(), name).await?;
-        print!(
-            "{}",
-            describe::of_marker(&marker).describe(None, surroundings.now)
-        );
+        let backup = match find_stored(mirror.store(), name).await?.described {
+            Described::Ours(marker) => describe::of_marker(&marker),
+            Described::Foreign(description) => describe::of_description(name, &description),
+        };
+        print!("{}", backup.describe(None, surroundings.now));
     }
-    if options.details {
+    if listed == Listed::Nowhere {
+        println!("\nResource list:      <none>: there is none in storage");
+    }
+    if listed == Listed::Here {
         match details::write(
             &mirror.path(FetchFile::ResourceList),
             std::io::stdout().lock(),
@@ -137,6 +144,14 @@ async fn describe_backup(
         }
     }
     Ok(Some(()))
+}
+
+/// Where the list of what is in a backup is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Listed {
+    NotAsked,
+    Here,
+    Nowhere,
 }
 
 async fn get_records<R: Record>(

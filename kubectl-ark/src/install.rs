@@ -273,11 +273,7 @@ pub async fn run(connection: &Connection, options: &InstallOptions) -> Result<Ex
 
 /// `-n NAMESPACE`, where commands need it.
 pub fn flag(namespace: &str) -> String {
-    if namespace == ark_job::api::DEFAULT_NAMESPACE {
-        String::new()
-    } else {
-        format!(" -n {namespace}")
-    }
+    ark_job::api::namespace_flag(namespace)
 }
 
 /// Prints objects in a format, or what happens to each.

@@ -9,7 +9,10 @@ use crate::records::Record;
 use crate::stored::{self, Mirror, Reading};
 use crate::wait::{State, judge};
 use crate::{client, get, install, names};
-use ark_job::api::{Backup, FAILED_LOG_KEY, FAILED_REASON_KEY, Restore, failed_log_name};
+use ark_job::api::{
+    Backup, FAILED_LOG_KEY, FAILED_REASON_KEY, KEPT_LOG_KEY, KEPT_REFERENCE, Restore,
+    failed_log_name,
+};
 use ark_job::args::FetchFile;
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
@@ -20,6 +23,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::Client;
 use kube::api::{Api, ListParams, LogParams};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::pin::Pin;
@@ -60,7 +64,7 @@ pub async fn run(
 enum Log {
     /// With a pod.
     Pod(Client, String),
-    /// This is what was kept of a backup that failed.
+    /// This is what was kept in the cluster.
     Kept(String),
     /// In storage.
     Stored(ReadFrom),
@@ -219,6 +223,18 @@ fn has_log(pod: &Pod) -> bool {
         })
 }
 
+/// What the ConfigMap of that name keeps, if there is one.
+async fn kept(
+    client: &Client,
+    options: &LogsOptions,
+    name: &str,
+) -> Result<Option<BTreeMap<String, String>>, Failure> {
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &options.namespace);
+    let found = maps.get_opt(name).await;
+    let found = found.map_err(|error| client::failure(&error, &doing(options)))?;
+    Ok(found.and_then(|map| map.data))
+}
+
 /// Where the log is when no pod has it any more.
 async fn no_pod(client: &Client, options: &LogsOptions) -> Result<Log, Failure> {
     let LogsOptions {
@@ -242,12 +258,8 @@ async fn no_pod(client: &Client, options: &LogsOptions) -> Result<Log, Failure> 
             {
                 return stored::place(backup, name).map(Log::Stored);
             }
-            let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-            let kept = maps
-                .get_opt(&failed_log_name(name))
-                .await
-                .map_err(|error| client::failure(&error, &doing(options)))?;
-            let log = kept.and_then(|map| map.data).map(|mut data| {
+            let kept = kept(client, options, &failed_log_name(name)).await?;
+            let log = kept.map(|mut data| {
                 let mut log = data.remove(FAILED_LOG_KEY).unwrap_or_default();
                 // The last line of the pod's log, which is not in what was kept of it.
                 if let Some(reason) = data.remove(FAILED_REASON_KEY) {
@@ -266,6 +278,17 @@ async fn no_pod(client: &Client, options: &LogsOptions) -> Result<Log, Failure> 
         }
         Noun::Restore => {
             let restore = get::find::<Restore>(client, namespace, name).await?;
+            let results = restore.status.and_then(|status| status.results);
+            // Nothing was to be written where the backup is.
+            if let Some(map) = results
+                .as_deref()
+                .and_then(|results| results.strip_prefix(KEPT_REFERENCE))
+                && let Some(log) = kept(client, options, map)
+                    .await?
+                    .and_then(|mut data| data.remove(KEPT_LOG_KEY))
+            {
+                return Ok(Log::Kept(log));
+            }
             let location = restore.spec.storage_location;
             Err(gone("restore").hint(format!(
                 "a copy is in storage{}, at {}",

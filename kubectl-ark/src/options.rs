@@ -1143,7 +1143,7 @@ mod tests {
         assert!(show.placed && !show.local);
         assert_eq!(
             show.args.to_argv().join(" "),
-            "show demo --location=other -- a/configmaps/x --namespace=heptio-ark"
+            "show demo --location=other --namespace=heptio-ark -- a/configmaps/x"
         );
         assert!(!printed("backup show demo nodes/x").placed);
         for object in ["x", "a/b/c/d", "a//c"] {

@@ -522,10 +522,19 @@ async fn follow_to_end<R: Record>(
                     exit,
                     format!("{word} {name} {}: {message}", ended_as(exit)),
                 )
-                .hint(hint.map_or_else(|| next.clone(), |hint| format!("{hint}; {next}"))));
+                .hint(together(hint, next)));
             }
         }
         tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// What the pod says to do next, and what we say, unless that is the same.
+fn together(said: Option<String>, next: String) -> String {
+    let command = next.split('`').nth(1).unwrap_or_default();
+    match said {
+        Some(said) if !said.contains(command) => format!("{said}; {next}"),
+        _ => next,
     }
 }
 
@@ -673,6 +682,15 @@ fn gone<R: Record>(record: Option<&R>) -> State {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hint_is_not_given_twice() {
+        let next = "`kubectl ark restore describe r` and `kubectl ark restore logs r` show more";
+        let said = |text: &str| together(Some(text.to_owned()), next.to_owned());
+        assert_eq!(said("`kubectl ark restore describe r` lists it"), next);
+        assert_eq!(said("mend it"), format!("mend it; {next}"));
+        assert_eq!(together(None, next.to_owned()), next);
+    }
     use serde_json::{Value, json};
 
     fn job(conditions: Value) -> Job {

@@ -10,6 +10,7 @@ use ark_tests::{FaultProxy, Rule, wait_until};
 use libtest_mimic::Trial;
 use serde_json::json;
 
+use crate::place::cluster_with_ark;
 use crate::plugin::{
     Ark, RESTORES, Running, Said, ark, kubectl, line, outside, run, storage, trifle,
 };
@@ -48,6 +49,10 @@ pub fn trials() -> Vec<Trial> {
         scenario(
             "plugin_restore::without_a_terminal_changing_everything_is_refused_before_any_request",
             consent_needs_a_terminal,
+        ),
+        scenario(
+            "plugin_restore::mistakes_in_named_config_maps_are_told_before_there_is_a_job",
+            config_maps_are_checked,
         ),
         scenario(
             "plugin_restore::locally_the_newest_backup_of_a_schedule_is_found_in_storage",
@@ -324,6 +329,75 @@ async fn consent_needs_a_terminal() -> Result<()> {
         ensure!(said.code == Some(2), "{said:?}");
         said.explains(&[policy, "all namespaces"], "--yes")?;
     }
+    Ok(())
+}
+
+async fn config_maps_are_checked() -> Result<()> {
+    let cluster = cluster_with_ark().await?;
+    let install =
+        "install --storage s3://bucket --image registry.invalid/ark --dry-run=client -o json";
+    let printed = run(outside(cluster.kubeconfig(), install)).await?;
+    let mut list: serde_json::Value = serde_json::from_str(&printed.stdout)?;
+    let objects = list["items"].as_array_mut().context("a list")?;
+    objects.retain(|object| object["kind"] == "PodTemplate");
+    crate::plugin::apply(&cluster, &list)?;
+    let map = |name: &str, key: &str, text: &str| {
+        let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name, "namespace": "heptio-ark" },
+            "data": { key: text } });
+        crate::plugin::apply(&cluster, &map)
+    };
+    map(
+        "mistaken",
+        "hooks.yaml",
+        "resources: [{postHooks: [{exec: {command: []}}]}]",
+    )?;
+    map("good", "hooks.yaml", "resources: []")?;
+    map(
+        "rules",
+        "rules.yaml",
+        "version: v9\nresourceModifierRules: []\n",
+    )?;
+    let create = |flags: &str| {
+        outside(
+            cluster.kubeconfig(),
+            &format!("restore create r --from-backup b --storage s3://bucket {flags}"),
+        )
+    };
+    for (flags, code, text) in [
+        ("--hooks mistaken", 2, "exec.command: it is empty"),
+        (
+            "--hooks none-such",
+            10,
+            "there is no ConfigMap none-such with hooks",
+        ),
+        (
+            "--hooks good --resource-modifier-configmap rules",
+            2,
+            "rules",
+        ),
+        (
+            "--resource-modifier-configmap none-such",
+            10,
+            "there is no ConfigMap none-such with resource modifiers",
+        ),
+    ] {
+        let said = run(create(flags)).await?;
+        ensure!(
+            said.code == Some(code) && said.stderr.contains(text),
+            "{flags}: {said:?}"
+        );
+    }
+    let jobs = kubectl(&cluster, "get jobs -A -o name")?;
+    ensure!(jobs.is_empty(), "{jobs}");
+    // Who may not read them leaves it to the Job.
+    let proxy = FaultProxy::start_before(&cluster).await?;
+    proxy.add(
+        Rule::on(|request| request.path.contains("/configmaps/"))
+            .answer(403, &[("content-type", "application/json")], r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","code":403}"#),
+    );
+    let line = "restore create r --from-backup b --storage s3://bucket --hooks mistaken --dry-run=client -o name";
+    let said = run(outside(cluster.kubeconfig_for(proxy.url())?, line)).await?;
+    ensure!(said.code == Some(0), "{said:?}");
     Ok(())
 }
 

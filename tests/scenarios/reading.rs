@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use ark_tests::foreign::{ForeignBackup, Maker, gzip};
 use ark_tests::job::ArkJob;
 use ark_tests::proxy::Added;
 use ark_tests::{ControlPlane, FaultProxy, Options, Rule, job, process, s3, wait_until};
@@ -65,6 +66,10 @@ pub fn trials() -> Vec<Trial> {
         scenario(
             "reading::local_backups_are_read_without_a_cluster",
             local_backups_are_read_without_a_cluster,
+        ),
+        scenario(
+            "reading::backups_of_velero_and_original_ark_are_described_as_theirs",
+            foreign_backups_are_described,
         ),
         scenario(
             "reading::ark_job_fetches_each_file_as_it_is_stored",
@@ -503,6 +508,58 @@ async fn an_image_that_cannot_be_pulled() -> Result<()> {
     let jobs = kubectl(&ark.cluster, "get jobs -n unreadable -o name")?;
     ensure!(jobs.is_empty(), "{jobs}");
     Ok(())
+}
+
+async fn foreign_backups_are_described() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let nowhere = Path::new("/no/such/kubeconfig");
+    for (maker, name, origin) in [
+        (Maker::Velero, "theirs", "Velero"),
+        (Maker::Ark10, "late", "original Ark"),
+        (Maker::Ark05, "early", "original Ark"),
+    ] {
+        ForeignBackup::new(maker, name).store(directory.path())?;
+        for details in ["", " --details"] {
+            let line = format!(
+                "backup describe {name}{details} --local --storage file://{}",
+                directory.path().display()
+            );
+            let said = run(outside(nowhere, &line)).await?;
+            ensure!(said.code == Some(0), "{said:?}");
+            let field = |field: &str| line_after(&said.stdout, field);
+            ensure!(
+                field("Name:") == Some(name)
+                    && field("Phase:") == Some("Completed")
+                    && field("Namespace:") == Some("heptio-ark")
+                    && field("Made by:") == Some(origin)
+                    && field("Expires:").is_some_and(|when| when.starts_with("2037-01-01"))
+                    && field("Resource list:")
+                        == (!details.is_empty()).then_some("<none>: there is none in storage"),
+                "{}",
+                said.stdout
+            );
+        }
+    }
+    let list = directory
+        .path()
+        .join("backups/theirs/theirs-resource-list.json.gz");
+    std::fs::write(list, gzip(br#"{"v1/Pod":["a/p"]}"#)?)?;
+    let line = format!(
+        "backup describe theirs --details --local --storage file://{}",
+        directory.path().display()
+    );
+    let said = run(outside(nowhere, &line)).await?;
+    ensure!(
+        said.code == Some(0) && said.stdout.contains("  v1/Pod (1)\n    a/p\n"),
+        "{said:?}"
+    );
+    Ok(())
+}
+
+/// What follows the name of a field.
+fn line_after<'a>(page: &'a str, field: &str) -> Option<&'a str> {
+    let mut lines = page.lines();
+    lines.find_map(|line| line.strip_prefix(field).map(str::trim))
 }
 
 async fn local_backups_are_read_without_a_cluster() -> Result<()> {

@@ -1,13 +1,13 @@
 //! Objects that exist and are different: left, changed, or made again; and what may not be lost by it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ark_tests::{ControlPlane, Options, wait_until};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::place::{Place, cluster_with_widget, exists, get, writes, written};
+use crate::place::{Place, cluster_with_widget, exists, get, wait, writes, written};
 use crate::world::{World, scenario};
 
 pub fn trials() -> Vec<Trial> {
@@ -29,6 +29,14 @@ pub fn trials() -> Vec<Trial> {
             nothing_lost,
         ),
         scenario(
+            "restore_existing::what_owns_nothing_is_made_again_without_a_garbage_collector",
+            no_collector,
+        ),
+        scenario(
+            "restore_existing::a_pod_whose_hooks_may_have_been_lost_is_named",
+            hooks_lost,
+        ),
+        scenario(
             "restore_existing::h1_to_h7_service_accounts_are_merged",
             service_accounts,
         ),
@@ -43,6 +51,98 @@ pub fn trials() -> Vec<Trial> {
 fn apply(cluster: &ControlPlane, manifest: &str) -> Result<()> {
     let arguments = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
     cluster.kubectl_with_input(&arguments, manifest).map(drop)
+}
+
+/// Only what may own something waits for the collector to let go of it: elsewhere every object would cost seconds.
+async fn no_collector() -> Result<()> {
+    let cluster = ControlPlane::start(Options::default()).await?;
+    let place = Place::new(&cluster)?;
+    cluster.kubectl(&["create", "namespace", "app"])?;
+    let objects = |value: &str| {
+        format!(
+            "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: c, namespace: app}}, data: {{k: {value}}}}}\n\
+             ---\n{{apiVersion: v1, kind: Secret, metadata: {{name: a, namespace: app, labels: {{l: {value}}}}}}}\n\
+             ---\n{{apiVersion: v1, kind: Service, metadata: {{name: s, namespace: app, labels: {{l: {value}}}}}, spec: {{ports: [{{port: 80}}]}}}}\n\
+             ---\n{{apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {{name: r, namespace: app, labels: {{l: {value}}}}}}}\n\
+             ---\n{{apiVersion: policy/v1, kind: PodDisruptionBudget, metadata: {{name: p, namespace: app, labels: {{l: {value}}}}}}}\n"
+        )
+    };
+    apply(&cluster, &objects("old"))?;
+    place
+        .run(&["backup", "b", "--include-namespaces", "app"])
+        .await?;
+    apply(&cluster, &objects("new"))?;
+    let began = Instant::now();
+    let finished = place
+        .run(&[
+            "restore",
+            "b",
+            "--name",
+            "r",
+            "--include-namespaces=app",
+            "--existing-resource-policy=recreate",
+        ])
+        .await?;
+    ensure!(
+        finished.stderr.contains("5 updated") && finished.stderr.contains(" 0 failed"),
+        "{finished:?}"
+    );
+    ensure!(
+        began.elapsed() < Duration::from_secs(20),
+        "it waited for somebody"
+    );
+    Ok(())
+}
+
+/// An attempt that was killed has created a pod, and nobody runs its hooks any more.
+async fn hooks_lost() -> Result<()> {
+    let world = World::new("lost").await?;
+    let (cluster, namespace) = (world.cluster, world.namespace("app").await?);
+    let place = Place::new(cluster)?;
+    wait(|| exists(cluster, &["serviceaccount", "default", "-n", &namespace]))?;
+    let pod = |name: &str, annotations: &str| {
+        format!(
+            "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: {namespace}, annotations: {{{annotations}}}}}, spec: {{containers: [{{name: c, image: i}}]}}}}\n"
+        )
+    };
+    let hook =
+        "post.hook.restore.velero.io/command: 'true', post.hook.restore.velero.io/wait-timeout: 1s";
+    cluster.kubectl_with_input(
+        &["create", "-f", "-"],
+        &(pod("plain", "") + &pod("hooked", hook)),
+    )?;
+    place
+        .run(&["backup", "b", "--include-namespaces", &namespace])
+        .await?;
+    cluster.kubectl(&["delete", "pods", "--all", "-n", &namespace])?;
+    let restore = |name: &'static str, requested: &'static str| {
+        place.job(&[
+            "restore",
+            "b",
+            "--name",
+            name,
+            "--include-namespaces",
+            &namespace,
+            "--requested",
+            requested,
+        ])
+    };
+    // Nothing runs here, so the hook fails; for the next attempt it is as if it had not come to it.
+    let first = restore("first", "2026-01-02T03:04:05Z").expect(3).await?;
+    ensure!(!first.stderr.contains("earlier attempt"), "{first:?}");
+    let second = restore("second", "2026-01-02T03:04:05Z").expect(0).await?;
+    ensure!(
+        second.stderr.contains("Pod hooked in namespace")
+            && second
+                .stderr
+                .contains("hooks are not run again, and may not have run")
+            && second.stderr.contains("1 warnings: "),
+        "{second:?}"
+    );
+    // Another restore has nothing to do with it.
+    let other = restore("other", "2026-02-02T03:04:05Z").expect(0).await?;
+    ensure!(!other.stderr.contains("earlier attempt"), "{other:?}");
+    Ok(())
 }
 
 /// Without a namespace filter and without --yes: exit 2, and not one write.

@@ -1,20 +1,30 @@
 //! The record of a restore, and the rights it gives up.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use ark_tests::job::{self, ArkJob};
 use ark_tests::{FaultProxy, Rule, process};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::place::{Place, cluster_with_ark, exists, get};
-use crate::world::scenario;
+use crate::place::{Place, cluster_with_ark, exists, files, get};
+use crate::world::{World, scenario};
 
 pub fn trials() -> Vec<Trial> {
     vec![
         scenario(
             "restore_records::a_record_tells_what_happened_and_keeps_its_name",
             records,
+        ),
+        scenario(
+            "restore_records::without_records_the_results_are_named",
+            without_records,
+        ),
+        scenario(
+            "restore_records::nothing_is_written_to_a_read_only_location",
+            read_only,
         ),
         scenario(
             "restore_records::the_last_restore_out_gives_up_the_rights",
@@ -115,6 +125,131 @@ async fn records() -> Result<()> {
     Ok(())
 }
 
+/// There is no record to be described: the results are named instead, and only the first few messages shown.
+async fn without_records() -> Result<()> {
+    let world = World::new("recordless").await?;
+    let (cluster, namespace) = (world.cluster, world.namespace("app").await?);
+    let place = Place::new(cluster)?;
+    let maps = |value: &str| -> String {
+        let map = |n: u32| {
+            format!(
+                "---\n{{apiVersion: v1, kind: ConfigMap, metadata: {{name: c{n}, namespace: {namespace}}}, data: {{k: {value}}}}}\n"
+            )
+        };
+        (0..5).map(map).collect()
+    };
+    cluster.kubectl_with_input(&["apply", "-f", "-"], &maps("old"))?;
+    place
+        .run(&["backup", "b", "--include-namespaces", &namespace])
+        .await?;
+    cluster.kubectl_with_input(&["apply", "-f", "-"], &maps("new"))?;
+    let restore = [
+        "restore",
+        "b",
+        "--name",
+        "r",
+        "--include-namespaces",
+        &namespace,
+    ];
+    let finished = place.run(&restore).await?;
+    let hint = finished
+        .stderr
+        .lines()
+        .find(|line| line.starts_with("hint: "));
+    let hint = hint.unwrap_or_default();
+    ensure!(
+        hint.contains("5 warnings: ")
+            && hint.matches(" exists and is different ").count() == 3
+            && hint.contains("; and 2 more; ")
+            && hint.contains("is in restores/r/restore-r-results.gz")
+            && !hint.contains("describe"),
+        "{finished:?}"
+    );
+    Ok(())
+}
+
+async fn read_only() -> Result<()> {
+    let cluster = cluster_with_ark().await?;
+    let place = Place::new(&cluster)?;
+    cluster.kubectl(&["create", "configmap", "settings", "-n", "app"])?;
+    place.run(&["backup", "b"]).await?;
+    let location = json!({
+        "apiVersion": "ark.heptio.com/v1", "kind": "BackupStorageLocation",
+        "metadata": {"name": "theirs", "namespace": "heptio-ark"},
+        "spec": {"url": format!("file://{}", place.path().display()), "accessMode": "ReadOnly"},
+    });
+    cluster.kubectl_with_input(&["apply", "-f", "-"], &location.to_string())?;
+    let stored = files(place.path())?;
+    for name in ["r", "again"] {
+        cluster.kubectl(&["delete", "configmap", "settings", "-n", "app"])?;
+        let arguments = ["restore", "b", "--name", name, "--location", "theirs"];
+        let scope = ["--include-namespaces", "app"];
+        ArkJob::new(cluster.kubeconfig(), &[&arguments[..], &scope].concat())
+            .expect(0)
+            .await?;
+        let restore = get(
+            &cluster,
+            &["restores.ark.heptio.com", name, "-n", "heptio-ark"],
+        )?;
+        let map = format!("ark-results-{name}");
+        ensure!(
+            restore["status"]["results"] == format!("configmap/{map}"),
+            "{restore:#}"
+        );
+        let kept = get(&cluster, &["configmap", &map, "-n", "heptio-ark"])?;
+        let results: Value =
+            serde_json::from_str(kept["data"]["results.json"].as_str().unwrap_or_default())?;
+        ensure!(
+            kept["metadata"]["labels"]["ark.heptio.com/restore"] == name
+                && kept["metadata"]["labels"]["ark.heptio.com/exclude-from-backup"] == "true"
+                && kept["data"]["log"]
+                    .as_str()
+                    .is_some_and(|log| log.contains("are to be restored from backup b"))
+                && kept["binaryData"]["resource-list.json.gz"].is_string()
+                && results["errors"] == json!({}),
+            "{kept:#}"
+        );
+    }
+    ensure!(files(place.path())? == stored, "something was written");
+    let mut logs = Command::new(job::program("kubectl-ark")?);
+    logs.args(["restore", "logs", "r"])
+        .env("KUBECONFIG", cluster.kubeconfig());
+    let printed = process::output(&mut logs)?;
+    ensure!(
+        printed.contains("are to be restored from backup b"),
+        "{printed}"
+    );
+    // When they cannot be kept, it is restored all the same.
+    let proxy = FaultProxy::start_before(&cluster).await?;
+    proxy.add(
+        Rule::on(|request| {
+            request.is_write() && request.path.ends_with("/namespaces/heptio-ark/configmaps")
+        })
+        .answer(403, &[], "no"),
+    );
+    let kubeconfig = cluster.kubeconfig_for(proxy.url())?;
+    cluster.kubectl(&["delete", "configmap", "settings", "-n", "app"])?;
+    let arguments = [
+        "restore",
+        "b",
+        "--name",
+        "forbidden",
+        "--location",
+        "theirs",
+    ];
+    let scope = ["--include-namespaces", "app"];
+    let finished = ArkJob::new(&kubeconfig, &[&arguments[..], &scope].concat())
+        .expect(0)
+        .await?;
+    ensure!(
+        finished.stderr.contains("cannot be kept in the cluster")
+            && exists(&cluster, &["configmap", "settings", "-n", "app"])?,
+        "{finished:?}"
+    );
+    ensure!(files(place.path())? == stored, "something was written");
+    Ok(())
+}
+
 async fn rights() -> Result<()> {
     let cluster = cluster_with_ark().await?;
     let place = Place::new(&cluster)?;
@@ -170,6 +305,22 @@ async fn rights() -> Result<()> {
     bind("mine: x")?;
     place.run(&["restore", "b", "--name", "standing"]).await?;
     ensure!(bound()?);
+    cluster.kubectl(&["delete", "clusterrolebinding", "ark-restore"])?;
+    // What can be tried again keeps them; a plan cannot, and gives them up whatever comes of it.
+    let proxy = FaultProxy::start_before(&cluster).await?;
+    proxy.add(Rule::on(|request| request.path == "/apis").answer(403, &[], "no"));
+    let failing = cluster.kubeconfig_for(proxy.url())?;
+    bind("ark.heptio.com/request: restore b")?;
+    place
+        .job_at(&failing, &["restore", "b", "--name", "tried"])
+        .expect(1)
+        .await?;
+    ensure!(bound()?, "the next attempt has no rights");
+    place
+        .job_at(&failing, &["restore", "b", "--dry-run=server"])
+        .expect(1)
+        .await?;
+    ensure!(!bound()?, "a plan that failed has kept the rights");
     // And so do those that another restore needs.
     bind("ark.heptio.com/request: restore b")?;
     let job = "apiVersion: batch/v1\nkind: Job\nmetadata: {name: other, namespace: heptio-ark, labels: {ark.heptio.com/operation: restore}}\n\

@@ -8,14 +8,13 @@ use crate::cluster::ClusterError;
 use crate::context::Context;
 use crate::error::Failure;
 use crate::exit::Exit;
-use crate::records::RecordError;
+use crate::records;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-/// Status is written at most this often.
-const HEARTBEAT: Duration = Duration::from_secs(2);
+/// What to do when another run has the name.
+const WAY_OUT: &str = "choose another name, or wait: a run that was killed gives its name free ten minutes after its last sign of life, and the next backup of that name thaws what it has frozen";
 
 /// Says in the Backup resource that this run is at work, or finds that another one is.
 pub async fn claim(
@@ -25,18 +24,12 @@ pub async fn claim(
 ) -> Result<(), Failure> {
     let mut record = Backup::new(&options.name, options.spec.clone());
     record.metadata.namespace = Some(context.namespace.clone());
-    record.metadata.labels = crate::records::labels(&options.labels);
+    record.metadata.labels = records::labels(&options.labels);
     context
         .records
         .claim(record, &context.run.id, started)
         .await
-        .map_err(|error| match &error {
-            RecordError::Busy { .. } | RecordError::Elsewhere { .. } => {
-                Failure::from_error(Exit::Conflict, &error)
-                    .hint("choose another name, or wait: a run that was killed gives its name free ten minutes after its last sign of life, and the next backup of that name thaws what it has frozen")
-            }
-            RecordError::Cluster(_) => Failure::from_error(Exit::Failed, &error),
-        })?;
+        .map_err(|error| error.into_failure(WAY_OUT))?;
     write_status(context, options, |_| {
         Some(status_in_progress(context, started, &Progress::default()))
     })
@@ -93,9 +86,7 @@ pub async fn heartbeat(
     started: Timestamp,
     progress: &Progress,
 ) {
-    let mut quiet = false;
-    loop {
-        tokio::time::sleep(HEARTBEAT).await;
+    let beat = async || {
         let written = write_status(context, options, |_| {
             Some(status_in_progress(context, started, progress))
         })
@@ -104,19 +95,13 @@ pub async fn heartbeat(
             true => FrozenRecord::new(context, &options.name).save_map().await,
             false => Ok(()),
         };
-        if let Err(error) = written.and(beaten)
-            && !std::mem::replace(&mut quiet, true)
-        {
-            context
-                .log
-                .warn(&format!("progress cannot be shown: {}", error.full_text()));
-        }
-    }
+        written.and(beaten)
+    };
+    records::heartbeat(&context.log, beat).await;
 }
 
 /// Says in the record that there is no backup, and why.
 pub async fn fail(context: &Context, options: &Options, started: Timestamp, reason: &str) {
-    context.log.error(reason);
     let status = BackupStatus {
         phase: Some(BackupPhase::Failed),
         failure_reason: Some(reason.to_owned()),
@@ -140,10 +125,5 @@ pub async fn fail(context: &Context, options: &Options, started: Timestamp, reas
             ..status.clone()
         })
     });
-    if let Err(error) = written.await {
-        context.log.warn(&format!(
-            "the failure could not be recorded: {}",
-            error.full_text()
-        ));
-    }
+    records::fail(&context.log, reason, written).await;
 }

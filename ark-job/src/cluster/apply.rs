@@ -21,6 +21,29 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 pub const NAMESPACE_GONE_WITHIN: Duration = Duration::from_secs(600);
 /// Other objects go at once, or wait for a finalizer that may never be taken off.
 pub const OBJECT_GONE_WITHIN: Duration = Duration::from_secs(20);
+/// A pod's grace period may be days; nobody waits for that.
+const GRACE_MAX: Duration = Duration::from_secs(600);
+/// Groups whose objects own nothing whose loss matters: at most what controllers make anew, as they do endpoint slices. Of
+/// the core group ([`CORE_OWNER`]) all but one.
+const GROUPS_OF_NO_OWNERS: [&str; 15] = [
+    "",
+    "admissionregistration.k8s.io",
+    "apiregistration.k8s.io",
+    "autoscaling",
+    "certificates.k8s.io",
+    "coordination.k8s.io",
+    "discovery.k8s.io",
+    "events.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+    "networking.k8s.io",
+    "node.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "scheduling.k8s.io",
+    "storage.k8s.io",
+];
+/// The type of the core group that owns pods.
+const CORE_OWNER: &str = "replicationcontrollers";
 /// A definition is established within a second or two, unless its names are taken.
 const ESTABLISHED_WITHIN: Duration = Duration::from_secs(60);
 /// Then it is in discovery within a second or two, later when the API server is busy.
@@ -150,9 +173,9 @@ pub async fn patch_status(
 /// Deletes an object to make room for another of its name, if it is still the one with this UID; false when there was
 /// none any more. It may take a while to go: see [`wait_until_gone`].
 ///
-/// What it owns is orphaned, not deleted with it: a Deployment that is replaced must not take its replica sets and their
+/// What it may own is orphaned, not deleted with it: a Deployment that is replaced must not take its replica sets and their
 /// pods along, nor a custom resource the claim with the data. Controllers adopt again what their selectors match. The
-/// price is that the object goes when the garbage collector has let go of what it owned, not at once.
+/// price is that such an object goes when the garbage collector has let go of what it owned, not at once.
 ///
 /// # Errors
 /// What the API server has against it; [`ClusterError::is_conflict`] when another object has the name now.
@@ -168,7 +191,7 @@ pub async fn delete_with_uid(
         "apiVersion": "v1",
         "kind": "DeleteOptions",
         "preconditions": {"uid": uid},
-        "propagationPolicy": "Orphan",
+        "propagationPolicy": propagation_policy(&resource_type.group, &resource_type.resource),
     });
     let write = Write {
         method: Method::DELETE,
@@ -187,6 +210,26 @@ pub async fn delete_with_uid(
         Err(error) if error.is_not_found() => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// What becomes of what an object of this type owns when it is deleted to be replaced.
+fn propagation_policy(group: &str, resource: &str) -> &'static str {
+    let owns_nothing = GROUPS_OF_NO_OWNERS.contains(&group);
+    if owns_nothing && (group, resource) != ("", CORE_OWNER) {
+        "Background"
+    } else {
+        "Orphan"
+    }
+}
+
+/// How long an object may take to go: longer than [`OBJECT_GONE_WITHIN`] if it is a pod, which may end in peace.
+pub fn gone_within(object: &Value) -> Duration {
+    let seconds = object
+        .pointer("/metadata/deletionGracePeriodSeconds")
+        .or_else(|| object.pointer("/spec/terminationGracePeriodSeconds"))
+        .and_then(Value::as_u64)
+        .filter(|_| object["kind"] == "Pod");
+    OBJECT_GONE_WITHIN + Duration::from_secs(seconds.unwrap_or_default()).min(GRACE_MAX)
 }
 
 /// What follows the path of a write.
@@ -543,6 +586,60 @@ mod tests {
         assert_eq!(
             remark(r#"299 - "v1 ComponentStatus is deprecated in v1.19+""#),
             None
+        );
+    }
+
+    #[test]
+    fn only_what_may_own_something_of_worth_is_deleted_as_an_orphan_maker() {
+        for (group, resource, expected) in [
+            ("", "configmaps", "Background"),
+            ("", "pods", "Background"),
+            ("", "services", "Background"),
+            ("", "replicationcontrollers", "Orphan"),
+            ("rbac.authorization.k8s.io", "roles", "Background"),
+            ("policy", "poddisruptionbudgets", "Background"),
+            ("apps", "deployments", "Orphan"),
+            ("batch", "jobs", "Orphan"),
+            (
+                "apiextensions.k8s.io",
+                "customresourcedefinitions",
+                "Orphan",
+            ),
+            // Custom resources, also in groups that look like Kubernetes' own.
+            ("snapshot.storage.k8s.io", "volumesnapshots", "Orphan"),
+            ("example.com", "replicationcontrollers", "Orphan"),
+        ] {
+            assert_eq!(
+                propagation_policy(group, resource),
+                expected,
+                "{resource}.{group}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_pod_is_given_its_grace_period_to_go() {
+        let within = |object: Value| gone_within(&object).as_secs();
+        assert_eq!(within(json!({"kind": "ConfigMap"})), 20);
+        assert_eq!(
+            within(json!({"kind": "Pod", "spec": {"terminationGracePeriodSeconds": 30}})),
+            50
+        );
+        // Somebody has deleted it with another one.
+        assert_eq!(
+            within(
+                json!({"kind": "Pod", "metadata": {"deletionGracePeriodSeconds": 5},
+                "spec": {"terminationGracePeriodSeconds": 30}})
+            ),
+            25
+        );
+        assert_eq!(
+            within(json!({"kind": "Pod", "spec": {"terminationGracePeriodSeconds": 86400}})),
+            620
+        );
+        assert_eq!(
+            within(json!({"kind": "Widget", "spec": {"terminationGracePeriodSeconds": 30}})),
+            20
         );
     }
 

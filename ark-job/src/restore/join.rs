@@ -19,6 +19,11 @@ use futures::stream::{BoxStream, StreamExt};
 use serde_json::Value;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::task::Poll;
+
+/// When no more objects than this wait to be sent, the next member is on its way: what it takes to fetch and prepare it is
+/// hidden, and no more than one member waits.
+const LOW_WATER: usize = 256;
 
 /// An object of the backup, ready to be sent.
 #[derive(Debug)]
@@ -35,6 +40,13 @@ pub struct Ready {
     pub after: AfterCreation,
     /// What is odd about it, to be said once it has been created.
     pub remarks: Vec<String>,
+}
+
+impl Ready {
+    /// Whether commands are to be run in it: then it matters who has created the one that is there.
+    pub fn has_commands(&self) -> bool {
+        !self.after.exec.is_empty()
+    }
 }
 
 /// What an object of the backup has become.
@@ -116,7 +128,7 @@ impl<'a> Join<'a> {
             of_live: Arc::new(of_live.clone()),
             lookup,
             made,
-            members,
+            members: members.fuse().boxed(),
             queue: VecDeque::new(),
             live: None,
         }
@@ -128,6 +140,11 @@ impl<'a> Join<'a> {
     /// When the archive cannot be read on.
     pub async fn next(&mut self) -> Result<Option<(Ready, Hint)>, RepositoryError> {
         loop {
+            if self.queue.len() <= LOW_WATER
+                && let Poll::Ready(Some(objects)) = futures::poll!(self.members.next())
+            {
+                self.queue.extend(objects?);
+            }
             if let Some(object) = self.queue.pop_front() {
                 let hint = match object.content {
                     Content::Object(_) => self.look_up(&object).await,

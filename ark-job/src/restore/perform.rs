@@ -249,7 +249,9 @@ impl<'p> Performer<'p> {
     fn settled(&self, entry: &TypeEntry, object: &Ready, hint: Hint) -> Option<Done> {
         let namespace = object.namespace.as_deref();
         let fate = match (&object.content, hint) {
-            (Content::Object(content), Hint::Present { digest }) if digest == content.digest => {
+            (Content::Object(content), Hint::Present { digest })
+                if digest == content.digest && !object.has_commands() =>
+            {
                 // A namespace is taken down as provided first.
                 (entry.resource != NAMESPACES).then_some(Fate::Unchanged)
             }
@@ -265,6 +267,7 @@ impl<'p> Performer<'p> {
             name: object.name.clone(),
             size: 0,
             after: AfterCreation::default(),
+            remark: None,
             fate: Ok(fate?),
         })
     }

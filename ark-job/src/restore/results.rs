@@ -1,6 +1,14 @@
 //! What is stored of a restore: what was done with each object, the warnings and errors, the log.
+//!
+//! Where the backup is, unless nothing may be written there: then in a ConfigMap, as far as it fits.
 
+use crate::api::{
+    AccessMode, KEPT_LIST_KEY, KEPT_LOG_KEY, KEPT_REFERENCE, KEPT_RESULTS_KEY, RESTORE_NAME_LABEL,
+    kept_results_name,
+};
+use crate::cluster::ClusterError;
 use crate::context::Context;
+use crate::kept::{Kept, log_tail};
 use crate::layout::RestoreKeys;
 use crate::report::Results;
 use crate::store::{Created, StoreError};
@@ -10,6 +18,12 @@ use flate2::write::GzEncoder;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
+
+/// Characters of a message that a ConfigMap keeps: with a hundred warnings, as many errors and the log it stays below half
+/// of the 1 MiB that it may have.
+const KEPT_TEXT_MAX: usize = 1000;
+/// Bytes of a compressed list that a ConfigMap keeps: tens of thousands of objects.
+const KEPT_LIST_MAX: usize = 256 << 10;
 
 /// What was done with each object, in Velero's shape: gzip of `{"v1/Pod":["namespace/name(created)",…],…}`.
 ///
@@ -81,9 +95,31 @@ pub enum ResultsError {
     /// The store failed.
     #[error("storing the results")]
     Store(#[from] StoreError),
+    /// The location is ReadOnly, and the ConfigMap cannot be written.
+    #[error("the storage location is ReadOnly, and they cannot be kept in the cluster")]
+    Keep(#[from] ClusterError),
 }
 
-/// Stores the files of the restore called `name` and returns the key of the first, from which the others follow.
+/// Where the results of a restore are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In storage: the key of the first file, from which the others follow.
+    Stored(String),
+    /// In the ConfigMap of this name.
+    Kept(String),
+}
+
+impl Place {
+    /// As the status of a Restore has it.
+    pub fn reference(&self) -> String {
+        match self {
+            Place::Stored(key) => key.clone(),
+            Place::Kept(name) => format!("{KEPT_REFERENCE}{name}"),
+        }
+    }
+}
+
+/// Stores the files of the restore called `name`.
 ///
 /// # Errors
 /// When a file cannot be read back or stored.
@@ -92,7 +128,52 @@ pub async fn store(
     name: &str,
     results: &Results,
     list: ResourceList,
-) -> Result<String, ResultsError> {
+) -> Result<Place, ResultsError> {
+    match context.access_mode {
+        AccessMode::ReadWrite => store_files(context, name, results, list).await,
+        AccessMode::ReadOnly => keep_in_cluster(context, name, results, list).await,
+    }
+}
+
+async fn keep_in_cluster(
+    context: &Context,
+    name: &str,
+    results: &Results,
+    list: ResourceList,
+) -> Result<Place, ResultsError> {
+    let json = serde_json::to_string(&results.shortened(KEPT_TEXT_MAX)).map_err(io::Error::from)?;
+    let list = list.finish()?;
+    let small = list.len() <= KEPT_LIST_MAX;
+    if !small {
+        context
+            .log
+            .info("the list of all objects is too long to be kept in the cluster");
+    }
+    let config_map = kept_results_name(name);
+    let kept = Kept {
+        name: config_map.clone(),
+        operation: "restore",
+        label: (RESTORE_NAME_LABEL, name.to_owned()),
+        data: [
+            (KEPT_RESULTS_KEY.to_owned(), json),
+            (KEPT_LOG_KEY.to_owned(), log_tail(context)),
+        ]
+        .into(),
+        binary_data: small
+            .then(|| (KEPT_LIST_KEY.to_owned(), list.to_vec()))
+            .into_iter()
+            .collect(),
+    };
+    kept.write(context).await?;
+    Ok(Place::Kept(config_map))
+}
+
+async fn store_files(
+    context: &Context,
+    name: &str,
+    results: &Results,
+    list: ResourceList,
+) -> Result<Place, ResultsError> {
     let json = serde_json::to_vec(results).map_err(io::Error::from)?;
     let mut gzip = GzEncoder::new(Vec::new(), Compression::new(6));
     gzip.write_all(&json)?;
@@ -113,7 +194,7 @@ pub async fn store(
     };
     keep(context, &keys.resource_list(), list.finish()?).await?;
     keep(context, &keys.logs(), context.log.to_gzip()?).await?;
-    Ok(keys.results())
+    Ok(Place::Stored(keys.results()))
 }
 
 /// Stores a file unless an earlier attempt of this run has.

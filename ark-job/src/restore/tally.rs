@@ -44,6 +44,10 @@ impl Tally {
             Some(namespace) => format!("{what} in namespace {namespace}"),
             None => what.clone(),
         };
+        if let Some(remark) = done.remark {
+            log.warn(&format!("{place}: {remark}"));
+            self.report.warn(about, format!("{what}: {remark}"));
+        }
         match fate {
             Fate::Created { warnings } => {
                 self.created += 1;

@@ -16,9 +16,13 @@ use crate::cluster::pace::Pace;
 use crate::cluster::{Cluster, ClusterError};
 use crate::hooks::restore::AfterCreation;
 use serde_json::Value;
+use std::time::Duration;
 
 /// An object that vanishes or changes each time that it is looked at is tried this often.
 const ATTEMPTS: u32 = 3;
+
+/// Said of a pod with hooks that an attempt has created before it was killed: nobody knows how far its hooks came.
+const HOOKS_LOST: &str = "an earlier attempt of this restore has created it; its hooks are not run again, and may not have run";
 
 /// Whether writes count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,8 +105,16 @@ pub struct Done {
     pub size: usize,
     /// What is to be done if it has been created.
     pub after: AfterCreation,
+    /// What is to be known of the one that is there.
+    pub remark: Option<&'static str>,
     /// What became of it, unless the API server was lost.
     pub fate: Result<Fate, ClusterError>,
+}
+
+/// What is to be known of an object that goes.
+struct There {
+    uid: Option<String>,
+    gone_within: Duration,
 }
 
 /// Whether a refused dry run says nothing of a restore: of webhooks that cannot be asked, and of accounts and classes
@@ -121,8 +133,9 @@ impl Target<'_> {
     /// Restores one object.
     pub async fn restore(self, object: Ready, hint: Hint) -> Done {
         let size = object.content.size();
+        let mut remark = None;
         let mut fate = match &object.content {
-            Content::Object(content) => self.settle(&object, content, hint).await,
+            Content::Object(content) => self.settle(&object, content, hint, &mut remark).await,
             Content::Skip(why) => Ok(Fate::Skipped(*why)),
             Content::Unusable(why) => Ok(Fate::failed(why.clone())),
         };
@@ -134,6 +147,7 @@ impl Target<'_> {
             name: object.name,
             size,
             after: object.after,
+            remark,
             fate,
         }
     }
@@ -147,9 +161,12 @@ impl Target<'_> {
         object: &Ready,
         content: &Object,
         hint: Hint,
+        remark: &mut Option<&'static str>,
     ) -> Result<Fate, ClusterError> {
         let mut believed_there = match hint {
-            Hint::Present { digest } if digest == content.digest => return Ok(Fate::Unchanged),
+            Hint::Present { digest } if digest == content.digest && !object.has_commands() => {
+                return Ok(Fate::Unchanged);
+            }
             Hint::Present { .. } => true,
             Hint::Absent | Hint::Unknown => false,
         };
@@ -182,7 +199,10 @@ impl Target<'_> {
                 (Ok(Some(live)), _) => live,
             };
             if apply::is_being_deleted(&live) {
-                match self.wait_until_gone(object).await? {
+                match self
+                    .wait_until_gone(object, self.gone_within(&live))
+                    .await?
+                {
                     Ok(()) => continue,
                     Err(why) => return Ok(Fate::failed(why)),
                 }
@@ -191,11 +211,20 @@ impl Target<'_> {
                 return Ok(Fate::Provided);
             }
             let label = live["metadata"]["labels"].get(RESTORE_LABEL);
-            if maybe_ours && label.is_some_and(|label| label == self.label) {
+            let is_ours = label.is_some_and(|label| label == self.label);
+            if maybe_ours && is_ours {
                 return self.complete(object, content, Vec::new()).await;
             }
+            if is_ours && object.has_commands() {
+                *remark = Some(HOOKS_LOST);
+            }
             match self.meet(object, content, live).await? {
-                Ok(fate) => return Ok(fate),
+                Ok(fate) => {
+                    if matches!(fate, Fate::Recreated(_)) {
+                        *remark = None;
+                    }
+                    return Ok(fate);
+                }
                 Err(Again) => believed_there = true,
             }
         }
@@ -216,7 +245,10 @@ impl Target<'_> {
                 "it cannot be compared with the one in the cluster",
             )));
         };
-        let uid = live["metadata"]["uid"].as_str().map(str::to_owned);
+        let there = There {
+            uid: live["metadata"]["uid"].as_str().map(str::to_owned),
+            gone_within: self.gone_within(&live),
+        };
         let way = self.policy.way(self.resource, object.namespace.as_deref());
         let is_account = self.resource == SERVICE_ACCOUNTS;
         let mut comparison = if is_account {
@@ -250,7 +282,7 @@ impl Target<'_> {
             _ if is_account => self.update(object, comparison, refusal).await,
             Way::Leave => Ok(Ok(Fate::Left(comparison.differences))),
             Way::Update => self.update(object, comparison, refusal).await,
-            Way::Recreate => self.recreate(object, content, comparison, uid).await,
+            Way::Recreate => self.recreate(object, content, comparison, there).await,
         }
     }
 
@@ -288,7 +320,7 @@ impl Target<'_> {
         object: &Ready,
         content: &Object,
         comparison: Comparison,
-        uid: Option<String>,
+        there: There,
     ) -> Result<Result<Fate, Again>, ClusterError> {
         let differences = comparison.differences;
         let failed = |why: String, differences| {
@@ -310,7 +342,7 @@ impl Target<'_> {
             return Ok(Ok(Fate::Recreated(differences)));
         }
         let (namespace, name) = (object.namespace.as_deref(), object.name.as_str());
-        let Some(uid) = uid else {
+        let Some(uid) = there.uid else {
             return failed("has no UID".into(), differences);
         };
         match apply::delete_with_uid(
@@ -334,7 +366,7 @@ impl Target<'_> {
                 );
             }
         }
-        if let Err(why) = self.wait_until_gone(object).await? {
+        if let Err(why) = self.wait_until_gone(object, there.gone_within).await? {
             return failed(why, differences);
         }
         match self.create(object, content, Mode::Write).await {
@@ -434,18 +466,25 @@ impl Target<'_> {
         .await
     }
 
+    fn gone_within(&self, live: &Value) -> Duration {
+        if self.resource == NAMESPACES {
+            apply::NAMESPACE_GONE_WITHIN
+        } else {
+            apply::gone_within(live)
+        }
+    }
+
     /// Waits for an object that is being deleted; the inner error says that it stays.
-    async fn wait_until_gone(&self, object: &Ready) -> Result<Result<(), String>, ClusterError> {
+    async fn wait_until_gone(
+        &self,
+        object: &Ready,
+        within: Duration,
+    ) -> Result<Result<(), String>, ClusterError> {
         if self.mode == Mode::DryRun {
             return Ok(Err(
                 "it exists and is being deleted; a restore waits for that".into(),
             ));
         }
-        let within = if self.resource_type.resource == NAMESPACES {
-            apply::NAMESPACE_GONE_WITHIN
-        } else {
-            apply::OBJECT_GONE_WITHIN
-        };
         let (namespace, name) = (object.namespace.as_deref(), object.name.as_str());
         let gone =
             apply::wait_until_gone(self.cluster, self.resource_type, namespace, name, within)
