@@ -9,7 +9,7 @@ mod spooled;
 
 pub use self::find::{Described, Found, find};
 
-use crate::api::{BackupProgress, FORMAT_VERSION};
+use crate::api::{BackupProgress, BackupStatus, FORMAT_VERSION};
 use crate::archive::footer::{Footer, Head, Member};
 use crate::archive::foreign::ForeignError;
 use crate::archive::key;
@@ -393,6 +393,17 @@ async fn open_ours(
                 damaged("its archive is not the one that its marker describes".into())
             }
         })?;
+    // The marker repeats what the footer says; only the archive's length is not known before.
+    let said = |status: &BackupStatus| BackupStatus {
+        size: None,
+        ..status.clone()
+    };
+    let head = &footer.head;
+    if marker.spec != head.spec || said(&marker.status) != said(&head.status) {
+        return Err(damaged(
+            "its marker does not say what its archive says of what was asked for, or of what came of it".into(),
+        ));
+    }
     let source = Source::Archive {
         store: store.clone(),
         key: archive,

@@ -29,7 +29,9 @@ use self::preview::Preview;
 use self::results::{Place, ResourceList};
 use self::tally::Tally;
 use self::target::Mode;
-use crate::api::{Restore, RestorePhase, RestoreProgress, RestoreStatus, namespace_flag};
+use crate::api::{
+    BackupPhase, Restore, RestorePhase, RestoreProgress, RestoreStatus, namespace_flag,
+};
 use crate::args::PlanFormat;
 use crate::cluster::Cluster;
 use crate::cluster::discover::discover;
@@ -327,6 +329,11 @@ impl Performer<'_> {
         let mut odd = Vec::new();
         if self.plan.objects() == 0 {
             odd.push(format!("nothing in backup {backup} is selected"));
+        }
+        if self.backup.footer.head.status.phase == Some(BackupPhase::PartiallyFailed) {
+            odd.push(format!(
+                "backup {backup} is PartiallyFailed: what could not be backed up cannot come back"
+            ));
         }
         for namespace in &self.plan.idle_mappings {
             odd.push(format!(

@@ -128,7 +128,7 @@ impl<'a> Asked<'a> {
                 format!("no type in backup {backup} is called {:?}", self.type_name),
             )
             .hint(format!(
-                "`kubectl ark backup describe {backup} --details` lists what is in it; short names of custom resources are not known here"
+                "NAMESPACE/TYPE/NAME, or TYPE/NAME of a cluster-scoped object, is expected; `kubectl ark backup describe {backup} --details` lists what is in it (short names of custom resources are not known here)"
             )));
         };
         let namespaced = self.namespace.is_some();

@@ -11,7 +11,7 @@ use ark_job::error::{Failure, chain};
 use ark_job::exit::Exit;
 use ark_job::identity::label_value;
 use ark_job::layout::BACKUPS;
-use ark_job::repository::read_marker;
+use ark_job::repository::{Described, find};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 
@@ -94,12 +94,17 @@ async fn listed(
     names.sort_unstable();
     let mut candidates = Vec::new();
     for name in names.into_iter().rev() {
-        match read_marker(&store, &name).await {
-            Ok(marker) => {
+        let found = find(&store, &name).await;
+        let status = found.map(|found| match found.described {
+            Described::Ours(marker) => marker.status,
+            Described::Foreign(description) => description.status,
+        });
+        match status {
+            Ok(status) => {
                 let candidate = Candidate {
                     name,
-                    phase: marker.status.phase.unwrap_or(BackupPhase::Completed),
-                    started: marker.status.start_timestamp.map(|time| time.0),
+                    phase: status.phase.unwrap_or(BackupPhase::Completed),
+                    started: status.start_timestamp.map(|time| time.0),
                 };
                 let good = candidate.is_good(schedule);
                 candidates.push(candidate);

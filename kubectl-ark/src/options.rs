@@ -298,6 +298,7 @@ pub fn resolve(
             RestoreDryRun::None | RestoreDryRun::Client => restore(*args),
         },
         Command::Restore(RestoreCommand::Plan(args)) => {
+            check_unnamed(&args.backup)?;
             print(Print::Plan(args), &namespace, surroundings).map(Plan::of_print)
         }
         Command::Backup(BackupCommand::Show(args)) => {
@@ -512,6 +513,21 @@ enum Print {
     Plan(Box<RestorePlanArgs>),
     Show(ShowArgs),
     Diff(Box<DiffArgs>),
+}
+
+/// What a plan is of; it keeps no record, so it needs no name.
+fn check_unnamed(typed: &BackupFlag) -> Result<(), Failure> {
+    let from = match (&typed.from_backup, &typed.from_schedule) {
+        (Some(_), _) => "--from-backup",
+        (None, Some(_)) => "--from-schedule",
+        (None, None) => return Ok(()),
+    };
+    match &typed.name {
+        Some(name) => Err(usage(format!(
+            "{name:?} beside {from}: a plan has no name, and is of one backup"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// `restore create --dry-run=server` as the `restore plan` that it is.

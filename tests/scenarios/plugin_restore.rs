@@ -125,10 +125,10 @@ async fn a_plan_without_an_end_leaves_nothing_behind() -> Result<()> {
     let _restores = RESTORES.lock().await;
 
     let failed = ark
-        .expect(10, "restore plan nowhere --location unended")
+        .expect(10, "restore plan no-such-backup --location unended")
         .await?;
-    failed.explains_error(&["nowhere"])?;
-    nothing_is_left(ark, "nowhere").await?;
+    failed.explains_error(&["no-such-backup"])?;
+    nothing_is_left(ark, "no-such-backup").await?;
 
     // Ctrl-C, while the pod reads the archive with a restore's rights.
     let held = proxy.add(

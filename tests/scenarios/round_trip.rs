@@ -269,9 +269,13 @@ async fn running_workloads() -> Result<()> {
     let before = wait_until("all to run", Duration::from_secs(60), async || {
         let now = running(old)?;
         let pods = now["pods"].as_array().map_or(0, Vec::len);
-        let sets = now["replicaSets"].as_array().map_or(0, Vec::len);
+        let sets = now["replicaSets"].as_array().cloned().unwrap_or_default();
+        // Not in the middle of the roll-out.
+        let rolled_out = sets.len() == 2
+            && sets.iter().any(|set| set[2] == 0)
+            && sets.iter().any(|set| set[2] == 2 && set[3] == 2);
         let well = pods == 5
-            && sets == 2
+            && rolled_out
             && now["endpoints"] == 2
             && now["revision"] == "2"
             && now["claim"][0] == "Bound"

@@ -5,7 +5,7 @@
 
 use super::discover::{Discovery, ResourceType, discover};
 use super::pace::{Outcome, Pace};
-use super::{Backoff, Cluster, ClusterError, collect, get, status_error};
+use super::{Backoff, Cluster, ClusterError, collect, encode, get, status_error};
 use crate::cluster::ANSWER_WITHIN;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, header};
@@ -400,6 +400,40 @@ pub async fn read(
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// As [`read`], with no other right than to list.
+///
+/// # Errors
+/// When the API server cannot be asked.
+pub async fn read_by_list(
+    cluster: &Cluster,
+    resource_type: &ResourceType,
+    namespace: Option<&str>,
+    name: &str,
+) -> Result<Option<Value>, ClusterError> {
+    let collection = resource_type.path(namespace);
+    let path = format!(
+        "{collection}?fieldSelector=metadata.name%3D{}",
+        encode(name)
+    );
+    let doing = doing("reading", resource_type, namespace, name);
+    let mut list: Value = cluster.get(&path, &doing).await?;
+    let found = list["items"].as_array_mut().and_then(|items| {
+        // A server that does not know the field may send all.
+        items
+            .iter_mut()
+            .find(|item| item["metadata"]["name"] == name)
+            .map(Value::take)
+    });
+    Ok(found.map(|mut object| {
+        // Items of a list of a built-in type do not say what they are.
+        if object["kind"].is_null() {
+            object["kind"] = resource_type.kind.as_str().into();
+            object["apiVersion"] = resource_type.api_version().into();
+        }
+        object
+    }))
 }
 
 /// Whether the object is on its way out.

@@ -173,7 +173,7 @@ impl Again {
             }
             (Reader::Cluster(cluster), Of::Cluster(served)) => {
                 let namespace = object.namespace.as_deref();
-                let found = apply::read(cluster, served, namespace, &object.name).await?;
+                let found = apply::read_by_list(cluster, served, namespace, &object.name).await?;
                 Ok(found.map(|found| Object {
                     body: found.to_string().into_bytes(),
                     ..object
