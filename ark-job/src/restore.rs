@@ -287,6 +287,7 @@ async fn perform(
         label: options.label.as_str().into(),
         policy: Policy {
             existing: options.existing,
+            mapped: !options.spec.namespace_mapping.is_empty(),
             system_named: options.asked.namespaces.named().any(|name| name == SYSTEM),
         },
         mode: match paper {
@@ -333,6 +334,11 @@ impl Performer<'_> {
         if self.backup.footer.head.status.phase == Some(BackupPhase::PartiallyFailed) {
             odd.push(format!(
                 "backup {backup} is PartiallyFailed: what could not be backed up cannot come back"
+            ));
+        }
+        for namespace in &self.plan.missing_namespaces {
+            odd.push(format!(
+                "--include-namespaces: there is nothing of namespace {namespace} in backup {backup}"
             ));
         }
         for namespace in &self.plan.idle_mappings {

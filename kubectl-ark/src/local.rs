@@ -24,11 +24,7 @@ pub async fn run(
                 .hint("say where backups go with --storage file:///DIRECTORY")
         })?;
     }
-    // The operation itself tries again for a while, as a Job should; a person wants to know at once.
-    client
-        .apiserver_version()
-        .await
-        .map_err(|error| client::failure(&error, "asking for the cluster's version"))?;
+    ask(&client).await?;
     let environment = environment(surroundings);
     let Outcome {
         exit,
@@ -45,6 +41,17 @@ pub async fn run(
         }
         exit => Err(Failure::new(exit, message).maybe_hint(hint)),
     }
+}
+
+/// Whether the cluster answers: an operation tries again for a while, as a Job should; a person wants to know at once.
+///
+/// # Errors
+/// When it does not.
+pub async fn ask(client: &Client) -> Result<(), Failure> {
+    let version = client.apiserver_version().await;
+    version
+        .map(drop)
+        .map_err(|error| client::failure(&error, "asking for the cluster's version"))
 }
 
 /// What `ark-job` is told of this process.

@@ -216,6 +216,7 @@ pub async fn here(
     surroundings: &Surroundings,
     interrupt: impl Future<Output = ()>,
 ) -> Result<Exit, Failure> {
+    local::ask(&client).await?;
     let environment = local::environment(surroundings);
     ended_here(run_operation(args, environment, client, interrupt).await)
 }

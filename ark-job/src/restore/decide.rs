@@ -39,12 +39,16 @@ pub struct Policy {
     pub existing: ExistingPolicy,
     /// Whether `kube-system` was named among the included namespaces.
     pub system_named: bool,
+    /// Whether namespaces are mapped: a copy is made beside an original, which goes on using what is the cluster's.
+    pub mapped: bool,
 }
 
 impl Policy {
     /// What is done with an object of `resource` in the target's `namespace`.
     pub fn way(self, resource: &str, namespace: Option<&str>) -> Way {
+        let shared = namespace.is_none() && ![NAMESPACES, DEFINITIONS].contains(&resource);
         match self.existing {
+            _ if self.mapped && shared => Way::Leave,
             ExistingPolicy::None => Way::Leave,
             ExistingPolicy::Update => Way::Update,
             ExistingPolicy::Recreate => {
@@ -152,6 +156,7 @@ mod tests {
         Policy {
             existing,
             system_named: false,
+            mapped: false,
         }
     }
 
@@ -173,6 +178,15 @@ mod tests {
             recreate.way("configmaps", Some("kube-system")),
             Way::Recreate
         );
+    }
+
+    #[test]
+    fn a_copy_beside_the_original_changes_nothing_that_both_use() {
+        let mut update = policy(ExistingPolicy::Update);
+        update.mapped = true;
+        assert_eq!(update.way(VOLUMES, None), Way::Leave);
+        assert_eq!(update.way("configmaps", Some("copy")), Way::Update);
+        assert_eq!(update.way(DEFINITIONS, None), Way::Update);
     }
 
     #[test]

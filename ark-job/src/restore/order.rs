@@ -10,6 +10,7 @@ pub(super) const CLASSES: &str = "storageclasses.storage.k8s.io";
 pub(crate) const VOLUMES: &str = "persistentvolumes";
 pub(super) const CLAIMS: &str = "persistentvolumeclaims";
 pub(super) const SERVICE_ACCOUNTS: &str = "serviceaccounts";
+pub(super) const SERVICES: &str = "services";
 pub(super) const PODS: &str = "pods";
 pub(crate) const PRIORITIES: &str = "priorityclasses.scheduling.k8s.io";
 pub(crate) const BINDINGS: &str = "clusterrolebindings.rbac.authorization.k8s.io";

@@ -88,7 +88,7 @@ pub struct Survey {
     chooser: Chooser,
     rules: Rules,
     classes_missing: BTreeSet<String>,
-    /// Those of the backup, if they are mapped.
+    /// Those of the backup, if any are mapped or included.
     namespaces: BTreeSet<String>,
     counts: BTreeMap<String, u64>,
     contested: BTreeSet<String>,
@@ -159,11 +159,12 @@ impl Survey {
             self.under_survey.clone_from(&entry.resource);
             self.seen.clear();
         }
-        let mapped = !self.rules.namespaces.is_empty();
+        let named =
+            !self.rules.namespaces.is_empty() || self.chooser.selection.namespaces.selects();
         for object in member.entries() {
             let is_namespace = entry.resource == NAMESPACES;
             if let Some(namespace) = object.namespace.or(is_namespace.then_some(object.name))
-                && mapped
+                && named
                 && !self.namespaces.contains(namespace)
             {
                 self.namespaces.insert(namespace.to_owned());
@@ -330,7 +331,10 @@ impl Survey {
             .collect();
         steps.sort_by(|a, b| rank(&a.entry.resource).cmp(&rank(&b.entry.resource)));
         let idle = idle_mappings(&self.rules.namespaces, &self.namespaces);
+        let included = self.chooser.selection.namespaces.named();
+        let missing = included.filter(|name| !self.namespaces.contains(*name));
         Ok(Plan {
+            missing_namespaces: missing.map(str::to_owned).collect(),
             idle_mappings: idle.into_iter().map(str::to_owned).collect(),
             steps,
             rules: self.rules,
@@ -380,6 +384,8 @@ pub struct Plan {
     pub rules: Rules,
     /// Namespaces that are mapped and are not in the backup.
     pub idle_mappings: Vec<String>,
+    /// Namespaces that are included by name and are not in the backup.
+    pub missing_namespaces: Vec<String>,
     chooser: Chooser,
 }
 

@@ -1,6 +1,7 @@
 //! What a restore has come to: counts, warnings and errors, and what is said of each object.
 
 use super::compare::Difference;
+use super::order::VOLUMES;
 use super::target::{Done, Fate};
 use crate::api::HookStatus;
 use crate::archive::footer::TypeEntry;
@@ -78,7 +79,13 @@ impl Tally {
             Fate::Left(differences) => {
                 self.skipped += 1;
                 let at = places(differences);
-                let text = format!("exists and is different (at {at}); it is left as it is");
+                let mut text = format!("exists and is different (at {at}); it is left as it is");
+                let elsewhere =
+                    |difference: &Difference| difference.path.starts_with(".spec.claimRef");
+                if entry.resource == VOLUMES && differences.iter().any(elsewhere) {
+                    text += ", bound to another claim: one that is restored for it stays Pending \
+                             (--restore-volumes=false gives claims new volumes)";
+                }
                 log.warn(&format!("{place} {text}"));
                 self.report.warn(about, format!("{what} {text}"));
                 Some("skipped")

@@ -6,7 +6,7 @@ use super::compare::Difference;
 use super::decide::{Comparison, Policy, Way};
 use super::join::{Content, Object, Ready};
 use super::live::Hint;
-use super::order::{NAMESPACES, SERVICE_ACCOUNTS};
+use super::order::{NAMESPACES, SERVICE_ACCOUNTS, SERVICES, VOLUMES};
 use super::prepare::{Rules, Skip, merge_service_account};
 use super::selection::Choice;
 use crate::api::RESTORE_LABEL;
@@ -278,7 +278,14 @@ impl Target<'_> {
             Err(error) if error.is_dry_run_unsupported() => None,
             Err(error) => Some(error),
         };
+        // A volume that is bound to another claim is that claim's.
+        let bound_elsewhere = self.resource == VOLUMES
+            && comparison
+                .differences
+                .iter()
+                .any(|difference| difference.path.starts_with(".spec.claimRef"));
         match way {
+            _ if bound_elsewhere => Ok(Ok(Fate::Left(comparison.differences))),
             _ if is_account => self.update(object, comparison, refusal).await,
             Way::Leave => Ok(Ok(Fate::Left(comparison.differences))),
             Way::Update => self.update(object, comparison, refusal).await,
@@ -322,7 +329,9 @@ impl Target<'_> {
         comparison: Comparison,
         there: There,
     ) -> Result<Result<Fate, Again>, ClusterError> {
-        let differences = comparison.differences;
+        let mut comparison = comparison;
+        let differences = std::mem::take(&mut comparison.differences);
+        let held_by = comparison.live["metadata"]["finalizers"].to_string();
         let failed = |why: String, differences| {
             Ok(Ok(Fate::Failed {
                 why: format!("it exists and is different, and {why}"),
@@ -333,6 +342,16 @@ impl Target<'_> {
             Ok(_) => {}
             Err(error @ ClusterError::Unreachable { .. }) => return Err(error),
             Err(error) if error.is_dry_run_unsupported() => {}
+            // Its ports and addresses are its own until it is gone, and may be another's a moment later: it is changed.
+            Err(error)
+                if self.resource == SERVICES && error.full_text().contains("already allocated") =>
+            {
+                let kept = Comparison {
+                    differences,
+                    ..comparison
+                };
+                return self.update(object, kept, None).await;
+            }
             Err(error) => {
                 let why = format!("could not be created again: {}", error.full_text());
                 return failed(why, differences);
@@ -366,7 +385,19 @@ impl Target<'_> {
                 );
             }
         }
-        if let Err(why) = self.wait_until_gone(object, there.gone_within).await? {
+        if self
+            .wait_until_gone(object, there.gone_within)
+            .await?
+            .is_err()
+        {
+            let held = match held_by.as_str() {
+                "null" => String::new(),
+                finalizers => format!(", held by its finalizers {finalizers}"),
+            };
+            let why = format!(
+                "this restore has deleted it, but it is still there after {} s{held}; run the restore again when it is gone",
+                there.gone_within.as_secs()
+            );
             return failed(why, differences);
         }
         match self.create(object, content, Mode::Write).await {

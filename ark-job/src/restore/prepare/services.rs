@@ -4,6 +4,9 @@ use super::{Rules, map_mut};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
+/// As whom a restore writes: see `cluster/apply.rs`.
+const FIELD_MANAGER: &str = "ark";
+
 /// What kubectl was given when it last applied the object.
 pub(super) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -71,6 +74,8 @@ impl ExplicitPorts {
             .as_array()
             .into_iter()
             .flatten()
+            // What a restore has kept nobody has chosen.
+            .filter(|entry| entry["manager"] != FIELD_MANAGER)
         {
             let spec = &entry["fieldsV1"]["f:spec"];
             explicit.health_check |= spec.get("f:healthCheckNodePort").is_some();
