@@ -3,6 +3,7 @@
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use ark_tests::foreign::{ForeignBackup, Maker};
 use ark_tests::job::program;
 use ark_tests::{FaultProxy, s3};
 use libtest_mimic::Trial;
@@ -33,6 +34,10 @@ pub fn trials() -> Vec<Trial> {
             two_backups,
         ),
         scenario("diff::a_failure_is_above_1", failures),
+        scenario(
+            "diff::what_is_in_no_order_is_compared_with_the_rights_of_a_backup",
+            with_the_rights_of_a_backup,
+        ),
     ]
 }
 
@@ -215,6 +220,60 @@ async fn shown_and_applied() -> Result<()> {
         }
         ensure!(read["data"] == expected, "{read:#}");
     }
+    Ok(())
+}
+
+/// Of what is in no order, what is different is read again: with the right to list, and no other.
+async fn with_the_rights_of_a_backup() -> Result<()> {
+    let place = Place::new("lister").await?;
+    let (cluster, namespace) = (place.world.cluster, &place.namespace);
+    let map = |name: &str, colour: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace}, "data": {"colour": colour}});
+    let mut backup = ForeignBackup::new(Maker::Velero, "theirs");
+    for name in ["z", "a"] {
+        backup.object("configmaps", &map(name, "green"));
+        place.apply(&map(name, "blue").to_string())?;
+    }
+    let root = place.storage.trim_start_matches("--storage=file://");
+    backup.store(std::path::Path::new(root))?;
+    place.kubectl("create serviceaccount lister")?;
+    let role = format!("{namespace}-lister");
+    cluster.kubectl(&[
+        "create",
+        "clusterrole",
+        &role,
+        "--verb=list",
+        "--resource=*.*",
+    ])?;
+    cluster.kubectl(&[
+        "create",
+        "clusterrolebinding",
+        &role,
+        &format!("--clusterrole={role}"),
+        &format!("--serviceaccount={namespace}:lister"),
+    ])?;
+    let token = place.kubectl("create token lister")?;
+    let text = cluster.kubectl(&["config", "view", "--raw", "--flatten", "-o", "json"])?;
+    let mut config: Value = serde_json::from_str(&text)?;
+    config["users"][0]["user"] = json!({ "token": token.trim() });
+    let kubeconfig = tempfile::NamedTempFile::new()?;
+    std::fs::write(kubeconfig.path(), config.to_string())?;
+    let namespaces = format!("--include-namespaces={namespace}");
+    let arguments = [
+        "diff",
+        "theirs",
+        &namespaces,
+        "--include-resources=cm",
+        &place.storage,
+    ];
+    let said = ark_job(Some(kubeconfig.path()), &arguments)
+        .await?
+        .expect(1)?;
+    ensure!(
+        said.stdout.matches("-  colour: blue").count() == 2
+            && said.stdout.matches("+  colour: green").count() == 2,
+        "{}",
+        said.stdout
+    );
     Ok(())
 }
 

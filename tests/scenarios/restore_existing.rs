@@ -42,6 +42,14 @@ pub fn trials() -> Vec<Trial> {
         ),
         scenario("restore_existing::restoring_again_writes_nothing", again),
         scenario(
+            "restore_existing::a_copy_takes_nothing_from_its_original",
+            copy,
+        ),
+        scenario(
+            "restore_existing::a_service_that_holds_the_port_it_wants_is_changed",
+            held_port,
+        ),
+        scenario(
             "restore_existing::a_job_made_again_leaves_a_live_edit_alone",
             made_again,
         ),
@@ -51,6 +59,94 @@ pub fn trials() -> Vec<Trial> {
 fn apply(cluster: &ControlPlane, manifest: &str) -> Result<()> {
     let arguments = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
     cluster.kubectl_with_input(&arguments, manifest).map(drop)
+}
+
+/// What both use is the original's: a bound volume, and rights.
+async fn copy() -> Result<()> {
+    let world = World::new("beside").await?;
+    let (cluster, namespace) = (world.cluster, world.namespace("app").await?);
+    let place = Place::new(cluster)?;
+    let copy = format!("{namespace}-copy");
+    apply(
+        cluster,
+        &format!(
+            "{{apiVersion: v1, kind: PersistentVolume, metadata: {{name: {namespace}}}, spec: {{capacity: {{storage: 1Gi}}, accessModes: [ReadWriteOnce], persistentVolumeReclaimPolicy: Retain, storageClassName: none, hostPath: {{path: /tmp/none}}, claimRef: {{namespace: {namespace}, name: data}}}}}}\n\
+             ---\n{{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {{name: data, namespace: {namespace}}}, spec: {{accessModes: [ReadWriteOnce], storageClassName: none, resources: {{requests: {{storage: 1Gi}}}}}}}}\n\
+             ---\n{{apiVersion: v1, kind: ServiceAccount, metadata: {{name: a, namespace: {namespace}}}}}\n\
+             ---\n{{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {{name: {namespace}}}, roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}}, subjects: [{{kind: ServiceAccount, name: a, namespace: {namespace}}}]}}\n"
+        ),
+    )?;
+    let bound = || -> Result<bool> {
+        let claim = get(cluster, &["pvc", "data", "-n", &namespace])?;
+        Ok(claim["status"]["phase"] == "Bound")
+    };
+    wait(bound)?;
+    place
+        .run(&["backup", "b", "--include-namespaces", &namespace])
+        .await?;
+    let shared = || -> Result<Value> {
+        let volume = get(cluster, &["pv", &namespace])?;
+        let binding = get(cluster, &["clusterrolebinding", &namespace])?;
+        Ok(json!([volume["spec"], binding["subjects"]]))
+    };
+    let before = shared()?;
+    let finished = place
+        .run(&[
+            "restore",
+            "b",
+            "--name=copy",
+            "--include-namespaces",
+            &namespace,
+            "--namespace-mappings",
+            &format!("{namespace}:{copy}"),
+            "--existing-resource-policy=update",
+        ])
+        .await?;
+    ensure!(shared()? == before, "{:#}\n{before:#}", shared()?);
+    ensure!(bound()?);
+    ensure!(exists(cluster, &["serviceaccount", "a", "-n", &copy])?);
+    ensure!(
+        finished.stderr.contains("stays Pending") && finished.stderr.contains("ClusterRoleBinding"),
+        "{finished:?}"
+    );
+    Ok(())
+}
+
+/// Created beside itself it would be refused; deleted first, another might take its port.
+async fn held_port() -> Result<()> {
+    let world = World::new("port").await?;
+    let (cluster, namespace) = (world.cluster, world.namespace("app").await?);
+    let place = Place::new(cluster)?;
+    let service = |affinity: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: s, namespace: {namespace}}}, spec: {{type: NodePort, sessionAffinity: {affinity}, ports: [{{port: 80, nodePort: 31789}}]}}}}"
+        )
+    };
+    apply(cluster, &service("None"))?;
+    place
+        .run(&["backup", "b", "--include-namespaces", &namespace])
+        .await?;
+    apply(cluster, &service("ClientIP"))?;
+    let uid = get(cluster, &["service", "s", "-n", &namespace])?["metadata"]["uid"].clone();
+    place
+        .run(&[
+            "restore",
+            "b",
+            "--name=r",
+            "--include-namespaces",
+            &namespace,
+            "--existing-resource-policy=recreate",
+        ])
+        .await?;
+    let after = get(cluster, &["service", "s", "-n", &namespace])?;
+    ensure!(
+        after["spec"]["sessionAffinity"] == "None"
+            && after["spec"]["ports"][0]["nodePort"] == 31789
+            && after["metadata"]["uid"] == uid,
+        "{after:#}"
+    );
+    cluster.kubectl(&["delete", "service", "s", "-n", &namespace])?;
+    Ok(())
 }
 
 /// Only what may own something waits for the collector to let go of it: elsewhere every object would cost seconds.
