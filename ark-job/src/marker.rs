@@ -102,7 +102,7 @@ pub enum MarkerError {
     Foreign,
     /// Written by a later version.
     #[error(
-        "it has format version {found:?} (encryption {encryption:?}); this program reads {FORMAT_VERSION:?}"
+        "it has format version {found:?} and encryption {encryption:?}; this program reads {FORMAT_VERSION:?} without encryption"
     )]
     UnknownFormat {
         /// Its version.

@@ -167,7 +167,8 @@ impl Preview {
         }
         self.text.push('\n');
         for Difference { path, live, backup } in line.differences {
-            let shown = |value: &Option<Value>| shown(entry, value);
+            let hidden = is_secret(entry, path);
+            let shown = |value: &Option<Value>| shown(hidden, value);
             self.text += &format!("            {path}: {} → {}\n", shown(live), shown(backup));
         }
     }
@@ -191,7 +192,7 @@ impl Preview {
             let differences = line.differences.iter().map(|difference| {
                 let Difference { path, live, backup } = difference;
                 let value = |value: &Option<Value>| match value {
-                    Some(_) if is_secret(entry) => Value::from(HIDDEN),
+                    Some(_) if is_secret(entry, path) => Value::from(HIDDEN),
                     Some(value) => value.clone(),
                     None => Value::Null,
                 };
@@ -228,14 +229,16 @@ impl Preview {
 /// Values of Secrets are not for screens and logs.
 const HIDDEN: &str = "***";
 
-fn is_secret(entry: &TypeEntry) -> bool {
-    entry.resource == "secrets"
+/// Annotations too: kubectl keeps there what was applied.
+fn is_secret(entry: &TypeEntry, path: &str) -> bool {
+    let places = [".data", ".stringData", ".metadata.annotations"];
+    entry.resource == "secrets" && places.iter().any(|place| path.starts_with(place))
 }
 
-fn shown(entry: &TypeEntry, value: &Option<Value>) -> String {
+fn shown(hidden: bool, value: &Option<Value>) -> String {
     match value {
         None => "(nothing)".to_owned(),
-        Some(_) if is_secret(entry) => HIDDEN.to_owned(),
+        Some(_) if hidden => HIDDEN.to_owned(),
         Some(value) => {
             let text = value.to_string();
             match text.char_indices().nth(VALUE_SHOWN) {
@@ -330,6 +333,9 @@ mod tests {
             let text = printed(format, &entry("secrets", "Secret"), &fate);
             assert!(text.contains(HIDDEN) && !text.contains("aGk="), "{text}");
         }
+        let fate = Fate::Left(vec![difference(".type", Some(json!("Opaque")), None)]);
+        let text = printed(PlanFormat::Text, &entry("secrets", "Secret"), &fate);
+        assert!(text.contains("Opaque"), "{text}");
     }
 
     #[test]
