@@ -54,7 +54,7 @@ pub enum ReadError {
     },
     /// Written by a later version.
     #[error(
-        "the backup has format version {found:?} (encryption {encryption:?}); this program reads {FORMAT_VERSION:?}"
+        "the backup has format version {found:?} and encryption {encryption:?}; this program reads {FORMAT_VERSION:?} without encryption"
     )]
     UnknownFormat {
         /// Its version.
