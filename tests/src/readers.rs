@@ -386,32 +386,4 @@ mod tests {
             }
         }
     }
-
-    /// Not a check: it says how long a large archive of Velero's takes.
-    #[test]
-    #[ignore = "a measurement"]
-    fn sixty_thousand_objects_are_spooled() {
-        let mut backup = ForeignBackup::new(Maker::Velero, "b");
-        let text = |n: usize| format!("{:x}", n * 2_654_435_761).repeat(60);
-        for n in 0..60_000 {
-            let name = format!("object-{n:05}");
-            let mut object = config_map(&name);
-            object["data"]["more"] = text(n).into();
-            object["metadata"]["managedFields"] =
-                json!([{"manager": "kubectl", "fieldsV1": {"f:data": {".": {}, "f:k": {}}}}]);
-            backup.object("configmaps", &object);
-        }
-        let archive = backup.archive().unwrap();
-        let started = std::time::Instant::now();
-        let mut spool = Vec::new();
-        strangers::spool(&archive[..], &mut spool, |_| Vec::new()).unwrap();
-        let raw: usize = backup.entries.iter().map(|(_, body)| body.len()).sum();
-        println!(
-            "{} bytes of JSON in {} bytes, spooled into {} in {:?}",
-            raw,
-            archive.len(),
-            spool.len(),
-            started.elapsed()
-        );
-    }
 }
