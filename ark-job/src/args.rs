@@ -532,6 +532,17 @@ impl Command {
         }
     }
 
+    /// As [`Command::storage`], to be filled in.
+    pub fn storage_mut(&mut self) -> &mut StorageFlags {
+        match self {
+            Command::Backup(backup) => &mut backup.storage,
+            Command::Restore(restore) => &mut restore.storage,
+            Command::Diff(diff) => &mut diff.storage,
+            Command::Show(show) => &mut show.storage,
+            Command::Fetch(fetch) => &mut fetch.storage,
+        }
+    }
+
     /// The backup that is made or read.
     pub fn backup(&self) -> &str {
         match self {

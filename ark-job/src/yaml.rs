@@ -4,12 +4,17 @@ use serde_json::{Map, Value};
 
 /// One object as a YAML document, without a separator, its keys in alphabetical order as `kubectl get -o yaml` has them.
 pub fn yaml(object: &Value) -> String {
+    in_its_order(&sorted(object))
+}
+
+/// One object as a YAML document, without a separator, its keys in their own order.
+pub fn in_its_order(object: &Value) -> String {
     // The default is YAML 1.1-safe: kubectl reads `yes`, `1e3` and `0o7` as other than strings unless they are quoted.
     let mut options = serde_saphyr::SerializerOptions::default();
     // A long text stays one line, to be searched for and compared.
     options.min_fold_chars = usize::MAX;
     options.folded_wrap_chars = usize::MAX;
-    serde_saphyr::to_string_with_options(&sorted(object), options)
+    serde_saphyr::to_string_with_options(object, options)
         .expect("JSON values can be written as YAML")
 }
 

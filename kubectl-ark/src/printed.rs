@@ -8,7 +8,7 @@ use crate::held_pod::{Ended, HeldPod, Purpose, SILENT_PLANNING, Subject};
 use crate::options::{PrintOptions, wait_for_rights};
 use crate::progress::Display;
 use crate::{download, local, newest};
-use ark_job::args::{Args, Command, StorageFlags};
+use ark_job::args::{Args, Command};
 use ark_job::context::Outcome;
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
@@ -65,7 +65,7 @@ async fn print(
         if !placed {
             let backup = args.command.backup().to_owned();
             let found = download::place(cluster, &cluster.namespace, &backup).await?;
-            *storage(&mut args.command) = found.storage;
+            *args.command.storage_mut() = found.storage;
         }
         Ok::<_, Failure>(())
     };
@@ -108,16 +108,6 @@ fn stdout() -> io::Result<File> {
 fn interrupted() -> Exit {
     eprintln!("interrupted: nothing was changed");
     Exit::Interrupted
-}
-
-fn storage(command: &mut Command) -> &mut StorageFlags {
-    match command {
-        Command::Backup(backup) => &mut backup.storage,
-        Command::Restore(restore) => &mut restore.storage,
-        Command::Diff(diff) => &mut diff.storage,
-        Command::Show(show) => &mut show.storage,
-        Command::Fetch(fetch) => &mut fetch.storage,
-    }
 }
 
 /// How printing came to its end.
@@ -236,7 +226,7 @@ fn ended_here(outcome: Outcome) -> Result<Exit, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ark_job::args::{DiffArgs, ShowArgs, ShowFormat};
+    use ark_job::args::{DiffArgs, ShowArgs, ShowFormat, StorageFlags};
 
     fn ended(code: i32, exit: Exit) -> Ended {
         Ended {
