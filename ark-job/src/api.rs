@@ -46,12 +46,18 @@ pub const EXCLUDE_LABEL: &str = "ark.heptio.com/exclude-from-backup";
 pub const VELERO_EXCLUDE_LABEL: &str = "velero.io/exclude-from-backup";
 /// Annotation on records and on `velero-backup.json`: the run id of the run that wrote it (docs/format.md).
 pub const RUN_ANNOTATION: &str = "ark.heptio.com/run";
+/// Annotation on the Backup resource of somebody else's backup: who made it, [`ORIGIN_VELERO`] or [`ORIGIN_ARK`].
+pub const ORIGIN_ANNOTATION: &str = "ark.heptio.com/origin";
+/// Velero made it.
+pub const ORIGIN_VELERO: &str = "velero";
+/// Original Ark made it.
+pub const ORIGIN_ARK: &str = "ark";
 /// Annotation on Jobs and restored records: the request, as the argv that `ark-job` was given.
 pub const REQUEST_ANNOTATION: &str = "ark.heptio.com/request";
 /// Annotation on the PodTemplate: the version of the `ark-job` command line its image understands.
 pub const CONTRACT_ANNOTATION: &str = "ark.heptio.com/contract";
 /// The version of the command line that this code renders.
-pub const CONTRACT_VERSION: &str = "3";
+pub const CONTRACT_VERSION: &str = "4";
 /// Label on every object that `install` makes.
 pub const PART_OF_LABEL: &str = "app.kubernetes.io/part-of";
 /// Its value.
@@ -61,6 +67,12 @@ pub const PART_OF: &str = "kubectl-ark";
 pub const CONFIG_NAME: &str = "ark";
 /// Key in that ConfigMap: the name that the administrator gives to the cluster.
 pub const CLUSTER_NAME_KEY: &str = "clusterName";
+/// Key in that ConfigMap: the mode of the installation, [`NORMAL`] or [`RESTORE_ONLY`]; absent means Normal.
+pub const MODE_KEY: &str = "mode";
+/// Backups are made, and expire.
+pub const NORMAL: &str = "Normal";
+/// Nothing is backed up, deleted or expired (Ark's restore-only mode).
+pub const RESTORE_ONLY: &str = "RestoreOnly";
 /// Key in a credential Secret: an AWS shared-credentials file (as Ark).
 pub const CREDENTIALS_KEY: &str = "cloud";
 

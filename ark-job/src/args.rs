@@ -34,6 +34,16 @@ pub enum Command {
     Show(ShowArgs),
     /// Write one stored file of a backup to standard output, checked
     Fetch(FetchArgs),
+    /// Delete backups: their snapshots, files, restores and resources
+    Delete(DeleteArgs),
+    /// Take back a deletion that was cut off before anything was lost
+    Undelete(UndeleteArgs),
+    /// Delete what has expired, and sweep up what runs that were cut off have left
+    Expire(ExpireArgs),
+    /// Make the cluster's Backup resources agree with what is in storage
+    Sync(SyncArgs),
+    /// List the backups in storage
+    List(ListArgs),
 }
 
 /// Where backups are.
@@ -128,12 +138,30 @@ pub type CompressionLevel = u8;
 /// Level 3 gives nearly the size of 6 in two thirds of the time (docs/benchmarks.md).
 pub const DEFAULT_COMPRESSION: CompressionLevel = 3;
 
+/// The schedule that asks for a backup.
+#[derive(Clone, Debug, Default, PartialEq, ClapArgs)]
+pub struct TickFlags {
+    /// The schedule that asks for the backup: it is called <SCHEDULE>-<YYYYMMDDhhmmss>, and a twin or a retry for the same time
+    /// is the same backup
+    #[arg(long, value_name = "SCHEDULE", value_parser = parse_schedule_name, required_unless_present = "name", conflicts_with = "name")]
+    pub schedule: Option<String>,
+    /// The time that it is scheduled for (RFC 3339); that of the CronJob's Job if not given
+    #[arg(long, value_name = "TIME", requires = "schedule")]
+    pub scheduled: Option<jiff::Timestamp>,
+    /// How many of the schedule's newest Completed backups never expire, 1 if not given
+    #[arg(long, value_name = "N", requires = "schedule")]
+    pub keep_last: Option<u32>,
+}
+
 /// `ark-job backup`
 #[derive(Clone, Debug, PartialEq, ClapArgs)]
 pub struct BackupArgs {
-    /// Name of the backup
+    /// Name of the backup, unless a schedule names it
     #[arg(value_name = "NAME", value_parser = parse_name)]
-    pub name: String,
+    pub name: Option<String>,
+    /// The schedule
+    #[command(flatten)]
+    pub tick: TickFlags,
     /// Where backups are
     #[command(flatten)]
     pub storage: StorageFlags,
@@ -392,6 +420,110 @@ pub struct FetchArgs {
     pub hold: bool,
 }
 
+/// `ark-job delete`
+#[derive(Clone, Debug, PartialEq, ClapArgs)]
+pub struct DeleteArgs {
+    /// Names of the backups, whoever made them
+    #[arg(value_name = "NAME", required = true, value_parser = parse_name)]
+    pub names: Vec<String>,
+    /// Where backups are
+    #[command(flatten)]
+    pub storage: StorageFlags,
+}
+
+/// `ark-job undelete`
+#[derive(Clone, Debug, PartialEq, ClapArgs)]
+pub struct UndeleteArgs {
+    /// Names of the backups
+    #[arg(value_name = "NAME", required = true, value_parser = parse_name)]
+    pub names: Vec<String>,
+    /// Where backups are
+    #[command(flatten)]
+    pub storage: StorageFlags,
+}
+
+/// What expires besides this cluster's own backups, and when what was never committed is swept up.
+#[derive(Clone, Debug, PartialEq, ClapArgs)]
+pub struct ExpireFlags {
+    /// Also backups of another cluster, lost perhaps: the UID of its kube-system namespace (repeatable)
+    #[arg(long, value_name = "UID")]
+    pub cluster_uid: Vec<String>,
+    /// Also backups that Velero or original Ark made
+    #[arg(long)]
+    pub include_foreign: bool,
+    /// How old an archive without a marker, or an unfinished upload, must be to be swept up (a Go duration)
+    #[arg(long, value_name = "DURATION", default_value = DEFAULT_GRACE)]
+    pub grace: String,
+}
+
+/// Four times the longest that a Job may take by default.
+pub const DEFAULT_GRACE: &str = "24h";
+
+impl Default for ExpireFlags {
+    fn default() -> Self {
+        ExpireFlags {
+            cluster_uid: Vec::new(),
+            include_foreign: false,
+            grace: DEFAULT_GRACE.to_owned(),
+        }
+    }
+}
+
+/// `ark-job expire`
+#[derive(Clone, Debug, PartialEq, ClapArgs)]
+pub struct ExpireArgs {
+    /// Where backups are
+    #[command(flatten)]
+    pub storage: StorageFlags,
+    /// What expires
+    #[command(flatten)]
+    pub expire: ExpireFlags,
+    /// Print to standard output what would be deleted and kept, and why; delete nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How that is printed
+    #[arg(
+        long,
+        short = 'o',
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t,
+        requires = "dry_run"
+    )]
+    pub output: PlanFormat,
+    /// Exit code
+    #[command(flatten)]
+    pub exit: ExitFlags,
+}
+
+/// `ark-job sync`
+#[derive(Clone, Debug, PartialEq, ClapArgs)]
+pub struct SyncArgs {
+    /// Where backups are
+    #[command(flatten)]
+    pub storage: StorageFlags,
+    /// Remove resources though storage lists no backup at all
+    #[arg(long)]
+    pub force: bool,
+    /// Exit code
+    #[command(flatten)]
+    pub exit: ExitFlags,
+}
+
+/// `ark-job list`
+#[derive(Clone, Debug, PartialEq, ClapArgs)]
+pub struct ListArgs {
+    /// Where backups are
+    #[command(flatten)]
+    pub storage: StorageFlags,
+    /// Those whose deletion has begun, and whether it can be taken back
+    #[arg(long)]
+    pub deleted: bool,
+    /// How they are printed
+    #[arg(long, short = 'o', value_enum, value_name = "FORMAT", default_value_t)]
+    pub output: PlanFormat,
+}
+
 /// The inverse of parsing: flags in the order of the help, defaults left out.
 struct Argv(Vec<String>);
 
@@ -443,11 +575,14 @@ impl Args {
         match command {
             Command::Backup(BackupArgs {
                 name,
+                tick,
                 storage,
                 backup,
                 exit,
             }) => {
-                argv.0.extend(["backup".to_owned(), name.clone()]);
+                argv.0.push("backup".to_owned());
+                argv.0.extend(name.clone());
+                tick.write(&mut argv);
                 storage.write(&mut argv);
                 backup.write(&mut argv);
                 exit.write(&mut argv);
@@ -510,6 +645,50 @@ impl Args {
                 argv.unless_default("--file", word(*file), word(FetchFile::default()));
                 argv.switch("--hold", *hold);
             }
+            Command::Delete(DeleteArgs { names, storage }) => {
+                argv.0.push("delete".to_owned());
+                argv.0.extend_from_slice(names);
+                storage.write(&mut argv);
+            }
+            Command::Undelete(UndeleteArgs { names, storage }) => {
+                argv.0.push("undelete".to_owned());
+                argv.0.extend_from_slice(names);
+                storage.write(&mut argv);
+            }
+            Command::Expire(ExpireArgs {
+                storage,
+                expire,
+                dry_run,
+                output,
+                exit,
+            }) => {
+                argv.0.push("expire".to_owned());
+                storage.write(&mut argv);
+                expire.write(&mut argv);
+                argv.switch("--dry-run", *dry_run);
+                argv.unless_default("--output", word(*output), word(PlanFormat::default()));
+                exit.write(&mut argv);
+            }
+            Command::Sync(SyncArgs {
+                storage,
+                force,
+                exit,
+            }) => {
+                argv.0.push("sync".to_owned());
+                storage.write(&mut argv);
+                argv.switch("--force", *force);
+                exit.write(&mut argv);
+            }
+            Command::List(ListArgs {
+                storage,
+                deleted,
+                output,
+            }) => {
+                argv.0.push("list".to_owned());
+                storage.write(&mut argv);
+                argv.switch("--deleted", *deleted);
+                argv.unless_default("--output", word(*output), word(PlanFormat::default()));
+            }
         }
         argv.value("--namespace", &Some(namespace));
         if let Command::Show(ShowArgs { object, .. }) = command {
@@ -517,6 +696,22 @@ impl Args {
             argv.0.extend(["--".to_owned(), object.clone()]);
         }
         argv.0
+    }
+}
+
+impl BackupArgs {
+    /// The name of the backup, if the command line alone tells it: of a schedule's, the scheduled time is part of it.
+    pub fn known_name(&self) -> Option<String> {
+        let TickFlags {
+            schedule,
+            scheduled,
+            keep_last: _,
+        } = &self.tick;
+        match (schedule, scheduled) {
+            (Some(schedule), Some(at)) => Some(crate::schedule::backup_name(schedule, *at)),
+            (Some(_), None) => None,
+            (None, _) => self.name.clone(),
+        }
     }
 }
 
@@ -529,6 +724,11 @@ impl Command {
             Command::Diff(diff) => &diff.storage,
             Command::Show(show) => &show.storage,
             Command::Fetch(fetch) => &fetch.storage,
+            Command::Delete(delete) => &delete.storage,
+            Command::Undelete(undelete) => &undelete.storage,
+            Command::Expire(expire) => &expire.storage,
+            Command::Sync(sync) => &sync.storage,
+            Command::List(list) => &list.storage,
         }
     }
 
@@ -540,17 +740,28 @@ impl Command {
             Command::Diff(diff) => &mut diff.storage,
             Command::Show(show) => &mut show.storage,
             Command::Fetch(fetch) => &mut fetch.storage,
+            Command::Delete(delete) => &mut delete.storage,
+            Command::Undelete(undelete) => &mut undelete.storage,
+            Command::Expire(expire) => &mut expire.storage,
+            Command::Sync(sync) => &mut sync.storage,
+            Command::List(list) => &mut list.storage,
         }
     }
 
-    /// The backup that is made or read.
-    pub fn backup(&self) -> &str {
+    /// The one backup that is made or read, if it is one and its name is known.
+    pub fn backup(&self) -> Option<&str> {
         match self {
-            Command::Backup(backup) => &backup.name,
-            Command::Restore(restore) => &restore.backup,
-            Command::Diff(diff) => &diff.backup,
-            Command::Show(show) => &show.backup,
-            Command::Fetch(fetch) => &fetch.backup,
+            Command::Backup(backup) => backup.name.as_deref(),
+            Command::Restore(restore) => Some(&restore.backup),
+            Command::Diff(diff) => Some(&diff.backup),
+            Command::Show(show) => Some(&show.backup),
+            Command::Fetch(fetch) => Some(&fetch.backup),
+            Command::Delete(DeleteArgs { names, .. })
+            | Command::Undelete(UndeleteArgs { names, .. }) => match names.as_slice() {
+                [name] => Some(name),
+                _ => None,
+            },
+            Command::Expire(_) | Command::Sync(_) | Command::List(_) => None,
         }
     }
 }
@@ -576,6 +787,32 @@ impl ExitFlags {
     fn write(&self, argv: &mut Argv) {
         let ExitFlags { partial_exit_code } = self;
         argv.unless_default("--partial-exit-code", *partial_exit_code, 3);
+    }
+}
+
+impl TickFlags {
+    fn write(&self, argv: &mut Argv) {
+        let TickFlags {
+            schedule,
+            scheduled,
+            keep_last,
+        } = self;
+        argv.value("--schedule", schedule);
+        argv.value("--scheduled", scheduled);
+        argv.value("--keep-last", keep_last);
+    }
+}
+
+impl ExpireFlags {
+    fn write(&self, argv: &mut Argv) {
+        let ExpireFlags {
+            cluster_uid,
+            include_foreign,
+            grace,
+        } = self;
+        argv.each("--cluster-uid", cluster_uid);
+        argv.switch("--include-foreign", *include_foreign);
+        argv.unless_default("--grace", grace.clone(), DEFAULT_GRACE.to_owned());
     }
 }
 
@@ -713,6 +950,11 @@ fn mapping(what: &str, pairs: &[(String, String)]) -> Result<BTreeMap<String, St
 
 fn parse_name(text: &str) -> Result<String, String> {
     crate::identity::check_name(text)?;
+    Ok(text.to_owned())
+}
+
+fn parse_schedule_name(text: &str) -> Result<String, String> {
+    crate::schedule::check_name(text)?;
     Ok(text.to_owned())
 }
 
@@ -891,10 +1133,11 @@ mod tests {
         let exit = prop_oneof![Just(0u8), Just(3u8)]
             .prop_map(|partial_exit_code| ExitFlags { partial_exit_code });
         prop_oneof![
-            (name(), storage(), backup_flags(), exit.clone()).prop_map(
-                |(name, storage, backup, exit)| {
+            (tick(), storage(), backup_flags(), exit.clone()).prop_map(
+                |((name, tick), storage, backup, exit)| {
                     Command::Backup(BackupArgs {
                         name,
+                        tick,
                         storage,
                         backup,
                         exit,
@@ -912,7 +1155,7 @@ mod tests {
                     Just((DryRun::None, PlanFormat::default())),
                     value::<PlanFormat>().prop_map(|format| (DryRun::Server, format)),
                 ],
-                exit
+                exit.clone()
             )
                 .prop_map(
                     |(backup, name, requested, wait_for_rights, storage, restore, shown, exit)| {
@@ -976,6 +1219,71 @@ mod tests {
                         file,
                         hold,
                     })
+                }),
+            (vec(name(), 1..3), storage())
+                .prop_map(|(names, storage)| Command::Delete(DeleteArgs { names, storage })),
+            (vec(name(), 1..3), storage())
+                .prop_map(|(names, storage)| Command::Undelete(UndeleteArgs { names, storage })),
+            (
+                storage(),
+                (vec(name(), 0..3), any::<bool>(), "[1-9]h"),
+                prop_oneof![
+                    Just((false, PlanFormat::default())),
+                    value::<PlanFormat>().prop_map(|format| (true, format)),
+                ],
+                exit.clone()
+            )
+                .prop_map(
+                    |(storage, (cluster_uid, include_foreign, grace), shown, exit)| {
+                        Command::Expire(ExpireArgs {
+                            storage,
+                            expire: ExpireFlags {
+                                cluster_uid,
+                                include_foreign,
+                                grace,
+                            },
+                            dry_run: shown.0,
+                            output: shown.1,
+                            exit,
+                        })
+                    }
+                ),
+            (storage(), any::<bool>(), exit).prop_map(|(storage, force, exit)| {
+                Command::Sync(SyncArgs {
+                    storage,
+                    force,
+                    exit,
+                })
+            }),
+            (storage(), any::<bool>(), value::<PlanFormat>()).prop_map(
+                |(storage, deleted, output)| {
+                    Command::List(ListArgs {
+                        storage,
+                        deleted,
+                        output,
+                    })
+                }
+            ),
+        ]
+    }
+
+    fn tick() -> impl Strategy<Value = (Option<String>, TickFlags)> {
+        prop_oneof![
+            name().prop_map(|name| (Some(name), TickFlags::default())),
+            (
+                "[a-z][a-z0-9]{0,47}",
+                option::of(0i64..4_000_000_000),
+                option::of(any::<u32>())
+            )
+                .prop_map(|(schedule, scheduled, keep_last)| {
+                    let scheduled =
+                        scheduled.map(|second| jiff::Timestamp::from_second(second).unwrap());
+                    let tick = TickFlags {
+                        schedule: Some(schedule),
+                        scheduled,
+                        keep_last,
+                    };
+                    (None, tick)
                 }),
         ]
     }

@@ -20,9 +20,7 @@ pub use self::options::Options;
 use self::record::{claim, fail, heartbeat, write_status};
 use self::selection::Selection;
 use self::writer::ArchiveWriter;
-use crate::api::{
-    AccessMode, BackupPhase, BackupProgress, BackupStatus, FORMAT_VERSION, HookStatus,
-};
+use crate::api::{BackupPhase, BackupProgress, BackupStatus, FORMAT_VERSION, HookStatus};
 use crate::archive::footer::Head;
 use crate::cluster::discover::{Discovery, ResourceType, discover};
 use crate::context::{Context, Outcome, storage_failure};
@@ -31,6 +29,7 @@ use crate::exit::Exit;
 use crate::failed_log;
 use crate::hooks::{self, HookSpecs};
 use crate::layout::BackupKeys;
+use crate::mode;
 use crate::report::{About, Report};
 use crate::store::{Conditional, Spool};
 use jiff::{SignedDuration, Timestamp};
@@ -53,11 +52,7 @@ pub async fn backup(context: &Context, options: &Options) -> Result<Outcome, Fai
 }
 
 async fn back_up(context: &Context, options: &Options) -> Result<Outcome, Failure> {
-    if context.access_mode == AccessMode::ReadOnly {
-        let location = context.location.as_deref().unwrap_or_default();
-        let text = format!("storage location {location} is ReadOnly: nothing is written to it");
-        return Err(Failure::new(Exit::Refused, text).hint("choose another with --location"));
-    }
+    mode::refuse_unless_writable(context).await?;
     let keys = BackupKeys::new(&options.name);
     let started = Timestamp::now();
     let hooks = read_hooks(context, options).await?;
@@ -391,6 +386,7 @@ fn head(
         cluster_uid: context.run.cluster_uid.clone(),
         namespace: context.namespace.clone(),
         schedule: None,
+        keep_last: None,
         labels: options.labels.clone(),
         spec: options.spec.clone(),
         status,

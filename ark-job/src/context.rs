@@ -20,6 +20,8 @@ use std::path::PathBuf;
 pub struct Environment {
     /// UID of the Job this pod belongs to; absent outside of a Job.
     pub job_uid: Option<String>,
+    /// Name of the Job this pod belongs to; absent outside of a Job.
+    pub job_name: Option<String>,
     /// UID of this pod; absent outside of a pod.
     pub pod_uid: Option<String>,
     /// A random text, for what has no other identity.

@@ -12,7 +12,7 @@ use crate::exit::Exit;
 use crate::identity::{Origin, RunId};
 use crate::layout::BackupKeys;
 use crate::repository::{Described, Found, RepositoryError, Served, find, open_found};
-use crate::restore::rights;
+use crate::rights;
 use crate::store::{ObjectReader, Store};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};

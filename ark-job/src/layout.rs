@@ -17,6 +17,11 @@ pub const TOMBSTONE: &str = "ark-deleting.json";
 /// File name of the description that Velero reads.
 pub const VELERO_BACKUP: &str = "velero-backup.json";
 
+/// Names at the top of a location that are no backups of original Ark's: Velero's directories.
+pub const TOP_LEVEL: [&str; 6] = [
+    "backups", "restores", "metadata", "restic", "kopia", "plugins",
+];
+
 /// The keys of one backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupKeys {

@@ -5,15 +5,23 @@
 
 // operations
 pub mod backup;
+pub mod delete;
 pub mod diff;
+pub mod expire;
 pub mod fetch;
+pub mod list;
 pub mod restore;
 pub mod run;
 pub mod show;
+pub mod sync;
 // what operations share
 pub mod context;
 pub mod failed_log;
 pub mod kept;
+pub mod mode;
+pub mod removal;
+pub mod rights;
+pub mod tombstone;
 // edges
 pub mod cluster;
 pub mod log;
@@ -22,6 +30,7 @@ pub mod repository;
 pub mod store;
 // leaves
 pub mod archive;
+pub mod cron;
 pub mod error;
 pub mod filter;
 pub mod foreign;
@@ -34,7 +43,9 @@ pub mod marker;
 pub mod modifiers;
 pub mod pod_spec;
 pub mod report;
+pub mod schedule;
 pub mod selector;
+pub mod velero_backup;
 pub mod yaml;
 // contract
 pub mod api;

@@ -110,6 +110,7 @@ fn surroundings() -> anyhow::Result<Environment> {
         .map_err(|_| anyhow::anyhow!("the system has no random numbers"))?;
     Ok(Environment {
         job_uid: variable(environment::JOB_UID),
+        job_name: variable(environment::JOB_NAME),
         pod_uid: variable(environment::POD_UID),
         nonce: hex::encode(random),
         temporary: std::env::temp_dir(),

@@ -10,7 +10,7 @@ use crate::identity::RunId;
 use crate::log::Log;
 use http::{Method, Request};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Time};
 use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,10 +19,21 @@ use std::future::Future;
 use std::time::Duration;
 
 /// A record whose run has given no sign of life for this long is nobody's (STORAGE: sync marks it Failed).
-const ALIVE_WITHIN: SignedDuration = SignedDuration::from_mins(10);
+pub const ALIVE_WITHIN: SignedDuration = SignedDuration::from_mins(10);
+
+/// Records read at once: each is a few kilobytes.
+const PAGE: usize = 500;
 
 /// A record's status is written at most this often.
 const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// Whoever is alive has given another sign of life within this time, whatever the clocks say.
+pub const ANOTHER_HEARTBEAT: Duration = Duration::from_secs(3 * HEARTBEAT.as_secs());
+
+/// Whether a run whose last sign of life was at `heartbeat` is still at work, by clocks that agree.
+pub fn is_alive(heartbeat: Timestamp, now: Timestamp) -> bool {
+    now.duration_since(heartbeat) < ALIVE_WITHIN
+}
 
 /// Gives a sign of life with `beat` again and again, for ever. That it cannot be written is said once.
 pub async fn heartbeat(log: &Log, beat: impl AsyncFn() -> Result<(), ClusterError>) {
@@ -162,6 +173,92 @@ impl Records {
         }
     }
 
+    /// All records of this type, a page at a time, so that a cluster with many is no burden.
+    ///
+    /// # Errors
+    /// When the API server cannot be asked.
+    pub async fn list<K: Record>(&self) -> Result<Vec<K>, ClusterError> {
+        self.digests(|record: &K| record.clone()).await
+    }
+
+    /// What `digest` makes of each record of this type: all of them at once may be more than fits.
+    ///
+    /// # Errors
+    /// When the API server cannot be asked.
+    pub async fn digests<K: Record, T>(
+        &self,
+        digest: impl Fn(&K) -> T,
+    ) -> Result<Vec<T>, ClusterError> {
+        #[derive(serde::Deserialize)]
+        struct Page<K> {
+            metadata: ListMeta,
+            items: Vec<K>,
+        }
+        let mut records = Vec::new();
+        if !self.keeps::<K>() {
+            return Ok(records);
+        }
+        let collection = self.path::<K>("");
+        let collection = collection.trim_end_matches('/');
+        let doing = format!("listing {}", K::plural(&()));
+        let mut next = String::new();
+        loop {
+            let path = format!("{collection}?limit={PAGE}{next}");
+            let page: Page<K> = self.cluster.get(&path, &doing).await?;
+            records.extend(page.items.iter().map(&digest));
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => next = format!("&continue={token}"),
+                None => return Ok(records),
+            }
+        }
+    }
+
+    /// Deletes the record called `name`, if it still is the one with this UID; one that is gone is success.
+    ///
+    /// # Errors
+    /// When the API server refuses; [`ClusterError::is_conflict`] when there is another of that name.
+    pub async fn delete<K: Record>(&self, name: &str, uid: &str) -> Result<(), ClusterError> {
+        let options = serde_json::json!({"preconditions": {"uid": uid}});
+        let request = request(
+            Method::DELETE,
+            &self.path::<K>(name),
+            "application/json",
+            &options,
+        );
+        let deleted = self
+            .cluster
+            .request(&request, &doing::<K>("deleting", name))
+            .await;
+        match deleted {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Changes the status of the record called `name`, whoever's it is, if it still is the one with this UID: `status` has
+    /// only what changes, with null for what goes. One that is gone is success.
+    ///
+    /// # Errors
+    /// When the API server refuses; [`ClusterError::is_conflict`] when there is another of that name.
+    pub async fn merge_status<K: Record>(
+        &self,
+        name: &str,
+        uid: &str,
+        status: &serde_json::Value,
+    ) -> Result<(), ClusterError> {
+        let patch = serde_json::json!({"metadata": {"uid": uid}, "status": status});
+        let path = format!("{}/status", self.path::<K>(name));
+        let request = request(Method::PATCH, &path, "application/merge-patch+json", &patch);
+        let written = self
+            .cluster
+            .request(&request, &doing::<K>("updating", name))
+            .await;
+        match written {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Claims `name` for `run`: creates the record, or takes over one whose run has ended or is this one.
     ///
     /// # Errors
@@ -202,9 +299,7 @@ impl Records {
                 .cloned()
                 .unwrap_or_default();
             if other != run.as_str()
-                && let Some(heartbeat) = existing
-                    .alive()
-                    .filter(|at| now.duration_since(*at) < ALIVE_WITHIN)
+                && let Some(heartbeat) = existing.alive().filter(|at| is_alive(*at, now))
             {
                 return Err(RecordError::Busy {
                     kind: K::kind(&()).into_owned(),
@@ -314,6 +409,53 @@ impl Records {
         }
     }
 
+    /// Creates a record that no run at work has claimed, and gives it as it is then; none when there is one of that name.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn create_unclaimed<K: Record>(&self, record: &K) -> Result<Option<K>, ClusterError> {
+        let collection = self.path::<K>("");
+        let request = request(
+            Method::POST,
+            collection.trim_end_matches('/'),
+            "application/json",
+            record,
+        );
+        let doing = doing::<K>("creating", &record.name_any());
+        match self.cluster.json(&request, &doing).await {
+            Ok(created) => Ok(Some(created)),
+            Err(error) if error.is_already_exists() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Replaces a record, whoever's it is, if it still is in the version that `record` carries, and gives it as it is then;
+    /// none when somebody has changed or deleted it.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn replace_unclaimed<K: Record>(
+        &self,
+        record: &K,
+        part: Part,
+    ) -> Result<Option<K>, ClusterError> {
+        let name = record.name_any();
+        let path = match part {
+            Part::Record => self.path::<K>(&name),
+            Part::Status => format!("{}/status", self.path::<K>(&name)),
+        };
+        let request = request(Method::PUT, &path, "application/json", record);
+        match self
+            .cluster
+            .json(&request, &doing::<K>("updating", &name))
+            .await
+        {
+            Ok(replaced) => Ok(Some(replaced)),
+            Err(error) if error.is_conflict() || error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn write(
         &self,
         method: Method,
@@ -334,6 +476,15 @@ impl Records {
             K::plural(&())
         )
     }
+}
+
+/// What of a record is written: its status is a subresource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All but the status.
+    Record,
+    /// The status.
+    Status,
 }
 
 /// A resource that records an operation.

@@ -5,9 +5,10 @@
 //! both. So nothing of a damaged backup is ever handed out. What the objects inside mean is not looked at here.
 
 mod find;
+pub mod inventory;
 mod spooled;
 
-pub use self::find::{Described, Found, find};
+pub use self::find::{Described, Found, describe, find};
 
 use crate::api::{BackupProgress, BackupStatus, FORMAT_VERSION};
 use crate::archive::footer::{Footer, Head, Member};
@@ -33,7 +34,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use tokio::sync::oneshot;
 
 /// A marker is kilobytes: the spec, digests, at most a hundred messages.
-const MARKER_MAX: u64 = 16 << 20;
+pub(crate) const MARKER_MAX: u64 = 16 << 20;
 /// Members read at once by a check, each about 1 MiB: enough to hide the way to the store.
 const CHECKED_AHEAD: usize = 4;
 

@@ -12,7 +12,6 @@ pub mod plan;
 pub mod prepare;
 mod preview;
 mod results;
-pub mod rights;
 mod rules;
 pub mod selection;
 mod tally;
@@ -20,6 +19,7 @@ mod target;
 mod wire;
 
 pub use self::options::Options;
+pub use crate::rights;
 
 use self::decide::{Policy, SYSTEM};
 use self::hooks::HookRunner;

@@ -1,11 +1,11 @@
 //! One run: from parsed arguments to an exit code. `ark-job` and `kubectl ark --local` both come through here.
 
-use crate::args::{Args, Command, DiffArgs, ShowArgs};
+use crate::args::{Args, Command, DiffArgs, ListArgs, ShowArgs};
 use crate::cluster::Cluster;
 use crate::context::{self, Context, Environment, Outcome, open_place, open_store, parse_url};
 use crate::error::Failure;
 use crate::exit::Exit;
-use crate::{backup, diff, fetch, restore, show};
+use crate::{backup, delete, diff, expire, fetch, list, restore, show, sync};
 use std::future::Future;
 use std::path::Path;
 
@@ -46,7 +46,27 @@ async fn try_run(
             &arguments.storage,
             arguments.exit.partial_exit_code,
         ),
-        Command::Diff(_) | Command::Show(_) => {
+        Command::Delete(arguments) => (
+            Operation::Delete(delete::Options::resolve(arguments)?),
+            &arguments.storage,
+            3,
+        ),
+        Command::Undelete(arguments) => (
+            Operation::Undelete(delete::Options::of_undelete(arguments)?),
+            &arguments.storage,
+            3,
+        ),
+        Command::Expire(arguments) => (
+            Operation::Expire(expire::Options::resolve(arguments)?),
+            &arguments.storage,
+            arguments.exit.partial_exit_code,
+        ),
+        Command::Sync(arguments) => (
+            Operation::Sync(sync::Options::resolve(arguments)?),
+            &arguments.storage,
+            arguments.exit.partial_exit_code,
+        ),
+        Command::Diff(_) | Command::Show(_) | Command::List(_) => {
             let looking = look(Some(&cluster), &args, &environment.temporary);
             return tokio::select! {
                 outcome = looking => outcome,
@@ -107,6 +127,7 @@ pub async fn run_without_cluster(
 ) -> Option<Outcome> {
     let storage = match &args.command {
         Command::Show(arguments) => &arguments.storage,
+        Command::List(arguments) => &arguments.storage,
         Command::Diff(arguments) if arguments.other.is_some() => &arguments.storage,
         _ => return None,
     };
@@ -128,8 +149,9 @@ async fn look(
     args: &Args,
     temporary: &Path,
 ) -> Result<Outcome, Failure> {
-    let (Command::Show(ShowArgs { storage, .. }) | Command::Diff(DiffArgs { storage, .. })) =
-        &args.command
+    let (Command::Show(ShowArgs { storage, .. })
+    | Command::Diff(DiffArgs { storage, .. })
+    | Command::List(ListArgs { storage, .. })) = &args.command
     else {
         return Err(Failure::new(Exit::Usage, "nothing is to be looked at"));
     };
@@ -149,6 +171,7 @@ async fn look(
                 diff::with_cluster(cluster, &store, arguments, temporary).await
             }
         },
+        Command::List(arguments) => list::run(&store, arguments).await,
         Command::Show(arguments) => show::run(&store, arguments, temporary).await,
         _ => Err(no_cluster()),
     }
@@ -157,6 +180,10 @@ async fn look(
 enum Operation {
     Backup(Box<backup::Options>),
     Restore(Box<restore::Options>),
+    Delete(delete::Options),
+    Undelete(delete::Options),
+    Expire(expire::Options),
+    Sync(sync::Options),
 }
 
 impl Operation {
@@ -164,6 +191,10 @@ impl Operation {
         match self {
             Operation::Backup(options) => backup::backup(context, options).await,
             Operation::Restore(options) => restore::restore(context, options).await,
+            Operation::Delete(options) => delete::delete(context, options).await,
+            Operation::Undelete(options) => delete::undelete(context, options).await,
+            Operation::Expire(options) => expire::expire(context, options).await,
+            Operation::Sync(options) => sync::sync(context, options).await,
         }
     }
 
@@ -172,6 +203,11 @@ impl Operation {
         match self {
             Operation::Backup(options) => backup::interrupted(context, options).await,
             Operation::Restore(options) => restore::interrupted(context, options).await,
+            // They keep no record: whoever runs them next goes on from what is there.
+            Operation::Delete(_)
+            | Operation::Undelete(_)
+            | Operation::Expire(_)
+            | Operation::Sync(_) => {}
         }
     }
 }

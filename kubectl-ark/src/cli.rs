@@ -4,7 +4,8 @@
 
 use ark_job::api::{AccessMode, DEFAULT_LOCATION, DEFAULT_NAMESPACE};
 use ark_job::args::{
-    BackupFlags, ExitFlags, PlanFormat, RestoreFlags, SelectFlags, ShowFormat, StorageFlags,
+    BackupFlags, ExitFlags, ExpireFlags, PlanFormat, RestoreFlags, SelectFlags, ShowFormat,
+    StorageFlags,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -57,20 +58,33 @@ pub enum Command {
     /// Create and look at restores
     #[command(subcommand, alias = "restores")]
     Restore(RestoreCommand),
-    /// Create a backup or a restore
+    /// Create and look at schedules: backups again and again
+    #[command(subcommand, alias = "schedules")]
+    Schedule(ScheduleCommand),
+    /// Create a backup, a restore or a schedule
     #[command(subcommand)]
     Create(CreateCommand),
-    /// List backups or restores
+    /// List backups, restores or schedules
     #[command(subcommand)]
     Get(GetCommand),
-    /// Show backups or restores in full
+    /// Show backups, restores or schedules in full
     #[command(subcommand)]
     Describe(DescribeCommand),
+    /// Delete backups or schedules
+    #[command(subcommand)]
+    Delete(DeleteCommand),
     /// Show the log of a backup or a restore
     #[command(subcommand)]
     Logs(LogsCommand),
     /// Compare a backup with the cluster or with another backup
     Diff(Box<DiffArgs>),
+    /// Delete now what has expired, as the hourly sweep does
+    Expire(Box<ExpireArgs>),
+    /// Make Backup resources agree now with what is in storage, as the hourly sync does
+    Sync(SyncArgs),
+    /// Switch restore-only mode on or off: in it nothing is backed up, deleted or expired
+    #[command(subcommand)]
+    RestoreOnly(RestoreOnlyCommand),
     /// Show the versions of the plugin and of what is installed
     Version(VersionArgs),
 }
@@ -82,9 +96,13 @@ pub enum BackupCommand {
     Create(Box<BackupCreateArgs>),
     /// List backups
     #[command(alias = "list")]
-    Get(GetArgs),
+    Get(BackupGetArgs),
     /// Show backups in full
     Describe(BackupDescribeArgs),
+    /// Delete backups: their snapshots, files, restores and resources
+    Delete(Box<BackupDeleteArgs>),
+    /// Take back a deletion that was cut off before anything was lost
+    Undelete(BackupUndeleteArgs),
     /// Show the log of a backup, also when its pod is gone
     Logs(BackupLogsArgs),
     /// Save a backup as a tar.gz, and check it
@@ -109,6 +127,48 @@ pub enum RestoreCommand {
     Logs(LogsArgs),
 }
 
+/// `kubectl ark schedule …`
+#[derive(Clone, Debug, Subcommand)]
+pub enum ScheduleCommand {
+    /// Back up again and again, by a CronJob; the first time at once
+    Create(Box<ScheduleCreateArgs>),
+    /// List schedules
+    #[command(alias = "list")]
+    Get(GetArgs),
+    /// Show schedules in full: last, next and last good backup
+    Describe(DescribeArgs),
+    /// Make no backups until unpaused
+    Pause(SomeSchedules),
+    /// Go on making backups
+    Unpause(SomeSchedules),
+    /// Delete schedules; their backups stay
+    Delete(SomeSchedules),
+    /// Make a backup of the schedule now
+    Run(ScheduleRunArgs),
+}
+
+/// `kubectl ark delete …`
+#[derive(Clone, Debug, Subcommand)]
+pub enum DeleteCommand {
+    /// Delete backups: their snapshots, files, restores and resources
+    #[command(alias = "backups")]
+    Backup(Box<BackupDeleteArgs>),
+    /// Delete schedules; their backups stay
+    #[command(alias = "schedules")]
+    Schedule(SomeSchedules),
+}
+
+/// `kubectl ark restore-only …`
+#[derive(Clone, Debug, Subcommand)]
+pub enum RestoreOnlyCommand {
+    /// Back up, delete and expire nothing: suspends schedules and expiry
+    On,
+    /// Go on: resumes the schedules that 'on' suspended, and shows what would expire
+    Off(RestoreOnlyOffArgs),
+    /// Say which mode it is, and what is suspended
+    Status,
+}
+
 /// `kubectl ark create …`
 #[derive(Clone, Debug, Subcommand)]
 pub enum CreateCommand {
@@ -116,6 +176,8 @@ pub enum CreateCommand {
     Backup(Box<BackupCreateArgs>),
     /// Restore objects from a backup, by a Job
     Restore(Box<RestoreCreateArgs>),
+    /// Back up again and again, by a CronJob; the first time at once
+    Schedule(Box<ScheduleCreateArgs>),
 }
 
 /// `kubectl ark get …`
@@ -123,10 +185,13 @@ pub enum CreateCommand {
 pub enum GetCommand {
     /// List backups
     #[command(alias = "backup")]
-    Backups(GetArgs),
+    Backups(BackupGetArgs),
     /// List restores
     #[command(alias = "restore")]
     Restores(GetArgs),
+    /// List schedules
+    #[command(alias = "schedule")]
+    Schedules(GetArgs),
 }
 
 /// `kubectl ark describe …`
@@ -138,6 +203,9 @@ pub enum DescribeCommand {
     /// Show restores in full
     #[command(alias = "restores")]
     Restore(DescribeArgs),
+    /// Show schedules in full: last, next and last good backup
+    #[command(alias = "schedules")]
+    Schedule(DescribeArgs),
 }
 
 /// `kubectl ark logs …`
@@ -174,6 +242,252 @@ pub struct BackupCreateArgs {
     /// The Job
     #[command(flatten)]
     pub job: JobFlags,
+}
+
+/// `kubectl ark schedule create`
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "A CronJob of that name makes the backups, called NAME-<YYYYMMDDhhmmss> in UTC; a Job makes the first one at once,                   unless --paused. Both are printed by --dry-run=client -o yaml, for Git; a CronJob applied without the Job makes its                   first backup at the next time."
+)]
+pub struct ScheduleCreateArgs {
+    /// Name of the schedule, at most 48 characters
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// When: minute hour day-of-month month day-of-week, as CronJobs have it, or @hourly, @daily, @weekly, @every 6h
+    #[arg(long, value_name = "CRON", help_heading = "Schedule")]
+    pub schedule: String,
+    /// Time zone of it, such as Europe/Berlin; that of the cluster's controller manager (mostly UTC) if not given
+    #[arg(long, value_name = "ZONE", help_heading = "Schedule")]
+    pub time_zone: Option<String>,
+    /// How many of the newest Completed backups never expire
+    #[arg(long, value_name = "N", default_value_t = ark_job::schedule::DEFAULT_KEEP_LAST, help_heading = "Schedule")]
+    pub keep_last: u32,
+    /// Make no backups until unpaused, not even the first
+    #[arg(long, help_heading = "Schedule")]
+    pub paused: bool,
+    /// How late a backup may start; later, it is left out
+    #[arg(long, value_name = "DURATION", default_value = DEFAULT_STARTING_DEADLINE, help_heading = "Schedule")]
+    pub starting_deadline: String,
+    /// Where backups are
+    #[command(flatten)]
+    pub storage: StorageFlags,
+    /// What goes in
+    #[command(flatten)]
+    pub backup: BackupFlags,
+    /// Exit code
+    #[command(flatten)]
+    pub exit: ExitFlags,
+    /// client: print what would be created, and create nothing
+    #[arg(long, value_enum, value_name = "none|client", default_value_t, num_args = 0..=1, require_equals = true,
+        default_missing_value = "client", hide_possible_values = true, help_heading = "Job")]
+    pub dry_run: DryRun,
+    /// Wait until the first backup is done, showing progress; the exit code is the backup's
+    #[arg(long, short = 'w', help_heading = "Job")]
+    pub wait: bool,
+    /// Print the created objects
+    #[arg(
+        long,
+        short = 'o',
+        value_enum,
+        value_name = "FORMAT",
+        help_heading = "Job"
+    )]
+    pub output: Option<CreateFormat>,
+    /// Keep a finished Job this long, or 'never' delete it
+    #[arg(long, value_name = "DURATION|never", default_value = DEFAULT_TTL_AFTER_FINISHED, help_heading = "Job")]
+    pub ttl_after_finished: String,
+    /// End a Job after this time, all retries included; 0 is no limit
+    #[arg(long, value_name = "DURATION", default_value = DEFAULT_DEADLINE, help_heading = "Job")]
+    pub deadline: String,
+}
+
+/// Long enough for a cluster that was down over breakfast; a nightly backup is not made at noon.
+pub const DEFAULT_STARTING_DEADLINE: &str = "1h";
+
+/// Schedules, by name or label, or all.
+#[derive(Clone, Debug, Args)]
+pub struct SomeSchedules {
+    /// Names
+    #[arg(value_name = "NAME", required_unless_present_any = ["selector", "all"])]
+    pub names: Vec<String>,
+    /// Those whose labels match
+    #[arg(long, short = 'l', value_name = "SELECTOR", conflicts_with = "names")]
+    pub selector: Option<String>,
+    /// All of them
+    #[arg(long, conflicts_with_all = ["names", "selector"])]
+    pub all: bool,
+}
+
+/// `kubectl ark schedule run`
+#[derive(Clone, Debug, Args)]
+pub struct ScheduleRunArgs {
+    /// Name
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Wait until it is done, showing progress; the exit code is the backup's
+    #[arg(long, short = 'w')]
+    pub wait: bool,
+    /// Print the created Job
+    #[arg(long, short = 'o', value_enum, value_name = "FORMAT")]
+    pub output: Option<CreateFormat>,
+}
+
+/// `kubectl ark backup delete`
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "A Job deletes them; this command shows how it goes, and ends with it. Backups that Velero, original Ark or another \
+                  cluster made are deleted by name only."
+)]
+pub struct BackupDeleteArgs {
+    /// Names
+    #[arg(value_name = "NAME", required_unless_present_any = ["selector", "all", "older_than"])]
+    pub names: Vec<String>,
+    /// Those whose labels match
+    #[arg(long, short = 'l', value_name = "SELECTOR", conflicts_with = "names")]
+    pub selector: Option<String>,
+    /// All of this cluster's
+    #[arg(long, conflicts_with_all = ["names", "selector"])]
+    pub all: bool,
+    /// Those begun longer ago than this (a Go duration, such as 720h)
+    #[arg(long, value_name = "DURATION", conflicts_with = "names")]
+    pub older_than: Option<String>,
+    /// Delete without being asked
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+    /// Where from
+    #[command(flatten)]
+    pub place: PlaceFlags,
+    /// How it is run
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// `kubectl ark backup undelete`
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "'kubectl ark backup get --show-deleted' lists the backups whose deletion has begun, and whether it can be taken back."
+)]
+pub struct BackupUndeleteArgs {
+    /// Names
+    #[arg(value_name = "NAME", required = true)]
+    pub names: Vec<String>,
+    /// Where from
+    #[command(flatten)]
+    pub place: PlaceFlags,
+    /// How it is run
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// Where something is done, and by whom.
+#[derive(Clone, Debug, Default, PartialEq, Args)]
+#[command(next_help_heading = "Storage")]
+pub struct PlaceFlags {
+    /// Where backups are
+    #[command(flatten)]
+    pub storage: StorageFlags,
+    /// Do it in this process with your own rights, without a Job; storage is ~/.kubectl-ark/backups unless given
+    #[arg(long, conflicts_with_all = ["ttl_after_finished", "deadline"])]
+    pub local: bool,
+}
+
+/// How a Job of housekeeping is run.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Job")]
+pub struct RunFlags {
+    /// Wait until it is done, showing its log; the exit code is the operation's
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true",
+        action = clap::ArgAction::Set)]
+    pub wait: bool,
+    /// client: print the Job, and create nothing
+    #[arg(long, value_enum, value_name = "none|client", default_value_t, num_args = 0..=1, require_equals = true,
+        default_missing_value = "client", hide_possible_values = true, conflicts_with = "local")]
+    pub dry_run: DryRun,
+    /// Print the created Job
+    #[arg(
+        long,
+        short = 'o',
+        value_enum,
+        value_name = "FORMAT",
+        conflicts_with = "local"
+    )]
+    pub output: Option<CreateFormat>,
+    /// How long it may take, and is kept
+    #[command(flatten)]
+    pub life: LifeFlags,
+}
+
+/// How long a Job may take, and is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Job")]
+pub struct LifeFlags {
+    /// Keep the finished Job this long, or 'never' delete it
+    #[arg(
+        long,
+        value_name = "DURATION|never",
+        default_value = DEFAULT_TTL_AFTER_FINISHED
+    )]
+    pub ttl_after_finished: String,
+    /// End the Job after this time, all retries included; 0 is no limit
+    #[arg(long, value_name = "DURATION", default_value = DEFAULT_DEADLINE)]
+    pub deadline: String,
+}
+
+/// `kubectl ark expire`
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "A Job deletes what has expired; this command shows how it goes, and ends with it. Backups that Velero, original Ark or \
+                  another cluster made stay unless asked for."
+)]
+pub struct ExpireArgs {
+    /// What expires
+    #[command(flatten)]
+    pub expire: ExpireFlags,
+    /// Exit code
+    #[command(flatten)]
+    pub exit: ExitFlags,
+    /// server: print what would be deleted and kept, and why; client: print the Job; either way, delete nothing
+    #[arg(long, value_enum, value_name = "none|client|server", default_value_t, num_args = 0..=1, require_equals = true,
+        default_missing_value = "server", hide_possible_values = true)]
+    pub dry_run: RestoreDryRun,
+    /// Print the plan (text, json) or the created Job (yaml, json, name)
+    #[arg(long, short = 'o', value_name = "FORMAT", value_parser = ["text", "yaml", "json", "name"])]
+    pub output: Option<String>,
+    /// Wait until it is done, showing its log; the exit code is the operation's
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true",
+        action = clap::ArgAction::Set, help_heading = "Job")]
+    pub wait: bool,
+    /// How long it may take, and is kept
+    #[command(flatten)]
+    pub life: LifeFlags,
+    /// Where
+    #[command(flatten)]
+    pub place: PlaceFlags,
+}
+
+/// `kubectl ark sync`
+#[derive(Clone, Debug, Args)]
+pub struct SyncArgs {
+    /// Remove resources though storage lists no backup at all
+    #[arg(long)]
+    pub force: bool,
+    /// Exit code
+    #[command(flatten)]
+    pub exit: ExitFlags,
+    /// Where
+    #[command(flatten)]
+    pub place: PlaceFlags,
+    /// How it is run
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// `kubectl ark restore-only off`
+#[derive(Clone, Debug, Args)]
+pub struct RestoreOnlyOffArgs {
+    /// Let expiry go on, too: everything that 'kubectl ark expire --dry-run' names may be deleted within the hour
+    #[arg(long)]
+    pub resume_expiry: bool,
 }
 
 /// Which backup is restored.
@@ -339,6 +653,23 @@ pub struct GetArgs {
     /// Leave out the table's header
     #[arg(long)]
     pub no_headers: bool,
+}
+
+/// `backup get`
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "With --location, --storage or --local what is stored is listed, else Backup resources."
+)]
+pub struct BackupGetArgs {
+    /// What every noun's get has
+    #[command(flatten)]
+    pub get: GetArgs,
+    /// Those whose deletion has begun, and whether 'backup undelete' can take it back; a short-lived pod reads storage
+    #[arg(long, conflicts_with_all = ["names", "selector"])]
+    pub show_deleted: bool,
+    /// Where from
+    #[command(flatten)]
+    pub source: SourceFlags,
 }
 
 /// `… describe`
@@ -596,6 +927,9 @@ pub struct InstallArgs {
     /// Let backups run hooks: the right to run commands in every pod; 'false' takes it away
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Rights")]
     pub hooks: Option<bool>,
+    /// Back up, delete and expire nothing in this cluster: to restore what another cluster backs up
+    #[arg(long)]
+    pub restore_only: bool,
     /// Name of this cluster, recorded in its backups; by default the kubeconfig's
     #[arg(long, value_name = "NAME")]
     pub cluster_name: Option<String>,

@@ -1,4 +1,5 @@
-//! Asking a person before a restore changes or deletes objects in all namespaces: with the counts of its plan in sight.
+//! Asking a person: before a restore changes or deletes objects in all namespaces, with the counts of its plan in sight, and
+//! before backups are deleted (`crate::delete`).
 
 use crate::Surroundings;
 use crate::client::Connection;
@@ -56,7 +57,27 @@ pub async fn ask(
             Printed::Interrupted => return Ok(Some(not_done(Exit::Interrupted))),
         }
     }
-    eprint!("Continue? [y/N] ");
+    Ok(match answer("Continue?", interrupt).await {
+        Answer::Yes => None,
+        Answer::No => Some(not_done(Exit::Failed)),
+        Answer::Interrupted => Some(not_done(Exit::Interrupted)),
+    })
+}
+
+/// What a person said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Clearly yes.
+    Yes,
+    /// Anything else.
+    No,
+    /// Ctrl-C.
+    Interrupted,
+}
+
+/// Asks a question, and waits for a line from standard input.
+pub async fn answer(question: &str, mut interrupt: Pin<&mut impl Future<Output = ()>>) -> Answer {
+    eprint!("{question} [y/N] ");
     // Read on a thread of its own, which the end of the process ends.
     let reading = tokio::task::spawn_blocking(|| {
         let mut answer = String::new();
@@ -64,12 +85,12 @@ pub async fn ask(
     });
     tokio::select! {
         answer = reading => match answer {
-            Ok(Ok(answer)) if is_yes(&answer) => Ok(None),
-            _ => Ok(Some(not_done(Exit::Failed))),
+            Ok(Ok(answer)) if is_yes(&answer) => Answer::Yes,
+            _ => Answer::No,
         },
         () = interrupt.as_mut() => {
             eprintln!();
-            Ok(Some(not_done(Exit::Interrupted)))
+            Answer::Interrupted
         }
     }
 }

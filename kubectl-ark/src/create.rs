@@ -78,7 +78,7 @@ pub async fn run(
         return Ok(Exit::Done);
     }
     let word = render::operation(&options.args.command);
-    let name = render::subject(&options.args.command).to_owned();
+    let name = render::subject(&options.args.command);
     let job = plan.job.name().to_owned();
     let done_before = done_before(client, &options).await;
     let uid = match create(client, &options, &plan).await? {
@@ -121,8 +121,15 @@ pub async fn run(
         Command::Restore(_) => {
             wait::follow::<Restore>(client, &followed, surroundings.terminal, interrupt).await
         }
-        // There is nothing to follow: whoever starts one reads from it.
-        Command::Fetch(_) | Command::Diff(_) | Command::Show(_) => Ok(Exit::Done),
+        // There is no record to follow: whoever starts one reads from it, or see crate::housekeeping.
+        Command::Fetch(_)
+        | Command::Diff(_)
+        | Command::Show(_)
+        | Command::List(_)
+        | Command::Delete(_)
+        | Command::Undelete(_)
+        | Command::Expire(_)
+        | Command::Sync(_) => Ok(Exit::Done),
     }
 }
 
@@ -199,7 +206,7 @@ async fn read_hooks(
     let namespace = &options.args.namespace;
     let name = match &options.args.command {
         Command::Backup(backup) => backup.backup.hooks.as_deref(),
-        Command::Restore(_) | Command::Diff(_) | Command::Show(_) | Command::Fetch(_) => None,
+        _ => None,
     };
     let Some(name) = name.filter(|name| *name != NO_HOOKS) else {
         return Ok(None);
@@ -358,7 +365,7 @@ fn keeps(command: &Command) -> bool {
     match command {
         Command::Backup(backup) => backup.backup.if_exists == IfExists::Keep,
         // A restore that has ended well with the same request exits at once, says ark-job.
-        Command::Restore(_) | Command::Diff(_) | Command::Show(_) | Command::Fetch(_) => true,
+        _ => true,
     }
 }
 
@@ -366,7 +373,7 @@ fn keeps(command: &Command) -> bool {
 async fn refuse_taken_name(client: &Client, options: &CreateOptions) -> Result<(), Failure> {
     let name = render::subject(&options.args.command);
     let records: Api<Backup> = Api::namespaced(client.clone(), &options.args.namespace);
-    match records.get_opt(name).await {
+    match records.get_opt(&name).await {
         Ok(Some(backup)) if backup.end() != Some(Exit::Failed) => Err(Failure::new(
             Exit::Conflict,
             format!("there is a backup {name} already"),

@@ -2,7 +2,7 @@
 
 use crate::age::{age, bytes, time, until};
 use crate::records::{expires, name, phase, restore_phase};
-use ark_job::api::{Backup, BackupStatus, Restore};
+use ark_job::api::{Backup, BackupPhase, BackupStatus, Restore, namespace_flag};
 use ark_job::args::NO_HOOKS;
 use ark_job::foreign::Description;
 use ark_job::marker::Marker;
@@ -167,6 +167,16 @@ fn selector(selector: &LabelSelector) -> String {
     terms.join(",")
 }
 
+/// What to do about a deletion that has begun.
+fn deletion(backup: &Backup) -> String {
+    let namespace = backup.metadata.namespace.as_deref().unwrap_or_default();
+    let (name, flag) = (name(backup), namespace_flag(namespace));
+    format!(
+        "has begun: `kubectl ark backup delete {name}{flag}` goes on with it,\n`kubectl ark backup undelete {name}{flag}` takes it \
+         back as long as nothing is lost"
+    )
+}
+
 impl Describe for Backup {
     fn describe(&self, waiting: Option<&str>, now: Timestamp) -> String {
         let spec = &self.spec;
@@ -176,6 +186,9 @@ impl Describe for Backup {
         page.field("Phase", phase(self).to_string());
         page.some("Reason", status.failure_reason.as_ref());
         page.some("Waiting for", waiting);
+        if phase(self) == BackupPhase::Deleting {
+            page.field("Deletion", deletion(self));
+        }
         page.gap();
         page.selection(
             [&spec.included_namespaces, &spec.included_resources],
@@ -395,5 +408,33 @@ impl Describe for Restore {
         page.gap();
         page.messages(status.warnings, status.errors, &status.messages);
         page.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn described(phase: &str) -> String {
+        let backup: Backup = serde_json::from_value(json!({
+            "apiVersion": "ark.heptio.com/v1", "kind": "Backup",
+            "metadata": {"name": "demo", "namespace": "ark"},
+            "spec": {}, "status": {"phase": phase},
+        }))
+        .unwrap();
+        backup.describe(None, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn of_a_deletion_that_has_begun_it_is_said_how_to_take_it_back() {
+        let text = described("Deleting");
+        for command in [
+            "`kubectl ark backup delete demo -n ark` goes on",
+            "`kubectl ark backup undelete demo -n ark` takes it back",
+        ] {
+            assert!(text.contains(command), "{text}");
+        }
+        assert!(!described("Completed").contains("undelete"));
     }
 }

@@ -6,7 +6,7 @@
 //! them, and backups hold Secrets; what is executed in it does not.
 //!
 //! For the plan of a restore the pod has a restore's rights, which are bound and given up as a restore's are (see
-//! `ark_job::restore::rights`).
+//! `ark_job::restore::rights`); for the plan of expiry it has those of housekeeping.
 
 use crate::client::{self, Connection};
 use crate::manifest::Manifest;
@@ -14,8 +14,10 @@ use crate::pod_template::{CONTAINER, Installation};
 use crate::progress::Display;
 use crate::render::JobOptions;
 use crate::wait::{self, Followed};
-use crate::{create, names, render};
-use ark_job::api::{BackupStorageLocationSpec, OPERATION_LABEL, PLAN_OPERATION, service_account};
+use crate::{create, log_line, names, render};
+use ark_job::api::{
+    BACKUP_LABEL, BackupStorageLocationSpec, OPERATION_LABEL, PLAN_OPERATION, service_account,
+};
 use ark_job::args::{Args, Command, FetchArgs, FetchFile, StorageFlags};
 use ark_job::cluster::Cluster;
 use ark_job::error::{Failure, chain};
@@ -48,6 +50,8 @@ const SAID_MAX: usize = 64 * 1024;
 const SILENT: Duration = Duration::from_secs(300);
 /// Longer than rights are waited for, and then every byte of a large backup is read before the first line of its plan.
 pub const SILENT_PLANNING: Duration = Duration::from_secs(1800);
+/// The operation of a pod that makes the plan of expiry, as its label has it.
+pub const EXPIRE_PLAN_OPERATION: &str = "expire-plan";
 /// Longer than the API server takes; a person who has pressed Ctrl-C waits for this.
 const REQUEST_WITHIN: Duration = Duration::from_secs(15);
 
@@ -58,6 +62,8 @@ pub enum Purpose<'a> {
     Read,
     /// To make the plan of a restore, which these arguments ask for, with the rights of a restore.
     Plan(&'a Args),
+    /// To make the plan of expiry, with the rights of housekeeping.
+    ExpirePlan,
 }
 
 impl Purpose<'_> {
@@ -65,17 +71,50 @@ impl Purpose<'_> {
         match self {
             Purpose::Read => "fetch",
             Purpose::Plan(_) => PLAN_OPERATION,
+            Purpose::ExpirePlan => EXPIRE_PLAN_OPERATION,
         }
     }
 }
 
-/// Whose backup is looked at, and where it is.
+/// What is looked at.
+#[derive(Clone, Copy, Debug)]
+pub enum About<'a> {
+    /// The backup of this name.
+    Backup(&'a str),
+    /// All that is stored in the location of this name.
+    Location(&'a str),
+}
+
+impl<'a> About<'a> {
+    /// Its kind, as messages have it.
+    pub fn kind(self) -> &'static str {
+        match self {
+            About::Backup(_) => "backup",
+            About::Location(_) => "location",
+        }
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'a str {
+        match self {
+            About::Backup(name) | About::Location(name) => name,
+        }
+    }
+}
+
+impl std::fmt::Display for About<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.kind(), self.name())
+    }
+}
+
+/// What is looked at, and where it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
     /// Ark's namespace.
     pub namespace: &'a str,
-    /// The backup.
-    pub backup: &'a str,
+    /// A backup, or all of a location.
+    pub about: About<'a>,
     /// Where it is.
     pub storage: &'a StorageFlags,
 }
@@ -93,27 +132,33 @@ pub fn plan(
 ) -> Result<Job, Failure> {
     let Subject {
         namespace,
-        backup,
+        about,
         storage,
     } = subject;
-    let args = arguments(namespace, backup, storage, FetchFile::default(), true);
+    let args = arguments(namespace, about.name(), storage, FetchFile::default(), true);
     let mut job = render::job(&args, installation, location, None, &JOB)?;
     let suffix: String = nonce.chars().take(SUFFIX).collect();
-    let name = names::job(purpose.word(), &format!("{backup}-{suffix}"));
+    let name = names::job(purpose.word(), &format!("{}-{suffix}", about.name()));
     job.metadata.name = Some(name);
-    if let Purpose::Plan(_) = purpose
-        && let Some(spec) = &mut job.spec
-    {
-        // Restores that end see by the label that somebody else needs the rights.
+    if let Some(spec) = &mut job.spec {
         for metadata in [&mut job.metadata]
             .into_iter()
             .chain(&mut spec.template.metadata)
         {
             let labels = metadata.labels.get_or_insert_default();
-            labels.insert(OPERATION_LABEL.into(), PLAN_OPERATION.into());
+            // Of restores' plans: restores that end see by the label that somebody else needs the rights.
+            labels.insert(OPERATION_LABEL.into(), purpose.word().into());
+            if let About::Location(_) = about {
+                labels.remove(BACKUP_LABEL);
+            }
         }
-        if let Some(pod) = &mut spec.template.spec {
-            pod.service_account_name = Some(service_account::RESTORE.into());
+        let account = match purpose {
+            Purpose::Read => None,
+            Purpose::Plan(_) => Some(service_account::RESTORE),
+            Purpose::ExpirePlan => Some(service_account::HOUSEKEEPING),
+        };
+        if let (Some(account), Some(pod)) = (account, &mut spec.template.spec) {
+            pod.service_account_name = Some(account.into());
         }
     }
     Ok(job)
@@ -141,7 +186,10 @@ fn arguments(
 pub struct HeldPod {
     connection: Connection,
     namespace: String,
-    backup: String,
+    /// Name of the backup or location.
+    name: String,
+    /// What is looked at, in words.
+    about: String,
     storage: StorageFlags,
     job: Manifest,
     uid: String,
@@ -178,7 +226,7 @@ impl HeldPod {
     ) -> Result<HeldPod, Failure> {
         let Subject {
             namespace,
-            backup,
+            about,
             storage,
         } = subject;
         let client = &connection.kube;
@@ -189,9 +237,9 @@ impl HeldPod {
             Purpose::Plan(args) if !installation.standing_rights => {
                 Some(render::restore_binding(args))
             }
-            Purpose::Plan(_) | Purpose::Read => None,
+            Purpose::Plan(_) | Purpose::Read | Purpose::ExpirePlan => None,
         };
-        let doing = format!("creating {}, to read backup {backup}", job.reference());
+        let doing = format!("creating {}, to read {about}", job.reference());
         if let Some(binding) = &binding {
             create::bind(client, binding, true).await?;
         }
@@ -202,7 +250,8 @@ impl HeldPod {
         let held = HeldPod {
             connection: connection.clone(),
             namespace: namespace.to_owned(),
-            backup: backup.to_owned(),
+            name: about.name().to_owned(),
+            about: about.to_string(),
             storage: storage.clone(),
             job,
             uid: created.metadata.uid.unwrap_or_default(),
@@ -224,12 +273,12 @@ impl HeldPod {
     pub async fn started(&self, display: &Display) -> Result<Started<'_>, Failure> {
         let followed = Followed {
             namespace: &self.namespace,
-            name: &self.backup,
+            name: &self.name,
             job: self.job.name(),
             uid: &self.uid,
             done_before: None,
         };
-        let pod = wait::started(&self.connection.kube, &followed, display).await?;
+        let pod = wait::started(&self.connection.kube, &followed, &self.about, display).await?;
         Ok(Started { held: self, pod })
     }
 
@@ -296,11 +345,11 @@ impl Started<'_> {
     ) -> Result<(), Failure> {
         let HeldPod {
             namespace,
-            backup,
+            name,
             storage,
             ..
         } = self.held;
-        let args = arguments(namespace, backup, storage, file, false);
+        let args = arguments(namespace, name, storage, file, false);
         let ended = self.execute(&args, to, SILENT, &mut passed).await?;
         match ended.and_then(|ended| ended.failure) {
             Some(failure) => Err(failure),
@@ -322,10 +371,10 @@ impl Started<'_> {
         let HeldPod {
             connection,
             namespace,
-            backup,
+            about,
             ..
         } = self.held;
-        let doing = format!("reading backup {backup} in pod/{}", self.pod);
+        let doing = format!("reading {about} in pod/{}", self.pod);
         let broken = |why: String| {
             Failure::new(
                 Exit::Failed,
@@ -414,16 +463,13 @@ async fn said(mut from: impl AsyncRead + Unpin) -> String {
     String::from_utf8_lossy(&kept).into_owned()
 }
 
-/// The messages of a log's warnings, in its own quotes.
+/// The messages of a log's warnings.
 fn warnings(said: &str) -> Vec<String> {
-    let message = |line: &str| {
-        let (_, message) = line.split_once(" level=warning msg=")?;
-        // The log quotes as Rust does, which JSON reads but for what nobody writes into a message.
-        serde_json::from_str(message)
-            .ok()
-            .or_else(|| Some(message.to_owned()))
-    };
-    said.lines().filter_map(message).collect()
+    said.lines()
+        .filter_map(log_line::parse)
+        .filter(|line| line.level == "warning")
+        .map(|line| line.message)
+        .collect()
 }
 
 /// How a program ended that was executed.

@@ -53,6 +53,7 @@ pub fn plan(options: &InstallOptions, existing: &Existing) -> Result<Vec<Manifes
         service_account_annotations,
         restore_rights,
         hooks,
+        restore_only: _,
         cluster_name,
         dry_run: _,
         output: _,

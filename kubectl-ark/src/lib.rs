@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod options;
 // objects
+pub mod cron_job;
 pub mod install;
 pub mod manifest;
 pub mod merge;
@@ -18,14 +19,18 @@ pub mod rights;
 pub mod client;
 pub mod consent;
 pub mod create;
+pub mod delete;
 pub mod download;
 pub mod get;
 pub mod held_pod;
+pub mod housekeeping;
 pub mod local;
 pub mod logs;
 pub mod newest;
 pub mod printed;
 pub mod progress;
+pub mod restore_only;
+pub mod schedule;
 pub mod stored;
 pub mod version;
 pub mod wait;
@@ -33,6 +38,7 @@ pub mod wait;
 pub mod age;
 pub mod describe;
 pub mod details;
+pub mod log_line;
 pub mod output;
 pub mod records;
 pub mod table;
@@ -84,7 +90,15 @@ pub async fn run(
                 return Ok(exit);
             }
             if options.local {
-                local::run(client.operation, *options, surroundings, interrupt).await
+                let directory = options.local_directory.as_deref();
+                local::run(
+                    client.operation,
+                    options.args,
+                    directory,
+                    surroundings,
+                    interrupt,
+                )
+                .await
             } else {
                 create::run(&client.kube, *options, surroundings, interrupt).await
             }
@@ -97,6 +111,13 @@ pub async fn run(
         Plan::Logs(options) => logs::run(&cluster, &options, surroundings, interrupt).await,
         Plan::Download(options) => download::run(&cluster, &options, surroundings, interrupt).await,
         Plan::Print(options) => printed::run(&cluster, *options, surroundings, interrupt).await,
+        Plan::Schedule(options) => schedule::run(&cluster, *options, surroundings, interrupt).await,
+        Plan::Delete(options) => delete::run(&cluster, *options, surroundings, interrupt).await,
+        Plan::Housekeep(options) => {
+            let client = client::connect(&cluster).await?;
+            housekeeping::run(&client, *options, surroundings, interrupt).await
+        }
+        Plan::RestoreOnly(options) => restore_only::run(&cluster, &options).await,
         Plan::Version(options) => version::run(&cluster, &options).await,
     }
 }

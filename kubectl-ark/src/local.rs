@@ -2,7 +2,7 @@
 
 use crate::Surroundings;
 use crate::client;
-use crate::options::CreateOptions;
+use ark_job::args::Args;
 use ark_job::context::{Environment, Outcome};
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
@@ -10,14 +10,15 @@ use ark_job::run::run as run_operation;
 use kube::Client;
 use std::path::Path;
 
-/// Runs it to its end, or until `interrupt`.
+/// Runs it to its end, or until `interrupt`; `directory` is made before, if it is given and not there.
 pub async fn run(
     client: Client,
-    options: CreateOptions,
+    args: Args,
+    directory: Option<&Path>,
     surroundings: &Surroundings,
     interrupt: impl Future<Output = ()>,
 ) -> Result<Exit, Failure> {
-    if let Some(directory) = &options.local_directory {
+    if let Some(directory) = directory {
         make_private(directory).map_err(|error| {
             let directory = directory.display();
             Failure::new(Exit::Failed, format!("making {directory}: {error}"))
@@ -30,7 +31,7 @@ pub async fn run(
         exit,
         message,
         hint,
-    } = run_operation(options.args, environment, client, interrupt).await;
+    } = run_operation(args, environment, client, interrupt).await;
     match exit {
         Exit::Done => {
             println!("{message}");
@@ -58,6 +59,7 @@ pub async fn ask(client: &Client) -> Result<(), Failure> {
 pub fn environment(surroundings: &Surroundings) -> Environment {
     Environment {
         job_uid: None,
+        job_name: None,
         pod_uid: None,
         nonce: surroundings.nonce.clone(),
         temporary: surroundings.temporary.clone(),

@@ -1,11 +1,17 @@
 //! From what was typed to typed values: every mistake on the command line is found here, before the first request.
 
+pub mod housekeeping;
+pub mod restore_only;
+pub mod schedule;
+
 use crate::Surroundings;
 use crate::cli::*;
 use crate::pod_template::{CONTAINER, PodSettings};
 use crate::render::JobOptions;
 use ark_job::api::{AccessMode, BackupStorageLocationSpec, DEFAULT_LOCATION};
-use ark_job::args::{self, Args, BackupArgs, ExitFlags, RestoreArgs, StorageFlags, parse_duration};
+use ark_job::args::{
+    self, Args, BackupArgs, ExitFlags, RestoreArgs, StorageFlags, TickFlags, parse_duration,
+};
 use ark_job::error::{Failure, chain};
 use ark_job::exit::Exit;
 use ark_job::identity::{check_name, timestamp};
@@ -34,8 +40,16 @@ pub enum Plan {
     Logs(LogsOptions),
     /// `backup download`
     Download(DownloadOptions),
-    /// `restore plan`, `restore create --dry-run=server`, `diff`, `backup show`
+    /// `restore plan`, `restore create --dry-run=server`, `diff`, `backup show`, `expire --dry-run`, what is stored
     Print(Box<PrintOptions>),
+    /// `schedule …`
+    Schedule(Box<schedule::Options>),
+    /// `backup delete`, `backup undelete`
+    Delete(Box<housekeeping::DeleteOptions>),
+    /// `expire`, `sync`
+    Housekeep(Box<housekeeping::RunOptions>),
+    /// `restore-only …`
+    RestoreOnly(restore_only::Options),
     /// `version`
     Version(VersionOptions),
 }
@@ -76,6 +90,8 @@ pub struct InstallOptions {
     pub restore_rights: Option<RestoreRights>,
     /// Whether backups may run hooks, if given.
     pub hooks: Option<bool>,
+    /// Switch restore-only mode on.
+    pub restore_only: bool,
     /// The cluster's name, if given.
     pub cluster_name: Option<String>,
     /// Only print.
@@ -120,7 +136,7 @@ pub struct CreateOptions {
     pub local_directory: Option<PathBuf>,
 }
 
-/// What `ark-job` is to print: the plan of a restore, a difference, or an object.
+/// What `ark-job` is to print: the plan of a restore or of expiry, a difference, an object, what is stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PrintOptions {
     /// What it is told.
@@ -253,6 +269,10 @@ pub fn resolve(
     };
     let backup = |create_args: BackupCreateArgs| create(Create::Backup(create_args));
     let restore = |create_args: RestoreCreateArgs| create(Create::Restore(create_args));
+    let schedule = |command| {
+        schedule::resolve(&namespace, command, surroundings)
+            .map(|options| Plan::Schedule(Box::new(options)))
+    };
     let get = |noun, args| Ok(Plan::Get(get(&namespace, noun, args)?));
     let describe = |noun, args| {
         let BackupDescribeArgs {
@@ -308,8 +328,37 @@ pub fn resolve(
             print(Print::Diff(args), &namespace, surroundings).map(Plan::of_print)
         }
         Command::Backup(BackupCommand::Get(args)) | Command::Get(GetCommand::Backups(args)) => {
+            let BackupGetArgs {
+                get: args,
+                show_deleted,
+                source,
+            } = args;
+            if show_deleted || source != SourceFlags::default() {
+                return housekeeping::list(&namespace, &args, show_deleted, source, surroundings)
+                    .map(Plan::of_print);
+            }
             get(Noun::Backup, args)
         }
+        Command::Backup(BackupCommand::Delete(args))
+        | Command::Delete(DeleteCommand::Backup(args)) => {
+            housekeeping::delete(&namespace, *args, surroundings)
+                .map(|options| Plan::Delete(Box::new(options)))
+        }
+        Command::Backup(BackupCommand::Undelete(args)) => {
+            housekeeping::undelete(&namespace, args, surroundings)
+        }
+        Command::Expire(args) => housekeeping::expire(&namespace, *args, surroundings),
+        Command::Sync(args) => housekeeping::sync(&namespace, args, surroundings),
+        Command::RestoreOnly(command) => Ok(Plan::RestoreOnly(restore_only::resolve(
+            &namespace, command,
+        ))),
+        Command::Schedule(command) => schedule(command),
+        Command::Create(CreateCommand::Schedule(args)) => schedule(ScheduleCommand::Create(args)),
+        Command::Get(GetCommand::Schedules(args)) => schedule(ScheduleCommand::Get(args)),
+        Command::Describe(DescribeCommand::Schedule(args)) => {
+            schedule(ScheduleCommand::Describe(args))
+        }
+        Command::Delete(DeleteCommand::Schedule(args)) => schedule(ScheduleCommand::Delete(args)),
         Command::Restore(RestoreCommand::Get(args)) | Command::Get(GetCommand::Restores(args)) => {
             get(Noun::Restore, args)
         }
@@ -378,7 +427,8 @@ fn create(
             check_name(&name).map_err(usage)?;
             let placed = storage != StorageFlags::default();
             let arguments = BackupArgs {
-                name,
+                name: Some(name),
+                tick: TickFlags::default(),
                 storage: place(storage, job.local, surroundings)?,
                 backup,
                 exit,
@@ -444,14 +494,7 @@ fn create(
         },
         schedule,
         ask,
-        job: JobOptions {
-            ttl_after_finished: match ttl_after_finished.as_str() {
-                "never" => None,
-                text => Some(seconds("--ttl-after-finished", text)?),
-            },
-            deadline: Some(seconds("--deadline", &deadline)?.into())
-                .filter(|&seconds: &i64| seconds > 0),
-        },
+        job: job_options(&ttl_after_finished, &deadline)?,
         wait,
         dry_run: client_only,
         output,
@@ -460,6 +503,17 @@ fn create(
             true => Some(local_directory(surroundings.home.as_deref())?),
             false => None,
         },
+    })
+}
+
+fn job_options(ttl_after_finished: &str, deadline: &str) -> Result<JobOptions, Failure> {
+    Ok(JobOptions {
+        ttl_after_finished: match ttl_after_finished {
+            "never" => None,
+            text => Some(seconds("--ttl-after-finished", text)?),
+        },
+        deadline: Some(seconds("--deadline", deadline)?.into())
+            .filter(|&seconds: &i64| seconds > 0),
     })
 }
 
@@ -608,7 +662,8 @@ fn print(
                     "{object:?} is no object: NAMESPACE/TYPE/NAME, or TYPE/NAME of a cluster-scoped one"
                 ))
                 .hint(format!(
-                    "`kubectl ark backup describe {backup} --details` lists what is inside"
+                    "`kubectl ark backup describe {backup} --details{}` lists what is inside",
+                    place_flag(&storage)
                 )));
             }
             let placed = local || storage != StorageFlags::default();
@@ -653,6 +708,15 @@ fn print(
         placed,
         local,
     })
+}
+
+/// The flag that says where a backup is, as part of a command in a hint; nothing of the default location.
+pub fn place_flag(storage: &StorageFlags) -> String {
+    match (&storage.location, &storage.storage) {
+        (_, Some(url)) => format!(" --storage {url}"),
+        (Some(name), None) if name != DEFAULT_LOCATION => format!(" --location {name}"),
+        _ => String::new(),
+    }
 }
 
 /// Where backups are, in full: so that the Job says it, whatever becomes of defaults.
@@ -780,6 +844,7 @@ fn install(namespace: &str, args: InstallArgs) -> Result<InstallOptions, Failure
         service_account_annotation,
         restore_rights,
         hooks,
+        restore_only,
         cluster_name,
         dry_run,
         output,
@@ -856,6 +921,7 @@ fn install(namespace: &str, args: InstallArgs) -> Result<InstallOptions, Failure
         )?,
         restore_rights,
         hooks,
+        restore_only,
         cluster_name,
         dry_run: dry_run == DryRun::Client,
         output,

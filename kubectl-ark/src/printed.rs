@@ -1,13 +1,13 @@
-//! What `ark-job` prints: the plan of a restore, what differs from a backup, one object of it. By a pod that is held for it,
+//! What `ark-job` prints: the plan of a restore or of expiry, what differs from a backup, one object of it, what is stored. By a pod that is held for it,
 //! or in this process with `--local`; standard output is the same, and so is the exit code.
 
 use crate::Surroundings;
 use crate::cli::ClusterFlags;
 use crate::client::{self, Connection};
-use crate::held_pod::{Ended, HeldPod, Purpose, SILENT_PLANNING, Subject};
+use crate::held_pod::{About, Ended, HeldPod, Purpose, SILENT_PLANNING, Subject};
 use crate::options::{PrintOptions, wait_for_rights};
 use crate::progress::Display;
-use crate::{download, local, newest};
+use crate::{download, local, newest, render};
 use ark_job::args::{Args, Command};
 use ark_job::context::Outcome;
 use ark_job::error::Failure;
@@ -63,7 +63,7 @@ async fn print(
             newest::fill(cluster, &schedule, local, &mut args).await?;
         }
         if !placed {
-            let backup = args.command.backup().to_owned();
+            let backup = args.command.backup().unwrap_or_default().to_owned();
             let found = download::place(cluster, &cluster.namespace, &backup).await?;
             *args.command.storage_mut() = found.storage;
         }
@@ -133,27 +133,29 @@ pub async fn by_pod(
     to: &mut (impl AsyncWrite + Unpin),
 ) -> Result<Printed, Failure> {
     let mut args = asked.clone();
+    let name = render::subject(&asked.command);
+    let about = match asked.command {
+        Command::Expire(_) | Command::List(_) => About::Location(&name),
+        _ => About::Backup(&name),
+    };
     let subject = Subject {
         namespace: &asked.namespace,
-        backup: asked.command.backup(),
+        about,
         storage: asked.command.storage(),
     };
-    let plans = matches!(args.command, Command::Restore(_));
-    if plans {
-        // With standing rights they are there, and it waits for nothing.
-        wait_for_rights(&mut args);
-    }
-    let purpose = if plans {
-        Purpose::Plan(&args)
-    } else {
-        Purpose::Read
+    // With standing rights they are there, and it waits for nothing.
+    wait_for_rights(&mut args);
+    let purpose = match args.command {
+        Command::Restore(_) => Purpose::Plan(&args),
+        Command::Expire(_) => Purpose::ExpirePlan,
+        _ => Purpose::Read,
     };
     // Asked once before there is anything to be left behind: from now on, Ctrl-C is told to us.
     if futures::poll!(interrupt.as_mut()).is_ready() {
         return Ok(Printed::Interrupted);
     }
     let pod = HeldPod::create(connection, subject, purpose, &surroundings.nonce).await?;
-    let display = Display::new("backup", subject.backup, surroundings.terminal);
+    let display = Display::new(about.kind(), about.name(), surroundings.terminal);
     let printing = async {
         let started = pod.started(&display).await?;
         // Bar and text would be mixed up.

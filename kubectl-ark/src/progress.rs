@@ -53,6 +53,14 @@ impl Display {
         }
     }
 
+    /// Prints a line that stays.
+    pub fn line(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None => eprintln!("{line}"),
+        }
+    }
+
     /// Shows how far it is.
     pub fn progress(&self, progress: Option<Progress>) {
         let Some(progress) = progress else {

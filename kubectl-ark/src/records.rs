@@ -171,7 +171,8 @@ fn age_of<R: Record>(record: &R, started: Option<&Time>, now: Timestamp) -> Stri
         .unwrap_or_default()
 }
 
-fn plural(count: u64, thing: &str) -> String {
+/// `1 backup`, `2 backups`
+pub fn plural(count: u64, thing: &str) -> String {
     match count {
         1 => format!("1 {thing}"),
         _ => format!("{count} {thing}s"),
@@ -236,15 +237,16 @@ impl Record for Backup {
     }
 
     fn planned(command: &Command, planned: Planned, why: Option<String>) -> Option<Self> {
-        let Command::Backup(BackupArgs {
-            name,
+        let Command::Backup(arguments) = command else {
+            return None;
+        };
+        let BackupArgs {
+            name: _,
+            tick: _,
             storage,
             backup,
             exit: _,
-        }) = command
-        else {
-            return None;
-        };
+        } = arguments;
         let spec = BackupSpec {
             included_namespaces: backup.include_namespaces.clone(),
             excluded_namespaces: backup.exclude_namespaces.clone(),
@@ -275,7 +277,7 @@ impl Record for Backup {
             failure_reason: why,
             ..BackupStatus::default()
         };
-        let mut record = Backup::new(name, spec);
+        let mut record = Backup::new(&arguments.known_name()?, spec);
         record.status = Some(status);
         Some(record)
     }

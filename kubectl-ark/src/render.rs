@@ -11,9 +11,11 @@ use crate::pod_template::{CONTAINER, Installation, TMP_VOLUME, restricted, tmp_v
 use crate::rights;
 use ark_job::api::{
     BACKUP_LABEL, BackupStorageLocationSpec, CREDENTIALS_KEY, OPERATION_LABEL, REQUEST_ANNOTATION,
-    RESTORE_BINDING, RESTORE_NAME_LABEL, environment, service_account,
+    RESTORE_BINDING, RESTORE_NAME_LABEL, SCHEDULE_LABEL, environment, service_account,
 };
-use ark_job::args::{Args, Command, NO_HOOKS};
+use ark_job::args::{
+    Args, Command, DeleteArgs, ExpireArgs, ListArgs, NO_HOOKS, StorageFlags, SyncArgs, UndeleteArgs,
+};
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
 use ark_job::hooks::HookSpecs;
@@ -99,9 +101,14 @@ pub fn job(
         },
         spec: Some(JobSpec {
             backoff_limit: Some(match &args.command {
-                Command::Backup(_) | Command::Restore(_) => BACKOFF_LIMIT,
+                Command::Backup(_)
+                | Command::Restore(_)
+                | Command::Delete(_)
+                | Command::Undelete(_)
+                | Command::Expire(_)
+                | Command::Sync(_) => BACKOFF_LIMIT,
                 // Whoever asked for it sees it fail, and asks again.
-                Command::Diff(_) | Command::Show(_) | Command::Fetch(_) => 0,
+                Command::Diff(_) | Command::Show(_) | Command::Fetch(_) | Command::List(_) => 0,
             }),
             active_deadline_seconds: options.deadline,
             ttl_seconds_after_finished: options.ttl_after_finished,
@@ -133,7 +140,7 @@ pub fn restore_binding(args: &Args) -> Manifest {
 
 /// The name of the Job for a command.
 pub fn job_name(command: &Command) -> String {
-    names::job(operation(command), subject(command))
+    names::job(operation(command), &subject(command))
 }
 
 /// The kind of operation, as labels have it.
@@ -144,23 +151,54 @@ pub fn operation(command: &Command) -> &'static str {
         Command::Diff(_) => "diff",
         Command::Show(_) => "show",
         Command::Fetch(_) => "fetch",
+        Command::Delete(_) => "delete",
+        Command::Undelete(_) => "undelete",
+        Command::Expire(_) => "expire",
+        Command::Sync(_) => "sync",
+        Command::List(_) => "list",
     }
 }
 
-/// Name of the backup or restore that a command makes, or of the backup that it reads.
-pub fn subject(command: &Command) -> &str {
+/// Name of the backup or restore that a command makes, of the backup that it is about, or of the location.
+pub fn subject(command: &Command) -> String {
+    let location = |storage: &StorageFlags| storage.location.clone().unwrap_or("storage".into());
     match command {
-        Command::Restore(restore) => restore.name.as_deref().unwrap_or(&restore.backup),
-        command => command.backup(),
+        Command::Restore(restore) => restore.name.as_ref().unwrap_or(&restore.backup).clone(),
+        Command::Backup(backup) => backup
+            .known_name()
+            .or_else(|| backup.tick.schedule.clone())
+            .unwrap_or_default(),
+        Command::Delete(DeleteArgs { names, .. })
+        | Command::Undelete(UndeleteArgs { names, .. }) => names.join("-"),
+        Command::Expire(ExpireArgs { storage, .. })
+        | Command::Sync(SyncArgs { storage, .. })
+        | Command::List(ListArgs { storage, .. }) => location(storage),
+        Command::Diff(_) | Command::Show(_) | Command::Fetch(_) => {
+            command.backup().unwrap_or_default().to_owned()
+        }
     }
 }
 
 fn labels(command: &Command) -> BTreeMap<String, String> {
     let mut labels = rights::labels();
     labels.insert(OPERATION_LABEL.into(), operation(command).into());
-    labels.insert(BACKUP_LABEL.into(), label_value(command.backup()));
+    match command {
+        Command::Backup(backup) => {
+            if let Some(schedule) = &backup.tick.schedule {
+                labels.insert(SCHEDULE_LABEL.into(), schedule.clone());
+            }
+            if let Some(name) = backup.known_name() {
+                labels.insert(BACKUP_LABEL.into(), label_value(&name));
+            }
+        }
+        command => {
+            if let Some(backup) = command.backup() {
+                labels.insert(BACKUP_LABEL.into(), label_value(backup));
+            }
+        }
+    }
     if let Command::Restore(_) = command {
-        labels.insert(RESTORE_NAME_LABEL.into(), label_value(subject(command)));
+        labels.insert(RESTORE_NAME_LABEL.into(), label_value(&subject(command)));
     }
     labels
 }
@@ -169,10 +207,15 @@ fn labels(command: &Command) -> BTreeMap<String, String> {
 fn required(args: &Args, credentials_secret: Option<&str>) -> Value {
     let account = match args.command {
         // Reading from storage needs what a backup has: the location, and the identity that may use the bucket.
-        Command::Backup(_) | Command::Diff(_) | Command::Show(_) | Command::Fetch(_) => {
-            service_account::BACKUP
-        }
+        Command::Backup(_)
+        | Command::Diff(_)
+        | Command::Show(_)
+        | Command::Fetch(_)
+        | Command::List(_) => service_account::BACKUP,
         Command::Restore(_) => service_account::RESTORE,
+        Command::Delete(_) | Command::Undelete(_) | Command::Expire(_) | Command::Sync(_) => {
+            service_account::HOUSEKEEPING
+        }
     };
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     let mut env = vec![

@@ -6,7 +6,7 @@
 use crate::Surroundings;
 use crate::cli::ClusterFlags;
 use crate::client;
-use crate::held_pod::{HeldPod, Purpose, Started, Subject};
+use crate::held_pod::{About, HeldPod, Purpose, Started, Subject};
 use crate::options::ReadFrom;
 use crate::progress::Display;
 use ark_job::api::Backup;
@@ -73,7 +73,7 @@ impl Reading<'_> {
         }
         let subject = Subject {
             namespace: &self.cluster.namespace,
-            backup,
+            about: About::Backup(backup),
             storage,
         };
         let connection = client::connect(self.cluster).await?;

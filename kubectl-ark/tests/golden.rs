@@ -14,16 +14,17 @@ use kubectl_ark::cli::Cli;
 use kubectl_ark::describe::Describe;
 use kubectl_ark::install::{self, Existing};
 use kubectl_ark::manifest::Manifest;
+use kubectl_ark::options::housekeeping::RunOptions;
 use kubectl_ark::options::{CreateOptions, InstallOptions, Plan, resolve};
 use kubectl_ark::pod_template::Installation;
 use kubectl_ark::records::{Record, joined};
 use kubectl_ark::table::Table;
-use kubectl_ark::{Surroundings, create, held_pod, output, render};
+use kubectl_ark::{Surroundings, create, held_pod, housekeeping, output, render};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 use ark_job::api::{Backup, BackupStorageLocation, BackupStorageLocationSpec, Restore};
-use ark_job::args::StorageFlags;
+use ark_job::args::{Args, Command, DeleteArgs, StorageFlags};
 use k8s_openapi::api::core::v1::PodTemplate;
 
 const IN_GIT: &str = "# Made by `make manifests`; do not edit.\n";
@@ -131,6 +132,8 @@ fn help_pages() {
         "backup",
         "backup create",
         "backup get",
+        "backup delete",
+        "backup undelete",
         "backup describe",
         "backup logs",
         "backup download",
@@ -146,6 +149,9 @@ fn help_pages() {
         "describe",
         "logs",
         "diff",
+        "delete",
+        "expire",
+        "sync",
         "version",
     ] {
         let mut command = Cli::command().term_width(100);
@@ -245,7 +251,7 @@ fn a_pod_to_read_through() {
     };
     let subject = held_pod::Subject {
         namespace: "heptio-ark",
-        backup: "demo",
+        about: held_pod::About::Backup("demo"),
         storage: &storage,
     };
     let held = |purpose| {
@@ -254,6 +260,21 @@ fn a_pod_to_read_through() {
         Manifest::of(&job.unwrap())
     };
     golden("fetch-job.yaml", &yaml(&[held(held_pod::Purpose::Read)]));
+    let everything = held_pod::Subject {
+        about: held_pod::About::Location("default"),
+        ..subject
+    };
+    let expiry = held_pod::plan(
+        everything,
+        held_pod::Purpose::ExpirePlan,
+        "0123456789abcdef",
+        &installation,
+        location.as_ref(),
+    );
+    golden(
+        "expire-plan-job.yaml",
+        &yaml(&[Manifest::of(&expiry.unwrap())]),
+    );
     let Plan::Print(plan) = plan("restore plan demo --namespace-mappings a:b -o json") else {
         panic!("it is not printed")
     };
@@ -264,6 +285,41 @@ fn a_pod_to_read_through() {
             render::restore_binding(&plan.args),
         ]),
     );
+}
+
+#[test]
+fn jobs_of_housekeeping() {
+    let (installation, location) = installed("install --storage s3://b --credentials-secret mine");
+    let job = |line: &str| {
+        let Plan::Housekeep(options) = plan(line) else {
+            panic!("it is no Job of housekeeping")
+        };
+        let RunOptions { args, how } = *options;
+        let planned =
+            housekeeping::plan(&args, &how, how.requested, &installation, location.as_ref());
+        yaml(&[planned.unwrap()])
+    };
+    golden(
+        "expire-job.yaml",
+        &job("expire --cluster-uid u --include-foreign --dry-run=client"),
+    );
+    golden("sync-job.yaml", &job("sync --ttl-after-finished 1h"));
+    let Plan::Delete(options) = plan("backup delete demo --yes") else {
+        panic!("it deletes nothing")
+    };
+    let args = Args {
+        namespace: options.namespace,
+        command: Command::Delete(DeleteArgs {
+            names: vec!["demo".into()],
+            storage: StorageFlags {
+                location: Some("default".into()),
+                storage: None,
+            },
+        }),
+    };
+    let how = options.how;
+    let planned = housekeeping::plan(&args, &how, how.requested, &installation, location.as_ref());
+    golden("delete-job.yaml", &yaml(&[planned.unwrap()]));
 }
 
 #[test]

@@ -6,7 +6,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod backup;
+mod deletion;
+mod deletion_faults;
 mod diff;
+mod expire;
+mod expire_faults;
 mod faults;
 mod foreign;
 mod harness;
@@ -24,6 +28,8 @@ mod place;
 #[cfg(target_os = "linux")]
 mod plugin;
 #[cfg(target_os = "linux")]
+mod plugin_housekeeping;
+#[cfg(target_os = "linux")]
 mod plugin_restore;
 mod proxy;
 #[cfg(target_os = "linux")]
@@ -39,6 +45,8 @@ mod restore_throttled;
 mod round_trip;
 mod selection;
 mod store;
+mod sync;
+mod sync_faults;
 mod world;
 
 fn main() {
@@ -65,11 +73,18 @@ fn main() {
     trials.extend(round_trip::trials());
     trials.extend(selection::trials());
     trials.extend(diff::trials());
+    trials.extend(sync::trials());
+    trials.extend(expire::trials());
+    trials.extend(expire_faults::trials());
+    trials.extend(deletion::trials());
+    trials.extend(deletion_faults::trials());
+    trials.extend(sync_faults::trials());
     #[cfg(target_os = "linux")]
     {
         trials.extend(node::trials());
         trials.extend(plugin::trials());
         trials.extend(plugin_restore::trials());
+        trials.extend(plugin_housekeeping::trials());
         trials.extend(hooks::trials());
         trials.extend(hooks_restore::trials());
         trials.extend(reading::trials());

@@ -329,6 +329,16 @@ pub struct Said {
 }
 
 impl Said {
+    /// Of a process that has ended.
+    pub fn new(output: std::process::Output) -> Result<Said> {
+        Ok(Said {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout)?,
+            stderr: String::from_utf8(output.stderr)?,
+            took: Duration::ZERO,
+        })
+    }
+
     /// It said an error with all of these in it.
     pub fn explains_error(&self, causes: &[&str]) -> Result<()> {
         let error = line(&self.stderr, "error: ")?;

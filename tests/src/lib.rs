@@ -39,6 +39,7 @@
 pub mod background;
 pub mod cache;
 pub mod certificates;
+pub mod clock;
 pub mod cluster;
 pub mod foreign;
 #[cfg(target_os = "linux")]

@@ -97,6 +97,7 @@ enum Action {
     TruncateAnswer(u64),
     FlipBit(u64),
     ChangeLength(i64),
+    ShiftDate(i64),
 }
 
 /// What happens to which requests. Without more said, a rule takes every match and only passes it on.
@@ -207,6 +208,12 @@ impl Rule {
     /// The answer's Content-Length is changed: shorter loses the end silently, longer breaks the connection.
     pub fn change_length(mut self, by: i64) -> Self {
         self.action = Action::ChangeLength(by);
+        self
+    }
+
+    /// The answer's Date is so many seconds later, or earlier: a server whose clock is wrong.
+    pub fn shift_date(mut self, seconds: i64) -> Self {
+        self.action = Action::ShiftDate(seconds);
         self
     }
 
@@ -586,6 +593,18 @@ async fn exchange(
             });
         }
         return Ok(answer.map(|_| full(Bytes::new())));
+    }
+    if let Action::ShiftDate(seconds) = action {
+        let date = answer
+            .headers()
+            .get(header::DATE)
+            .context("the server gives no Date")?;
+        let date = jiff::fmt::rfc2822::parse(date.to_str()?)?.timestamp();
+        let date = date + jiff::SignedDuration::from_secs(seconds);
+        let date = date.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        answer
+            .headers_mut()
+            .insert(header::DATE, HeaderValue::from_str(&date)?);
     }
     let mut fault = match action {
         Action::TruncateAnswer(bytes) => Fault::Break(bytes),

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use bytes::Bytes;
 
 use crate::process::{self, Process, Run};
@@ -146,6 +147,33 @@ impl S3Server {
         Bucket::create(&self.url, name).await
     }
 
+    /// A new bucket that keeps versions; with object lock, if `lock`.
+    pub async fn versioned_bucket(&self, name: &str, lock: bool) -> Result<Bucket> {
+        let client = client(&self.url);
+        let created = client
+            .create_bucket()
+            .bucket(name)
+            .object_lock_enabled_for_bucket(lock);
+        created
+            .send()
+            .await
+            .with_context(|| format!("creating bucket {name}"))?;
+        let versioning = VersioningConfiguration::builder()
+            .status(BucketVersioningStatus::Enabled)
+            .build();
+        client
+            .put_bucket_versioning()
+            .bucket(name)
+            .versioning_configuration(versioning)
+            .send()
+            .await
+            .with_context(|| format!("versioning bucket {name}"))?;
+        Ok(Bucket {
+            client,
+            name: name.into(),
+        })
+    }
+
     /// What a program needs in its environment to use this server.
     pub fn environment(&self) -> [(&'static str, &'static str); 3] {
         environment()
@@ -250,6 +278,22 @@ impl Bucket {
             objects.insert(key, body);
         }
         Ok(objects)
+    }
+
+    /// Keys of all versions and delete markers that start with the prefix, in a versioned bucket.
+    pub async fn versions(&self, prefix: &str) -> Result<Vec<String>> {
+        let listed = self
+            .client
+            .list_object_versions()
+            .bucket(&self.name)
+            .prefix(prefix)
+            .send()
+            .await
+            .with_context(|| format!("listing versions of {}/{prefix}", self.name))?;
+        let versions = listed.versions().iter().map(|version| version.key());
+        let markers = listed.delete_markers().iter().map(|marker| marker.key());
+        let keys = versions.chain(markers).flatten();
+        Ok(keys.map(str::to_owned).collect())
     }
 
     /// The object's bytes.

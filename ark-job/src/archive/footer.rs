@@ -37,6 +37,9 @@ pub struct Head {
     /// The schedule that asked for the backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<String>,
+    /// How many of the schedule's newest Completed backups never expire.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_last: Option<u32>,
     /// Labels of the Backup resource.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,

@@ -8,21 +8,22 @@
 use super::gather::Names;
 use super::names::NameLists;
 use crate::api::{BackupStatus, FORMAT_VERSION, RUN_ANNOTATION};
+use crate::archive::METADATA;
 use crate::archive::footer::Footer;
 use crate::archive::read::{self, ReadError};
 use crate::archive::write::{END_LENGTH, FooterPlace};
-use crate::archive::{METADATA, VELERO_FORMAT_VERSION};
 use crate::context::{Context, storage_failure};
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::identity::RunId;
 use crate::layout::BackupKeys;
 use crate::marker::{ArchiveDigest, Commit, FileDigest, MAX_LENGTH, Marker, Metadata};
-use crate::store::{Created, Spool, SpoolReader, Store, StoreError};
+use crate::store::{Created, ObjectMeta, Spool, SpoolReader, Store, StoreError};
+use crate::tombstone::{self, Cause};
+use crate::velero_backup::velero_backup;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -83,8 +84,12 @@ pub async fn look(store: &Store, keys: &BackupKeys, run: &RunId) -> Result<Look,
         .await
         .map_err(|error| storage_failure(&error))?;
     let find = |key: &str| listed.iter().find(|object| object.key == key);
-    if find(&keys.tombstone()).is_some() {
-        return Ok(Taken::not_whole("a backup of that name is being deleted"));
+    if let Some(tombstone) = find(&keys.tombstone()) {
+        if find(&keys.marker()).is_none() || !is_void(store, keys).await? {
+            return Ok(Taken::not_whole("a backup of that name is being deleted"));
+        }
+        // Its sweep was cut off, or has not come to look for the marker again: then it does the same.
+        remove_tombstone(store, tombstone).await?;
     }
     let archive = find(&keys.archive());
     if let Some(marker) = find(&keys.marker()) {
@@ -106,6 +111,23 @@ pub async fn look(store: &Store, keys: &BackupKeys, run: &RunId) -> Result<Look,
         ));
     }
     Ok(Look::Free)
+}
+
+/// Whether a tombstone that lies over a marker is that of a sweep, which never removes what is committed.
+async fn is_void(store: &Store, keys: &BackupKeys) -> Result<bool, Failure> {
+    let found = tombstone::read(store, &keys.tombstone()).await;
+    let found = found.map_err(|error| storage_failure(&error))?;
+    Ok(found.is_none_or(|found| found.cause() == Cause::Sweep))
+}
+
+async fn remove_tombstone(store: &Store, listed: &ObjectMeta) -> Result<(), Failure> {
+    let failed = |error: StoreError| storage_failure(&error);
+    let found = store.head(&listed.key).await.map_err(failed)?;
+    if let Some(found) = found.filter(|found| found.etag == listed.etag) {
+        let version = found.version.as_deref();
+        store.delete(&listed.key, version).await.map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Whose is the marker, and is its archive there?
@@ -402,7 +424,7 @@ fn marker(archive: &Archive, files: BTreeMap<String, FileDigest>) -> Marker {
             cluster_uid: head.cluster_uid.clone(),
             namespace: head.namespace.clone(),
             schedule: head.schedule.clone(),
-            keep_last: None,
+            keep_last: head.keep_last,
             archive: ArchiveDigest {
                 length: archive.length,
                 footer_offset: archive.place.offset,
@@ -579,85 +601,4 @@ fn gzip_json(value: &impl serde::Serialize) -> io::Result<Vec<u8>> {
     serde_json::to_writer(&mut gzip, value)?;
     gzip.write_all(b"\n")?;
     gzip.finish()
-}
-
-/// The Backup resource that Velero reads and syncs into clusters.
-///
-/// Without `status.expiration`: Velero's garbage collection would delete it by that, whatever our keep rules say, and
-/// leave our snapshots behind.
-fn velero_backup(footer: &Footer) -> Vec<u8> {
-    let head = &footer.head;
-    let (spec, status) = (&head.spec, &head.status);
-    let all = |names: &[String]| {
-        if names.is_empty() {
-            vec!["*".to_owned()]
-        } else {
-            names.to_vec()
-        }
-    };
-    let location = spec.storage_location.as_deref().unwrap_or("default");
-    let mut labels = head.labels.clone();
-    labels.insert(
-        "velero.io/storage-location".into(),
-        crate::identity::label_value(location),
-    );
-    let items: u64 = head.types.iter().map(|entry| entry.items).sum();
-    let mut backup = json!({
-        "kind": "Backup",
-        "apiVersion": "velero.io/v1",
-        "metadata": {
-            "name": head.backup,
-            "namespace": "velero",
-            "creationTimestamp": status.start_timestamp,
-            "labels": labels,
-            "annotations": { RUN_ANNOTATION: head.run_id },
-        },
-        "spec": {
-            "metadata": {},
-            "includedNamespaces": all(&spec.included_namespaces),
-            "excludedNamespaces": spec.excluded_namespaces,
-            "includedResources": all(&spec.included_resources),
-            "excludedResources": spec.excluded_resources,
-            "ttl": spec.ttl.as_deref().unwrap_or("0s"),
-            "storageLocation": location,
-            "hooks": {},
-            "csiSnapshotTimeout": "10m0s",
-            "itemOperationTimeout": "4h0m0s",
-            "snapshotMoveData": false,
-            "defaultVolumesToFsBackup": false,
-        },
-        "status": {
-            "version": 1,
-            "formatVersion": VELERO_FORMAT_VERSION,
-            "phase": status.phase,
-            "startTimestamp": status.start_timestamp,
-            "completionTimestamp": status.completion_timestamp,
-            "progress": { "totalItems": items, "itemsBackedUp": items },
-            "warnings": status.warnings,
-            "errors": status.errors,
-        },
-    });
-    let mut set = |key: &str, value: Option<serde_json::Value>| {
-        if let Some(value) = value {
-            backup["spec"][key] = value;
-        }
-    };
-    set(
-        "labelSelector",
-        spec.label_selector.as_ref().map(|selector| json!(selector)),
-    );
-    set(
-        "orLabelSelectors",
-        (!spec.or_label_selectors.is_empty()).then(|| json!(spec.or_label_selectors)),
-    );
-    set(
-        "includeClusterResources",
-        spec.include_cluster_resources.map(|on| json!(on)),
-    );
-    set("snapshotVolumes", spec.snapshot_volumes.map(|on| json!(on)));
-    if let Some(hooks) = &status.hook_status {
-        backup["status"]["hookStatus"] =
-            json!({ "hooksAttempted": hooks.attempted, "hooksFailed": hooks.failed });
-    }
-    serde_json::to_vec_pretty(&backup).expect("a backup's description holds only what JSON can say")
 }

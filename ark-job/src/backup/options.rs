@@ -32,7 +32,8 @@ impl Options {
     /// [`Exit::Usage`], with the flag and what is wrong with it.
     pub fn resolve(arguments: &BackupArgs) -> Result<Options, Failure> {
         let BackupArgs {
-            name,
+            name: _,
+            tick: _,
             storage,
             backup,
             exit: _,
@@ -99,8 +100,11 @@ impl Options {
                 ),
             },
         };
+        let name = arguments
+            .known_name()
+            .ok_or_else(|| Failure::new(Exit::Usage, "--scheduled is missing"))?;
         Ok(Options {
-            name: name.clone(),
+            name,
             spec,
             namespaces,
             selector,

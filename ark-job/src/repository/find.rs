@@ -2,9 +2,10 @@
 
 use super::{MARKER_MAX, RepositoryError};
 use crate::foreign::{Description, Origin};
-use crate::layout::{BackupKeys, OriginalKeys};
+use crate::layout::{BackupKeys, MARKER, OriginalKeys};
 use crate::marker::{Marker, MarkerError};
 use crate::store::Store;
+use crate::tombstone::{self, Cause};
 use bytes::Bytes;
 
 /// A backup that is there, complete by its description, and not being deleted.
@@ -55,26 +56,14 @@ pub async fn find(store: &Store, name: &str) -> Result<Found, RepositoryError> {
         location: location(),
     };
     if let Some(json) = found {
-        if tombstone.is_some() {
+        // That of a sweep is void over a marker: what is committed is never swept up.
+        if tombstone.is_some()
+            && let Some(found) = tombstone::read(store, &keys.tombstone()).await?
+            && found.cause() != Cause::Sweep
+        {
             return Err(being_deleted());
         }
-        return match Marker::from_json(&json) {
-            Ok(marker) if marker.metadata.name == name => Ok(Found {
-                described: Described::Ours(Box::new(marker)),
-                description: keys.marker(),
-                archive: keys.archive(),
-            }),
-            Ok(marker) => Err(RepositoryError::Damaged {
-                backup: backup(),
-                why: format!("its marker is that of {:?}", marker.metadata.name),
-            }),
-            // The file of that name was original Ark's first.
-            Err(MarkerError::Foreign) => foreign(name, &json, keys.marker(), keys.archive()),
-            Err(source) => Err(RepositoryError::Marker {
-                backup: backup(),
-                source,
-            }),
-        };
+        return describe(name, &json, keys.marker(), keys.archive());
     }
     let get = async |key: String| -> Result<Option<(Bytes, String)>, RepositoryError> {
         let found = store.get(&key, MARKER_MAX).await?;
@@ -88,10 +77,52 @@ pub async fn find(store: &Store, name: &str) -> Result<Found, RepositoryError> {
     }
     let original = OriginalKeys::new(name);
     match get(original.description()).await? {
-        Some((json, key)) => foreign(name, &json, key, original.archive()),
+        Some((json, key)) => {
+            // It has no directory of its own under `backups/`, but that is where its tombstone is.
+            if tombstone.is_some()
+                && let Some(found) = tombstone::read(store, &keys.tombstone()).await?
+                && found.is_of_original()
+            {
+                return Err(being_deleted());
+            }
+            foreign(name, &json, key, original.archive())
+        }
         None => Err(RepositoryError::NotFound {
             backup: backup(),
             location: location(),
+        }),
+    }
+}
+
+/// What the content of `key` says of the backup called `name`, whose archive has the key `archive`.
+///
+/// # Errors
+/// When it is not that of a complete backup, or cannot be read.
+pub fn describe(
+    name: &str,
+    json: &[u8],
+    key: String,
+    archive: String,
+) -> Result<Found, RepositoryError> {
+    if !key.ends_with(MARKER) {
+        return foreign(name, json, key, archive);
+    }
+    let backup = || name.to_owned();
+    match Marker::from_json(json) {
+        Ok(marker) if marker.metadata.name == name => Ok(Found {
+            described: Described::Ours(Box::new(marker)),
+            description: key,
+            archive,
+        }),
+        Ok(marker) => Err(RepositoryError::Damaged {
+            backup: backup(),
+            why: format!("its marker is that of {:?}", marker.metadata.name),
+        }),
+        // The file of that name was original Ark's first.
+        Err(MarkerError::Foreign) => foreign(name, json, key, archive),
+        Err(source) => Err(RepositoryError::Marker {
+            backup: backup(),
+            source,
         }),
     }
 }

@@ -10,6 +10,7 @@ mod floor;
 mod load;
 mod report;
 mod restore;
+mod sync;
 mod used;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use clap::Parser;
 use self::load::{Load, Source};
 use self::report::{Measured, Row, What};
 use self::restore::Restores;
+use self::sync::Syncs;
 use self::used::{Used, used};
 
 /// kubectl holds all objects decoded, some ten times their JSON: beyond this it needs more memory than machines have.
@@ -45,7 +47,10 @@ struct Arguments {
     /// Sizes of backups of which one object is shown and one namespace of 2,000 is restored
     #[arg(long, value_delimiter = ',', default_value = "100000")]
     part: Vec<usize>,
-    /// Measure only backups, or only restores
+    /// How many backups a bucket has that is synced
+    #[arg(long, default_value_t = 10_000)]
+    backups: usize,
+    /// Measure only backups, only restores, or only syncs
     #[arg(long, value_enum)]
     only: Option<Only>,
     /// Everything that docs/benchmarks.md shows: also backups of 300,000 and 500,000 config maps and a mixture of
@@ -76,6 +81,7 @@ struct Arguments {
 enum Only {
     Backup,
     Restore,
+    Sync,
 }
 
 impl Arguments {
@@ -93,7 +99,7 @@ impl Arguments {
 
     /// What to back up.
     fn backups(&self) -> Vec<Load> {
-        if self.only == Some(Only::Restore) {
+        if matches!(self.only, Some(Only::Restore | Only::Sync)) {
             return Vec::new();
         }
         let config_maps = self.sizes(&self.objects, &[60_000, 300_000, 500_000]);
@@ -107,7 +113,7 @@ impl Arguments {
 
     /// What to restore: as a whole, and in part.
     fn restores(&self) -> (Vec<Load>, Vec<Load>) {
-        if self.only == Some(Only::Backup) {
+        if matches!(self.only, Some(Only::Backup | Only::Sync)) {
             return (Vec::new(), Vec::new());
         }
         let whole = self.sizes(&self.restore, &[20_000, 60_000]);
@@ -139,15 +145,25 @@ fn main() -> Result<()> {
     }
     let measured = runtime.block_on(async {
         let backups = measure(&arguments).await?;
-        Ok::<_, anyhow::Error>((backups, measure_restores(&arguments).await?))
+        let restores = measure_restores(&arguments).await?;
+        let syncs = match arguments.only {
+            None | Some(Only::Sync) if !arguments.prepare => {
+                Some(Syncs::measure(arguments.backups).await?)
+            }
+            _ => None,
+        };
+        Ok::<_, anyhow::Error>((backups, restores, syncs))
     });
     process::end_all();
-    let (backups, restores) = measured?;
+    let (backups, restores, syncs) = measured?;
     if !backups.is_empty() {
         println!("{}", report::table(&backups));
     }
     if !restores.is_empty() {
         println!("{}", restores.table());
+    }
+    if let Some(syncs) = &syncs {
+        println!("{}", syncs.table());
     }
     if arguments.write {
         report::write(&backups, &restores)?;

@@ -1,0 +1,285 @@
+//! A plan being carried out: entry after entry, and what does not work is named and stops no other.
+
+use super::exit;
+use super::plan::{Entry, Fate, Kind, Reason, Step};
+use crate::api::{Backup, GROUP, failed_log_name};
+use crate::cluster::ClusterError;
+use crate::context::{Context, Outcome};
+use crate::error::{Failure, chain};
+use crate::kept;
+use crate::layout::BackupKeys;
+use crate::mode;
+use crate::records::request;
+use crate::removal::{self, RemovalError};
+use crate::store::StoreError;
+use crate::tombstone::Found::Readable;
+use crate::tombstone::{self, Cause};
+use http::Method;
+use kube::Resource;
+
+/// How an entry that was to go ended.
+enum Done {
+    /// It is gone; with what there is to say of it.
+    Gone(String),
+    /// It stays for now, which is no error.
+    Stays(String),
+}
+
+/// Why an entry could not be done.
+enum Trouble {
+    /// Nothing may be deleted any more.
+    Refused(Failure),
+    /// This one failed.
+    Failed(String),
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Trouble {
+        Trouble::Failed(chain(&error))
+    }
+}
+
+impl From<ClusterError> for Trouble {
+    fn from(error: ClusterError) -> Trouble {
+        Trouble::Failed(error.full_text())
+    }
+}
+
+/// Carries the plan out.
+///
+/// # Errors
+/// When nothing may be deleted any more.
+pub(super) async fn perform(context: &Context, entries: &[Entry]) -> Result<Outcome, Failure> {
+    let mut tally = Tally::default();
+    for entry in entries {
+        let (kind, name, reason) = (entry.kind.word(), &entry.name, &entry.reason);
+        match &entry.fate {
+            Fate::Keep => tally.kept += usize::from(entry.kind == Kind::Backup),
+            Fate::KeepInDoubt => {
+                context.log.error(&format!("{kind} {name} stays: {reason}"));
+                tally.troubles += 1;
+                tally.kept += usize::from(entry.kind == Kind::Backup);
+            }
+            Fate::Delete(step) => match take(context, name, step).await {
+                Ok(Done::Gone(what)) => {
+                    context
+                        .log
+                        .info(&format!("deleted {kind} {name}{what}: {reason}"));
+                    tally.add(entry);
+                }
+                Ok(Done::Stays(why)) => {
+                    context
+                        .log
+                        .warn(&format!("{kind} {name} stays for now ({reason}): {why}"));
+                    tally.kept += 1;
+                }
+                Err(Trouble::Failed(why)) => {
+                    context
+                        .log
+                        .error(&format!("{kind} {name} was to go ({reason}), but: {why}"));
+                    tally.troubles += 1;
+                }
+                Err(Trouble::Refused(failure)) => {
+                    let text = format!("{}; before that, {tally}", failure.message());
+                    let hint = failure.next_step().map(str::to_owned);
+                    return Err(Failure::new(failure.exit(), text).maybe_hint(hint));
+                }
+            },
+        }
+    }
+    let troubles = tally.troubles;
+    Ok(Outcome {
+        exit: exit(troubles),
+        message: tally.to_string(),
+        hint: (troubles > 0).then(|| {
+            "the log names what could not be decided or deleted, and why; run it again when that is put right"
+                .to_owned()
+        }),
+    })
+}
+
+/// Does one step.
+async fn take(context: &Context, name: &str, step: &Step) -> Result<Done, Trouble> {
+    match step {
+        Step::Remove { etag } => remove(context, name, Cause::Expire, Some(etag)).await,
+        Step::Sweep { etag } => remove(context, name, Cause::Sweep, Some(etag)).await,
+        Step::Finish {
+            cause,
+            run_id,
+            at,
+            archive,
+        } => {
+            // It may have been taken back, or finished, since it was listed.
+            let key = BackupKeys::new(name).tombstone();
+            match tombstone::read(&context.store, &key).await? {
+                Some(Readable(found)) if found.run_id == *run_id && found.at == *at => {}
+                Some(_) => return Ok(Done::Stays("another deletion has begun".to_owned())),
+                None => {
+                    let why = "the deletion is not under way any more";
+                    return Ok(Done::Stays(why.to_owned()));
+                }
+            }
+            let seen = match cause {
+                Cause::Sweep => archive.as_deref(),
+                Cause::Delete | Cause::Expire => None,
+            };
+            remove(context, name, *cause, seen).await
+        }
+        Step::Void { tombstone } => {
+            allowed(context).await?;
+            let keys = BackupKeys::new(name);
+            match context.store.head(&keys.tombstone()).await? {
+                Some(meta) if meta.etag == *tombstone => {
+                    context
+                        .store
+                        .delete(&meta.key, meta.version.as_deref())
+                        .await?;
+                    Ok(Done::Gone(String::new()))
+                }
+                _ => Ok(Done::Stays("it is another one now".to_owned())),
+            }
+        }
+        Step::Abort(upload) => {
+            allowed(context).await?;
+            context.store.abort_upload(upload).await?;
+            Ok(Done::Gone(String::new()))
+        }
+        Step::Forget {
+            uid,
+            resource_version,
+        } => {
+            allowed(context).await?;
+            let namespace = &context.namespace;
+            let plural = Backup::plural(&());
+            let path = format!("/apis/{GROUP}/v1/namespaces/{namespace}/{plural}/{name}");
+            // The state counts, too: a new run may have taken the name over.
+            let conditions = serde_json::json!({"uid": uid, "resourceVersion": resource_version});
+            let doing = format!("deleting Backup {name}");
+            if !delete(context, &path, &conditions, &doing).await? {
+                return Ok(Done::Stays("it has changed since".to_owned()));
+            }
+            kept::remove(context, &failed_log_name(name)).await?;
+            Ok(Done::Gone(String::new()))
+        }
+        Step::Discard { uid } => {
+            allowed(context).await?;
+            let namespace = &context.namespace;
+            let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
+            let conditions = serde_json::json!({"uid": uid});
+            let doing = format!("deleting ConfigMap {name}");
+            Ok(match delete(context, &path, &conditions, &doing).await? {
+                true => Done::Gone(String::new()),
+                false => Done::Stays("it is another one now".to_owned()),
+            })
+        }
+    }
+}
+
+/// Right before each step: the mode may have been switched meanwhile. A removal asks by itself.
+async fn allowed(context: &Context) -> Result<(), Trouble> {
+    mode::refuse_unless_writable(context)
+        .await
+        .map_err(Trouble::Refused)
+}
+
+async fn remove(
+    context: &Context,
+    name: &str,
+    cause: Cause,
+    seen: Option<&str>,
+) -> Result<Done, Trouble> {
+    match removal::remove(context, name, cause, seen).await {
+        Ok(removed) => {
+            let (objects, bytes) = (removed.objects, removed.bytes);
+            Ok(Done::Gone(format!(" ({objects} objects, {bytes} bytes)")))
+        }
+        // A twin was faster.
+        Err(RemovalError::NotFound { .. }) => Ok(Done::Gone(", by another run".to_owned())),
+        Err(RemovalError::Refused(failure)) => Err(Trouble::Refused(failure)),
+        Err(
+            error @ (RemovalError::RestoreInProgress { .. }
+            | RemovalError::BackupInProgress { .. }
+            | RemovalError::Locked { .. }
+            | RemovalError::Left { .. }
+            | RemovalError::Changed { .. }
+            | RemovalError::TakenBack { .. }
+            | RemovalError::Marked { .. }),
+        ) => Ok(Done::Stays(chain(&error))),
+        Err(
+            error @ (RemovalError::Snapshots { .. }
+            | RemovalError::LaterFormat { .. }
+            | RemovalError::NotIntact { .. }
+            | RemovalError::Malformed { .. }
+            | RemovalError::Store(_)
+            | RemovalError::Cluster(_)),
+        ) => Err(Trouble::Failed(chain(&error))),
+    }
+}
+
+/// Deletes an object of the cluster if the conditions hold; whether it is gone.
+async fn delete(
+    context: &Context,
+    path: &str,
+    conditions: &serde_json::Value,
+    doing: &str,
+) -> Result<bool, ClusterError> {
+    let options = serde_json::json!({"preconditions": conditions});
+    let request = request(Method::DELETE, path, "application/json", &options);
+    match context.cluster.request(&request, doing).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_not_found() => Ok(true),
+        Err(error) if error.is_conflict() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// How many.
+#[derive(Default)]
+struct Tally {
+    expired: usize,
+    finished: usize,
+    swept: usize,
+    records: usize,
+    kept: usize,
+    troubles: usize,
+}
+
+impl Tally {
+    fn add(&mut self, entry: &Entry) {
+        let place = match (entry.kind, &entry.reason) {
+            (Kind::Backup, Reason::Cut { .. }) => &mut self.finished,
+            (Kind::Backup, Reason::Expired { .. }) => &mut self.expired,
+            (Kind::Backup | Kind::Upload | Kind::Tombstone, _) => &mut self.swept,
+            (Kind::Record | Kind::ConfigMap, _) => &mut self.records,
+        };
+        *place += 1;
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Tally {
+            expired,
+            finished,
+            swept,
+            records,
+            kept,
+            troubles,
+        } = self;
+        write!(f, "{expired} expired backups deleted")?;
+        for (count, what) in [
+            (finished, "deletions finished"),
+            (swept, "left-overs swept up"),
+            (records, "records removed"),
+        ] {
+            if *count > 0 {
+                write!(f, ", {count} {what}")?;
+            }
+        }
+        write!(f, "; {kept} backups stay")?;
+        if *troubles > 0 {
+            write!(f, "; {troubles} errors")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,801 @@
+//! What becomes of what is there, and why: pure. The same entries are printed and done.
+//!
+//! Whatever is in doubt is kept: an age counts only when two clocks confirm it, whose is not ours is left alone, and a
+//! rule that cannot be read keeps everything that it may be about.
+
+use crate::api::DEFAULT_TTL;
+use crate::foreign::Origin;
+use crate::schedule::DEFAULT_KEEP_LAST;
+use crate::store::Upload;
+use crate::tombstone::Cause;
+use jiff::{SignedDuration, Timestamp};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// A deletion that was begun is finished after this time: until then it can be taken back, or its own run is at work.
+pub const FINISHED_AFTER: SignedDuration = SignedDuration::from_hours(1);
+
+/// The time, as two that may disagree say it.
+#[derive(Clone, Copy, Debug)]
+pub struct Clocks {
+    /// This machine's.
+    pub pod: Timestamp,
+    /// The store's; of a directory, which has none of its own, this machine's.
+    pub store: Timestamp,
+}
+
+impl Clocks {
+    /// Whether both say that it is `at` or later.
+    fn both_past(self, at: Timestamp) -> bool {
+        self.pod >= at && self.store >= at
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Clusters whose backups expire: this one, and those that were named.
+    pub clusters: BTreeSet<String>,
+    /// Whether Velero's and original Ark's expire, too.
+    pub include_foreign: bool,
+    /// How old what was never committed must be.
+    pub grace: SignedDuration,
+    /// The keep rules of this cluster's schedules in Ark's namespace, by schedule.
+    pub schedules: Schedules,
+}
+
+/// The schedules of this cluster and namespace.
+#[derive(Clone, Debug, Default)]
+pub struct Schedules {
+    /// UID of this cluster.
+    pub cluster_uid: String,
+    /// Ark's namespace.
+    pub namespace: String,
+    /// How many backups each keeps; or why nobody knows. A schedule that is not there has no CronJob.
+    pub live: BTreeMap<String, Result<u32, String>>,
+    /// Why nothing is known of any of them.
+    pub unknown: Option<String>,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Directories of backups.
+    pub backups: Vec<Candidate>,
+    /// Unfinished uploads.
+    pub uploads: Vec<Upload>,
+    /// Backup resources in phase Failed.
+    pub failed: Vec<FailedRecord>,
+    /// ConfigMaps whose backup or restore is gone.
+    pub orphans: Vec<Orphan>,
+    /// What could not be looked at, and why.
+    pub troubles: Vec<(Kind, String, String)>,
+}
+
+/// A directory that may hold a backup.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// Its name.
+    pub name: String,
+    /// What is in it.
+    pub state: State,
+}
+
+/// What is in a backup's directory.
+#[derive(Clone, Debug)]
+pub enum State {
+    /// A whole backup.
+    Whole(Whole),
+    /// A whole backup of ours under a void tombstone, with the tombstone's ETag.
+    WholeUnderSweep(Whole, String),
+    /// Its deletion has begun.
+    BeingDeleted(Deletion),
+    /// An archive of ours without a marker.
+    Uncommitted(Uncommitted),
+    /// Nothing that expires, and why.
+    Other(String),
+    /// What describes it cannot be used, and why.
+    Unreadable(String),
+}
+
+/// A whole backup.
+#[derive(Clone, Debug)]
+pub struct Whole {
+    /// Who made it.
+    pub origin: Origin,
+    /// UID of its cluster; of ours only.
+    pub cluster_uid: String,
+    /// Namespace of the Ark that made it.
+    pub namespace: String,
+    /// The schedule that asked for it.
+    pub schedule: Option<String>,
+    /// How many of that schedule's newest are kept, as it says.
+    pub keep_last: Option<u32>,
+    /// Whether nothing is missing from it.
+    pub completed: bool,
+    /// When it was begun, by the clock of its pod.
+    pub start: Option<Timestamp>,
+    /// When it expires, by the clock of its pod; none is never.
+    pub expiration: Option<Timestamp>,
+    /// How long it is kept, if that is known.
+    pub ttl: Option<SignedDuration>,
+    /// When it was committed, by the store's clock.
+    pub written: Timestamp,
+    /// ETag of what describes it.
+    pub etag: String,
+}
+
+/// A deletion that has begun.
+#[derive(Clone, Debug)]
+pub struct Deletion {
+    /// Why.
+    pub cause: Cause,
+    /// The cluster that began it.
+    pub cluster_uid: String,
+    /// The run that began it.
+    pub run_id: String,
+    /// When, by the clock of its pod.
+    pub at: Timestamp,
+    /// When, by the store's clock.
+    pub written: Timestamp,
+    /// ETag of the tombstone.
+    pub tombstone: String,
+    /// ETag of the archive, if that is still there.
+    pub archive: Option<String>,
+}
+
+/// An archive of ours without a marker.
+#[derive(Clone, Debug)]
+pub struct Uncommitted {
+    /// The cluster that wrote it.
+    pub cluster_uid: String,
+    /// When, by the store's clock.
+    pub written: Timestamp,
+    /// ETag of the archive.
+    pub etag: String,
+}
+
+/// A Backup resource in phase Failed: there is nothing of it in storage.
+#[derive(Clone, Debug)]
+pub struct FailedRecord {
+    /// Its name.
+    pub name: String,
+    /// Its identity.
+    pub uid: String,
+    /// The state it is in.
+    pub resource_version: String,
+    /// When it was created, by the API server's clock.
+    pub created: Timestamp,
+    /// When it expires; it may not say.
+    pub expiration: Option<Timestamp>,
+    /// How long the backup was to be kept: 0 is for ever.
+    pub ttl: SignedDuration,
+}
+
+/// A ConfigMap with what is left of an operation whose resource is gone.
+#[derive(Clone, Debug)]
+pub struct Orphan {
+    /// Its name.
+    pub name: String,
+    /// Its identity.
+    pub uid: String,
+    /// When it was created, by the API server's clock.
+    pub created: Timestamp,
+}
+
+/// What an entry is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A backup in storage.
+    Backup,
+    /// A void tombstone over a backup, which stays.
+    Tombstone,
+    /// An unfinished upload.
+    Upload,
+    /// A Backup resource.
+    Record,
+    /// A ConfigMap.
+    ConfigMap,
+}
+
+impl Kind {
+    /// For people and programs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Backup => "backup",
+            Kind::Tombstone => "tombstone",
+            Kind::Upload => "upload",
+            Kind::Record => "resource",
+            Kind::ConfigMap => "configmap",
+        }
+    }
+}
+
+/// What becomes of one thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What it is.
+    pub kind: Kind,
+    /// Its name; of an upload, its key.
+    pub name: String,
+    /// What becomes of it.
+    pub fate: Fate,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// What becomes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It stays.
+    Keep,
+    /// It stays, since something about it cannot be found out: that is an error.
+    KeepInDoubt,
+    /// It goes.
+    Delete(Step),
+}
+
+/// How it goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The backup is removed, if what describes it still has this ETag.
+    Remove {
+        /// That ETag.
+        etag: String,
+    },
+    /// The deletion is finished, if it still is that one.
+    Finish {
+        /// Why it was begun.
+        cause: Cause,
+        /// The run that began it.
+        run_id: String,
+        /// When, by the clock of its pod.
+        at: Timestamp,
+        /// ETag of the archive, which tells of what was never committed whether it still is the same.
+        archive: Option<String>,
+    },
+    /// What was never committed is removed, if the archive still has this ETag.
+    Sweep {
+        /// That ETag.
+        etag: String,
+    },
+    /// The tombstone is removed, if it still has this ETag; the backup stays.
+    Void {
+        /// That ETag.
+        tombstone: String,
+    },
+    /// The upload is thrown away.
+    Abort(Upload),
+    /// The resource is deleted with its log, if it is still in this state.
+    Forget {
+        /// Its identity.
+        uid: String,
+        /// Its state.
+        resource_version: String,
+    },
+    /// The ConfigMap is deleted, if it still is this one.
+    Discard {
+        /// Its identity.
+        uid: String,
+    },
+}
+
+/// Why: a sentence when displayed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Its time is over.
+    Expired {
+        /// Since when.
+        at: Timestamp,
+        /// For how long.
+        ago: SignedDuration,
+    },
+    /// Its time is not over.
+    Expires {
+        /// When it is.
+        at: Timestamp,
+        /// In which time.
+        within: SignedDuration,
+    },
+    /// Its own clock says that its time is over, but another does not agree (yet).
+    Unconfirmed {
+        /// When it expires.
+        at: Timestamp,
+        /// Whose clock does not agree.
+        clock: &'static str,
+        /// In which time that one will.
+        within: SignedDuration,
+    },
+    /// It has no end.
+    Never,
+    /// The schedule's rule keeps it.
+    Newest {
+        /// How many are kept.
+        keep: u32,
+        /// Of which schedule.
+        schedule: String,
+    },
+    /// The schedule's rule is not known.
+    RuleUnknown {
+        /// Of which schedule.
+        schedule: String,
+        /// Why not.
+        why: String,
+    },
+    /// Made by another cluster.
+    OtherCluster(String),
+    /// Made by another program.
+    OtherMaker(Origin),
+    /// A deletion that was cut off is finished.
+    Cut {
+        /// When it began, by the store's clock.
+        at: Timestamp,
+        /// How long ago.
+        ago: SignedDuration,
+    },
+    /// A deletion is under way, or can still be taken back.
+    UnderWay {
+        /// When it began, by the store's clock.
+        at: Timestamp,
+        /// When it is finished by an expiry.
+        within: SignedDuration,
+    },
+    /// Another cluster deletes it.
+    DeletedByOther(String),
+    /// It was never committed.
+    Abandoned {
+        /// When it was written or begun.
+        at: Timestamp,
+        /// How long ago.
+        ago: SignedDuration,
+        /// How long is waited.
+        grace: SignedDuration,
+    },
+    /// It has not been committed (yet).
+    NotCommitted {
+        /// When it was written or begun.
+        at: Timestamp,
+        /// How long is waited.
+        grace: SignedDuration,
+        /// How much longer.
+        within: SignedDuration,
+    },
+    /// Made by another cluster, and never committed.
+    NotCommittedElsewhere(String),
+    /// A sweep's tombstone over a committed backup.
+    VoidTombstone,
+    /// What it belongs to is gone.
+    Orphaned {
+        /// When it was created.
+        at: Timestamp,
+        /// How long ago.
+        ago: SignedDuration,
+    },
+    /// What it belongs to is gone, but it is not old.
+    OrphanedLately {
+        /// In which time it goes.
+        within: SignedDuration,
+    },
+    /// In words.
+    Other(String),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Expired { at, ago } => {
+                write!(f, "expired {} ago, on {}", span(*ago), date(*at))
+            }
+            Reason::Expires { at, within } => {
+                write!(f, "expires in {}, on {}", span(*within), date(*at))
+            }
+            Reason::Unconfirmed { at, clock, within } => write!(
+                f,
+                "expired on {} as it says, but by {clock} it has {} left",
+                date(*at),
+                span(*within)
+            ),
+            Reason::Never => f.write_str("never expires (ttl 0)"),
+            Reason::Newest { keep, schedule } => write!(
+                f,
+                "one of the newest {keep} Completed backups of schedule {schedule}"
+            ),
+            Reason::RuleUnknown { schedule, why } => write!(
+                f,
+                "how many backups schedule {schedule} keeps is not known: {why}"
+            ),
+            Reason::OtherCluster(uid) => write!(
+                f,
+                "made by cluster {uid}: only by name or with --cluster-uid"
+            ),
+            Reason::OtherMaker(origin) => {
+                write!(f, "made by {origin}: only with --include-foreign")
+            }
+            Reason::Cut { at, ago } => write!(
+                f,
+                "being deleted since {}, {} ago: finished",
+                date(*at),
+                span(*ago)
+            ),
+            Reason::UnderWay { at, within } => write!(
+                f,
+                "being deleted since {}: finished in {}, until then `undelete` may bring it back",
+                date(*at),
+                span(*within)
+            ),
+            Reason::DeletedByOther(uid) => write!(
+                f,
+                "being deleted by cluster {uid}, which finishes it: else only by name or with --cluster-uid"
+            ),
+            Reason::Abandoned { at, ago, grace } => write!(
+                f,
+                "never committed: written {} ago, on {}, and the grace period is {}",
+                span(*ago),
+                date(*at),
+                span(*grace)
+            ),
+            Reason::NotCommitted { at, grace, within } => write!(
+                f,
+                "not committed (yet): written on {}, swept up in {}, when it is {} old",
+                date(*at),
+                span(*within),
+                span(*grace)
+            ),
+            Reason::NotCommittedElsewhere(uid) => write!(
+                f,
+                "not committed (yet), by cluster {uid}: only with --cluster-uid"
+            ),
+            Reason::VoidTombstone => f.write_str(
+                "a sweep meant to remove this backup, but it has been committed: it stays, the tombstone goes",
+            ),
+            Reason::Orphaned { at, ago } => write!(
+                f,
+                "what it belongs to is gone, and it is {} old, of {}",
+                span(*ago),
+                date(*at)
+            ),
+            Reason::OrphanedLately { within } => write!(
+                f,
+                "what it belongs to is gone; removed in {}",
+                span(*within)
+            ),
+            Reason::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+/// Decides about all of it; backups in the order of their names, the rest after them.
+pub fn plan(found: &Found, rules: &Rules, clocks: Clocks) -> Vec<Entry> {
+    let kept = newest(&found.backups, rules);
+    let mut entries = Vec::new();
+    for candidate in &found.backups {
+        let name = &candidate.name;
+        let mut add = |kind, (fate, reason)| {
+            entries.push(Entry {
+                kind,
+                name: name.clone(),
+                fate,
+                reason,
+            });
+        };
+        let decided = match &candidate.state {
+            State::Whole(whole) => of_whole(whole, kept.get(name.as_str()), rules, clocks),
+            State::WholeUnderSweep(whole, tombstone) => {
+                let step = Step::Void {
+                    tombstone: tombstone.clone(),
+                };
+                add(Kind::Tombstone, (Fate::Delete(step), Reason::VoidTombstone));
+                of_whole(whole, kept.get(name.as_str()), rules, clocks)
+            }
+            State::BeingDeleted(deletion) => of_deletion(deletion, rules, clocks),
+            State::Uncommitted(archive) => of_uncommitted(archive, rules, clocks),
+            State::Other(why) => (Fate::Keep, Reason::Other(why.clone())),
+            State::Unreadable(why) => (Fate::KeepInDoubt, Reason::Other(why.clone())),
+        };
+        add(Kind::Backup, decided);
+    }
+    entries.extend(found.uploads.iter().map(|upload| {
+        let (fate, reason) = match age(upload.initiated, rules.grace, clocks) {
+            Age::Reached { ago } => (
+                Fate::Delete(Step::Abort(upload.clone())),
+                Reason::Abandoned {
+                    at: upload.initiated,
+                    ago,
+                    grace: rules.grace,
+                },
+            ),
+            Age::Left { within } => (
+                Fate::Keep,
+                Reason::NotCommitted {
+                    at: upload.initiated,
+                    grace: rules.grace,
+                    within,
+                },
+            ),
+        };
+        Entry {
+            kind: Kind::Upload,
+            name: upload.key.clone(),
+            fate,
+            reason,
+        }
+    }));
+    entries.extend(found.failed.iter().map(|record| of_record(record, clocks)));
+    entries.extend(found.orphans.iter().map(|orphan| of_orphan(orphan, clocks)));
+    entries.extend(found.troubles.iter().map(|(kind, name, why)| Entry {
+        kind: *kind,
+        name: name.clone(),
+        fate: Fate::KeepInDoubt,
+        reason: Reason::Other(why.clone()),
+    }));
+    entries
+}
+
+/// What a keep rule says of a backup: why it stays, and whether that is known.
+type Kept = (Fate, Reason);
+
+/// Cluster, namespace and name: what tells schedules apart.
+type Schedule<'a> = (&'a str, &'a str, &'a str);
+
+/// The backups that a schedule's rule keeps, by name.
+fn newest<'a>(backups: &'a [Candidate], rules: &Rules) -> BTreeMap<&'a str, Kept> {
+    let mut groups: BTreeMap<Schedule<'_>, Vec<(&str, &Whole)>> = BTreeMap::new();
+    for candidate in backups {
+        let (State::Whole(whole) | State::WholeUnderSweep(whole, _)) = &candidate.state else {
+            continue;
+        };
+        // Velero has no such rule.
+        if whole.origin == Origin::Ark
+            && let Some(schedule) = &whole.schedule
+        {
+            let group = (
+                whole.cluster_uid.as_str(),
+                whole.namespace.as_str(),
+                schedule.as_str(),
+            );
+            groups
+                .entry(group)
+                .or_default()
+                .push((&candidate.name, whole));
+        }
+    }
+    let mut kept = BTreeMap::new();
+    for ((cluster, namespace, schedule), mut members) in groups {
+        members.sort_by_key(|(name, whole)| Reverse((whole.start, *name)));
+        let schedules = &rules.schedules;
+        let here = cluster == schedules.cluster_uid && namespace == schedules.namespace;
+        let live = match (&schedules.unknown, schedules.live.get(schedule)) {
+            _ if !here => None,
+            (Some(why), _) => Some(Err(why.clone())),
+            (None, live) => live.cloned(),
+        };
+        let of_marker = || {
+            let newest = members.first();
+            newest
+                .and_then(|(_, whole)| whole.keep_last)
+                .unwrap_or(DEFAULT_KEEP_LAST)
+        };
+        let schedule = schedule.to_owned();
+        match live.unwrap_or_else(|| Ok(of_marker())) {
+            Ok(keep) => {
+                let completed = members.iter().filter(|(_, whole)| whole.completed);
+                let keeps = usize::try_from(keep).unwrap_or(usize::MAX);
+                for (name, _) in completed.take(keeps) {
+                    let schedule = schedule.clone();
+                    kept.insert(*name, (Fate::Keep, Reason::Newest { keep, schedule }));
+                }
+            }
+            Err(why) => {
+                for (name, _) in members {
+                    let (schedule, why) = (schedule.clone(), why.clone());
+                    let unknown = Reason::RuleUnknown { schedule, why };
+                    kept.insert(name, (Fate::KeepInDoubt, unknown));
+                }
+            }
+        }
+    }
+    kept
+}
+
+fn of_whole(whole: &Whole, kept: Option<&Kept>, rules: &Rules, clocks: Clocks) -> (Fate, Reason) {
+    match whole.origin {
+        Origin::Ark if !rules.clusters.contains(&whole.cluster_uid) => {
+            let uid = whole.cluster_uid.clone();
+            return (Fate::Keep, Reason::OtherCluster(uid));
+        }
+        Origin::Velero | Origin::OriginalArk if !rules.include_foreign => {
+            return (Fate::Keep, Reason::OtherMaker(whole.origin));
+        }
+        _ => {}
+    }
+    let expired = by_time(whole, clocks);
+    match (&expired, kept) {
+        (Ok(_), Some(kept)) => kept.clone(),
+        (Ok(reason), None) => {
+            let etag = whole.etag.clone();
+            (Fate::Delete(Step::Remove { etag }), reason.clone())
+        }
+        (Err(reason), _) => (Fate::Keep, reason.clone()),
+    }
+}
+
+/// Whether its time is over: by its own word and this machine's clock, and by how long the store has had it.
+fn by_time(whole: &Whole, clocks: Clocks) -> Result<Reason, Reason> {
+    let Some(at) = whole.expiration else {
+        return Err(Reason::Never);
+    };
+    let by_store = match whole.ttl {
+        Some(ttl) => later(whole.written, ttl),
+        None => at,
+    };
+    if clocks.pod < at {
+        let within = at.duration_since(clocks.pod);
+        return Err(Reason::Expires { at, within });
+    }
+    if clocks.store < by_store {
+        return Err(Reason::Unconfirmed {
+            at,
+            clock: "the store's clock",
+            within: by_store.duration_since(clocks.store),
+        });
+    }
+    let ago = clocks.pod.duration_since(at);
+    Ok(Reason::Expired { at, ago })
+}
+
+fn of_deletion(deletion: &Deletion, rules: &Rules, clocks: Clocks) -> (Fate, Reason) {
+    if !rules.clusters.contains(&deletion.cluster_uid) {
+        let uid = deletion.cluster_uid.clone();
+        return (Fate::Keep, Reason::DeletedByOther(uid));
+    }
+    // What its pod's clock said counts as well: a store whose clock jumped must not cut the time short.
+    let at = deletion.written;
+    match age(at.max(deletion.at), FINISHED_AFTER, clocks) {
+        Age::Reached { ago } => {
+            let step = Step::Finish {
+                cause: deletion.cause,
+                run_id: deletion.run_id.clone(),
+                at: deletion.at,
+                archive: deletion.archive.clone(),
+            };
+            (Fate::Delete(step), Reason::Cut { at, ago })
+        }
+        Age::Left { within } => (Fate::Keep, Reason::UnderWay { at, within }),
+    }
+}
+
+fn of_uncommitted(archive: &Uncommitted, rules: &Rules, clocks: Clocks) -> (Fate, Reason) {
+    if !rules.clusters.contains(&archive.cluster_uid) {
+        let uid = archive.cluster_uid.clone();
+        return (Fate::Keep, Reason::NotCommittedElsewhere(uid));
+    }
+    let (at, grace) = (archive.written, rules.grace);
+    match age(at, grace, clocks) {
+        Age::Reached { ago } => {
+            let etag = archive.etag.clone();
+            (
+                Fate::Delete(Step::Sweep { etag }),
+                Reason::Abandoned { at, ago, grace },
+            )
+        }
+        Age::Left { within } => (Fate::Keep, Reason::NotCommitted { at, grace, within }),
+    }
+}
+
+fn of_record(record: &FailedRecord, clocks: Clocks) -> Entry {
+    let entry = |fate, reason| Entry {
+        kind: Kind::Record,
+        name: record.name.clone(),
+        fate,
+        reason,
+    };
+    if record.expiration.is_none() && record.ttl.is_zero() {
+        return entry(Fate::Keep, Reason::Never);
+    }
+    // The API server's clock is the third one: a pod that was behind makes nothing go early.
+    let by_server = later(record.created, record.ttl);
+    let at = record
+        .expiration
+        .map_or(by_server, |expiration| expiration.max(by_server));
+    if clocks.both_past(at) {
+        let step = Step::Forget {
+            uid: record.uid.clone(),
+            resource_version: record.resource_version.clone(),
+        };
+        let ago = clocks.pod.duration_since(at);
+        entry(Fate::Delete(step), Reason::Expired { at, ago })
+    } else {
+        let within = at.duration_since(clocks.pod.min(clocks.store));
+        entry(Fate::Keep, Reason::Expires { at, within })
+    }
+}
+
+fn of_orphan(orphan: &Orphan, clocks: Clocks) -> Entry {
+    let ttl = SignedDuration::try_from(DEFAULT_TTL).unwrap_or(SignedDuration::MAX);
+    let (fate, reason) = match age(orphan.created, ttl, clocks) {
+        Age::Reached { ago } => {
+            let uid = orphan.uid.clone();
+            let at = orphan.created;
+            (
+                Fate::Delete(Step::Discard { uid }),
+                Reason::Orphaned { at, ago },
+            )
+        }
+        Age::Left { within } => (Fate::Keep, Reason::OrphanedLately { within }),
+    };
+    Entry {
+        kind: Kind::ConfigMap,
+        name: orphan.name.clone(),
+        fate,
+        reason,
+    }
+}
+
+/// How old something is that a server has dated.
+enum Age {
+    Reached { ago: SignedDuration },
+    Left { within: SignedDuration },
+}
+
+/// Whether both clocks say that what is of `at` has reached the age of `old`.
+fn age(at: Timestamp, old: SignedDuration, clocks: Clocks) -> Age {
+    let due = later(at, old);
+    if clocks.both_past(due) {
+        let ago = clocks.store.duration_since(at);
+        Age::Reached { ago }
+    } else {
+        let within = due.duration_since(clocks.pod.min(clocks.store));
+        Age::Left { within }
+    }
+}
+
+fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.saturating_add(by).unwrap_or(Timestamp::MAX)
+}
+
+/// A time without fractions.
+fn date(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// A length of time in its largest unit, as kubectl tells ages.
+fn span(length: SignedDuration) -> String {
+    let seconds = length.as_secs().max(0);
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7_200 => format!("{}m", seconds / 60),
+        7_200..172_800 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+impl Entry {
+    /// A line for people.
+    pub fn line(&self) -> String {
+        let (word, kind) = (self.word(), self.kind.word());
+        format!("{word:<6}  {kind:<9}  {}  {}", self.name, self.reason)
+    }
+
+    /// A line for programs.
+    pub fn json(&self) -> String {
+        serde_json::json!({
+            "action": self.word(),
+            "kind": self.kind.word(),
+            "name": self.name,
+            "reason": self.reason.to_string(),
+            "error": self.fate == Fate::KeepInDoubt,
+        })
+        .to_string()
+    }
+
+    fn word(&self) -> &'static str {
+        match self.fate {
+            Fate::Keep | Fate::KeepInDoubt => "keep",
+            Fate::Delete(_) => "delete",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

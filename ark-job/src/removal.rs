@@ -1,0 +1,476 @@
+//! Removing one backup: its snapshots, files, restores and resource, in an order that can be cut off anywhere and gone on
+//! with by anyone. What deletion, expiry and sweep share; the protocol is defined in docs/format.md.
+//!
+//! Nothing is touched before all that speaks against it has been asked. Then the tombstone stands first and goes last, and
+//! while it stands, nothing under the name counts as a backup. It is looked for again before each deletion: when
+//! it is gone, somebody else has finished, or has taken the deletion back, and nothing more is deleted.
+
+mod error;
+pub mod intact;
+mod records;
+mod snapshots;
+mod target;
+mod undelete;
+
+pub use self::error::RemovalError;
+pub use self::target::Target;
+pub use self::undelete::undelete;
+
+use self::records::Of;
+use crate::api::{Backup, BackupPhase};
+use crate::context::Context;
+use crate::layout::BackupKeys;
+use crate::mode;
+use crate::store::{Created, Lock, ObjectMeta, Store, StoreError};
+use crate::tombstone::{Cause, Tombstone};
+use jiff::Timestamp;
+use serde_json::json;
+
+/// Looks through a directory before it is given up: each finds only what others have written since the last.
+const PASSES: usize = 8;
+
+/// What is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Objects in storage: of the backup and of restores of it.
+    pub objects: u64,
+    /// Their length together, bytes.
+    pub bytes: u64,
+    /// Restore resources.
+    pub restores: u64,
+    /// Whether there was a Backup resource.
+    pub record: bool,
+}
+
+/// Removes the backup called `name`, whoever made it.
+///
+/// `seen` is the ETag of its description (marker, or somebody else's description; of what was never committed: of its
+/// archive) when it was decided: if it is another one now, nothing is done.
+///
+/// # Errors
+/// When it must not be removed, or something of it is left.
+pub async fn remove(
+    context: &Context,
+    name: &str,
+    cause: Cause,
+    seen: Option<&str>,
+) -> Result<Removed, RemovalError> {
+    refuse_unless_writable(context).await?;
+    let target = Target::look(&context.store, name).await?;
+    let record = records::find(context, name).await?;
+    if target.is_nothing() && record.is_none() {
+        return Err(RemovalError::NotFound {
+            backup: name.to_owned(),
+            location: context.store.canonical().to_owned(),
+        });
+    }
+    if seen.is_some_and(|seen| !target.is_seen(seen)) {
+        let backup = name.to_owned();
+        return Err(RemovalError::Changed { backup });
+    }
+    records::refuse_while_in_use(context, name, record.as_ref()).await?;
+    let mut removal = Removal {
+        context,
+        keys: BackupKeys::new(name),
+        name,
+        cause,
+        target,
+        removed: Removed::default(),
+        locked: Vec::new(),
+        refused: Vec::new(),
+    };
+    removal.refuse_sweep_of_others().await?;
+    removal.refuse_locked().await?;
+    snapshots::refuse(&context.store, &removal.target).await?;
+    if removal.target.is_nothing() {
+        // A record without anything in storage, such as that of a failed backup.
+        removal.mark(record.as_ref()).await?;
+        removal.remove_records(record.as_ref()).await?;
+        return Ok(removal.removed);
+    }
+    removal.mark(record.as_ref()).await?;
+    let began = match removal.bury().await {
+        Ok(began) => began,
+        Err(error) => {
+            removal.unmark(record.as_ref()).await;
+            return Err(error);
+        }
+    };
+    // Whoever began before the tombstone was there may not have been seen before.
+    let used = records::refuse_while_in_use(context, name, None).await;
+    if let Err(error) = used {
+        if began {
+            removal.take_back().await?;
+            removal.unmark(record.as_ref()).await;
+        }
+        return Err(error);
+    }
+    match removal.remove_all(record.as_ref()).await {
+        Err(error @ RemovalError::Marked { .. }) => {
+            removal.unmark(record.as_ref()).await;
+            Err(error)
+        }
+        Err(RemovalError::TakenBack { .. }) if removal.is_gone().await? => Ok(removal.removed),
+        result => result.map(|()| removal.removed),
+    }
+}
+
+async fn refuse_unless_writable(context: &Context) -> Result<(), RemovalError> {
+    mode::refuse_unless_writable(context)
+        .await
+        .map_err(RemovalError::Refused)
+}
+
+/// A removal under way.
+struct Removal<'a> {
+    context: &'a Context,
+    keys: BackupKeys,
+    name: &'a str,
+    cause: Cause,
+    target: Target,
+    removed: Removed,
+    /// What the bucket keeps, though not archive and marker.
+    locked: Vec<(String, Lock)>,
+    /// Keys that cannot be asked for, and so not deleted: other programs' place holders.
+    refused: Vec<String>,
+}
+
+impl Removal<'_> {
+    fn store(&self) -> &Store {
+        &self.context.store
+    }
+
+    /// A sweep removes only what runs of ours have left: an archive with our footer and no marker.
+    async fn refuse_sweep_of_others(&self) -> Result<(), RemovalError> {
+        if self.cause != Cause::Sweep || self.target.tombstone.is_some() {
+            return Ok(());
+        }
+        let backup = || self.name.to_owned();
+        if self.target.marker().is_some() {
+            return Err(RemovalError::Marked { backup: backup() });
+        }
+        let ours = match self.target.archive() {
+            Some(archive) => target::footer(self.store(), archive).await?.is_some(),
+            None => false,
+        };
+        if ours || self.target.is_nothing() {
+            return Ok(());
+        }
+        Err(RemovalError::Malformed {
+            backup: backup(),
+            why: "it is no archive of ark's, so it is not swept up".into(),
+        })
+    }
+
+    /// Asks before anything is touched: a plain delete of a locked object would only hide it.
+    async fn refuse_locked(&self) -> Result<(), RemovalError> {
+        let first = [self.target.archive(), self.target.description()];
+        for object in first.into_iter().flatten() {
+            let Some(found) = self.store().head(&object.key).await? else {
+                continue;
+            };
+            if let Some(lock) = found.lock.filter(|lock| holds(lock, self.now())) {
+                return Err(RemovalError::Locked {
+                    what: object.key.clone(),
+                    until: lock.until,
+                    legal_hold: lock.legal_hold,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Now, by the store's clock if it has one: it is the one that keeps to locks.
+    fn now(&self) -> Timestamp {
+        self.store().clock().unwrap_or_else(Timestamp::now)
+    }
+
+    /// Says in the Backup resource that it is being deleted.
+    async fn mark(&self, record: Option<&Backup>) -> Result<(), RemovalError> {
+        let deleting = json!({"phase": BackupPhase::Deleting, "heartbeat": null});
+        records::set_status(self.context, record, &deleting).await
+    }
+
+    /// Says in the Backup resource again what it said before. It is for people: trouble is a warning.
+    async fn unmark(&self, record: Option<&Backup>) {
+        let status = record.and_then(|record| record.status.clone());
+        let status = status.unwrap_or_default();
+        let before = json!({"phase": status.phase, "heartbeat": status.heartbeat});
+        if let Err(error) = records::set_status(self.context, record, &before).await {
+            let text = crate::error::chain(&error);
+            self.context.log.warn(&text);
+        }
+    }
+
+    /// Puts the tombstone, or finds one to go on from; tells whether it is this removal's.
+    async fn bury(&mut self) -> Result<bool, RemovalError> {
+        let key = self.keys.tombstone();
+        for _ in 0..PASSES {
+            let void = match &self.target.tombstone {
+                Some((_, found)) => found.cause() == Cause::Sweep,
+                None => false,
+            };
+            if void && (self.cause != Cause::Sweep || self.target.marker().is_some()) {
+                refuse_unless_writable(self.context).await?;
+                self.take_back().await?;
+                self.target = Target::look(self.store(), self.name).await?;
+                continue;
+            }
+            if self.cause == Cause::Sweep && self.target.marker().is_some() {
+                let backup = self.name.to_owned();
+                return Err(RemovalError::Marked { backup });
+            }
+            if let Some((_, found)) = &self.target.tombstone {
+                // What was asked for earlier is finished as it was asked for.
+                self.cause = found.cause();
+                self.context.log.info(&format!(
+                    "{key} is there already: going on with that deletion"
+                ));
+                return Ok(false);
+            }
+            refuse_unless_writable(self.context).await?;
+            let run = &self.context.run;
+            let tombstone = Tombstone {
+                backup: self.name.to_owned(),
+                cause: self.cause,
+                original: self.target.is_original(),
+                run_id: run.id.to_string(),
+                cluster_uid: run.cluster_uid.clone(),
+                at: Timestamp::now(),
+            };
+            let json = tombstone.to_json().into();
+            let created = self.store().put_new(&key, json).await?;
+            if let Created::New { .. } = created {
+                return Ok(true);
+            }
+            self.target = Target::look(self.store(), self.name).await?;
+        }
+        Err(self.unsettled())
+    }
+
+    /// Removes the tombstone, and nothing else.
+    async fn take_back(&self) -> Result<(), RemovalError> {
+        target::remove_tombstone(self.store(), &self.keys).await?;
+        Ok(())
+    }
+
+    fn unsettled(&self) -> RemovalError {
+        RemovalError::Malformed {
+            backup: self.name.to_owned(),
+            why: "somebody else writes under its name again and again".into(),
+        }
+    }
+
+    /// Asks again whether deleting may go on: the mode, and what is [standing](Self::is_standing).
+    async fn may_go_on(&self) -> Result<(), RemovalError> {
+        refuse_unless_writable(self.context).await?;
+        self.is_standing().await
+    }
+
+    /// Looks for the tombstone again; of a sweep, for the marker too.
+    async fn is_standing(&self) -> Result<(), RemovalError> {
+        let backup = || self.name.to_owned();
+        if self.store().head(&self.keys.tombstone()).await?.is_none() {
+            return Err(RemovalError::TakenBack { backup: backup() });
+        }
+        if self.cause == Cause::Sweep && self.store().head(&self.keys.marker()).await?.is_some() {
+            self.take_back().await?;
+            return Err(RemovalError::Marked { backup: backup() });
+        }
+        Ok(())
+    }
+
+    async fn remove_all(&mut self, record: Option<&Backup>) -> Result<(), RemovalError> {
+        for _ in 0..PASSES {
+            self.target = Target::look(self.store(), self.name).await?;
+            self.remove_files().await?;
+            self.remove_restores().await?;
+            self.remove_last().await?;
+            // A commit that began before the tombstone was there may have written something since.
+            let left = Target::look(self.store(), self.name).await?;
+            let done = self.locked.iter().map(|(key, _)| key).chain(&self.refused);
+            let done: Vec<&String> = done.collect();
+            if left
+                .objects
+                .iter()
+                .all(|object| done.contains(&&object.key))
+            {
+                return self.finish(record).await;
+            }
+        }
+        Err(self.unsettled())
+    }
+
+    /// Everything but the description by which the backup is found, in an order that can be taken back for long: what can
+    /// be made again, the snapshots, the archive, the rest.
+    async fn remove_files(&mut self) -> Result<(), RemovalError> {
+        let velero = self.keys.velero_backup();
+        let archive = self.target.archive().map(|archive| archive.key.clone());
+        let last = self.target.last().map(|last| last.key.clone());
+        let is = |key: &str, other: &Option<String>| other.as_deref() == Some(key);
+        let objects = std::mem::take(&mut self.target.objects);
+        let (first, rest): (Vec<_>, Vec<_>) =
+            objects.iter().partition(|object| object.key == velero);
+        let (archive, rest): (Vec<&ObjectMeta>, Vec<_>) = rest
+            .into_iter()
+            .partition(|object| is(&object.key, &archive));
+        let rest: Vec<_> = rest
+            .into_iter()
+            .filter(|object| !is(&object.key, &last))
+            .collect();
+        self.remove_group(&first).await?;
+        snapshots::remove(self.context, self.name).await?;
+        self.remove_group(&archive).await?;
+        self.remove_group(&rest).await?;
+        self.target.objects = objects;
+        Ok(())
+    }
+
+    /// The marker, or what describes a backup of original Ark's.
+    async fn remove_last(&mut self) -> Result<(), RemovalError> {
+        let last: Vec<_> = self.target.last().cloned().into_iter().collect();
+        let last: Vec<_> = last.iter().collect();
+        self.remove_group(&last).await
+    }
+
+    async fn remove_group(&mut self, objects: &[&ObjectMeta]) -> Result<(), RemovalError> {
+        if !objects.is_empty() {
+            self.may_go_on().await?;
+        }
+        for object in objects {
+            self.remove_object(object).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes an object, if it still is the one that was listed: by its version, for else a versioned bucket only hides it.
+    async fn remove_object(&mut self, listed: &ObjectMeta) -> Result<(), RemovalError> {
+        let key = &listed.key;
+        let found = match self.store().head(key).await {
+            Err(StoreError::Key { reason, .. }) => {
+                if !self.refused.contains(key) {
+                    let text = format!("{key:?} is left, since {reason}: another program made it");
+                    self.context.log.warn(&text);
+                    self.refused.push(key.clone());
+                }
+                return Ok(());
+            }
+            found => found?,
+        };
+        let Some(found) = found.filter(|found| found.etag == listed.etag) else {
+            return Ok(());
+        };
+        if let Some(lock) = found.lock.filter(|lock| holds(lock, self.now())) {
+            if !self.locked.iter().any(|(other, _)| other == key) {
+                let lasts = error::lasts(lock.until, lock.legal_hold);
+                let text = format!("{key} is left: the bucket keeps it {lasts}");
+                self.context.log.warn(&text);
+                self.locked.push((key.clone(), lock));
+            }
+            return Ok(());
+        }
+        // As close as can be: an undeletion trusts that whoever has seen the tombstone deletes at once.
+        self.is_standing().await?;
+        self.store().delete(key, found.version.as_deref()).await?;
+        self.removed.objects += 1;
+        self.removed.bytes += found.length;
+        Ok(())
+    }
+
+    /// Restore resources of this backup, and what is stored and kept of them.
+    async fn remove_restores(&mut self) -> Result<(), RemovalError> {
+        for restore in records::restores(self.context, self.name, Of::Here).await? {
+            // It began when the tombstone was there, and will fail by itself and say why.
+            if records::is_at_work(self.context, &restore).await? {
+                continue;
+            }
+            let locked = self.locked.len();
+            for directory in records::directories(&restore) {
+                let objects = self.store().list(&directory).collect().await?;
+                let objects: Vec<_> = objects.iter().collect();
+                self.remove_group(&objects).await?;
+            }
+            // What is locked is found by it next time.
+            if self.locked.len() == locked {
+                records::remove_restore(self.context, &restore).await?;
+                self.removed.restores += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The record of a backup that is not in storage, and those of restores of it: the resources only, since no tombstone
+    /// keeps others away.
+    async fn remove_records(&mut self, record: Option<&Backup>) -> Result<(), RemovalError> {
+        for restore in records::restores(self.context, self.name, Of::Here).await? {
+            if !records::is_at_work(self.context, &restore).await? {
+                records::remove_restore(self.context, &restore).await?;
+                self.removed.restores += 1;
+            }
+        }
+        if records::remove_backup(self.context, self.name, record).await? {
+            self.removed.record = true;
+        }
+        Ok(())
+    }
+
+    /// The records, and the tombstone as the last of all; or what is locked, for which it stays.
+    async fn finish(&mut self, record: Option<&Backup>) -> Result<(), RemovalError> {
+        if let Some((first, _)) = self.locked.first() {
+            let locks = || self.locked.iter().map(|(_, lock)| lock);
+            return Err(RemovalError::Left {
+                backup: self.name.to_owned(),
+                objects: self.locked.len(),
+                first: first.clone(),
+                until: locks().filter_map(|lock| lock.until).max(),
+                legal_hold: locks().any(|lock| lock.legal_hold),
+            });
+        }
+        if records::remove_backup(self.context, self.name, record).await? {
+            self.removed.record = true;
+        }
+        self.may_go_on().await?;
+        let Some(tombstone) = self.store().head(&self.keys.tombstone()).await? else {
+            return Ok(());
+        };
+        if let Some(lock) = tombstone.lock.filter(|lock| holds(lock, self.now())) {
+            return Err(RemovalError::Left {
+                backup: self.name.to_owned(),
+                objects: 1,
+                first: tombstone.key,
+                until: lock.until,
+                legal_hold: lock.legal_hold,
+            });
+        }
+        self.take_back().await
+    }
+
+    /// Whether nothing is left, so that somebody else has finished.
+    async fn is_gone(&self) -> Result<bool, RemovalError> {
+        let target = Target::look(self.store(), self.name).await?;
+        Ok(target.is_nothing())
+    }
+}
+
+/// Whether a lock still holds: a store goes on telling of one that has ended.
+fn holds(lock: &Lock, now: Timestamp) -> bool {
+    lock.legal_hold || lock.until.is_some_and(|until| until > now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_holds_until_its_end_and_a_legal_hold_for_ever() {
+        let now: Timestamp = "2026-11-23T20:15:01Z".parse().unwrap();
+        let lock = |until: Option<&str>, legal_hold| Lock {
+            until: until.map(|until| until.parse().unwrap()),
+            legal_hold,
+        };
+        assert!(holds(&lock(Some("2026-11-23T20:15:02Z"), false), now));
+        assert!(!holds(&lock(Some("2026-11-23T20:15:01Z"), false), now));
+        assert!(holds(&lock(Some("2026-11-23T20:15:00Z"), true), now));
+        assert!(holds(&lock(None, true), now));
+    }
+}

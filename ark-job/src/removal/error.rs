@@ -1,0 +1,199 @@
+//! Why a backup was not removed, or not all of it.
+
+use crate::cluster::ClusterError;
+use crate::context::storage_failure;
+use crate::error::Failure;
+use crate::exit::Exit;
+use crate::store::StoreError;
+use jiff::Timestamp;
+
+/// Why a backup was not removed, or not all of it.
+#[derive(Debug, thiserror::Error)]
+pub enum RemovalError {
+    /// Nothing may be deleted here: restore-only mode, or it cannot be found out.
+    #[error("{}", .0.message())]
+    Refused(Failure),
+    /// A restore is reading it.
+    #[error(
+        "backup {backup} is being restored by {restore}, which gave a sign of life at {heartbeat}"
+    )]
+    RestoreInProgress {
+        /// The backup.
+        backup: String,
+        /// The Restore resource.
+        restore: String,
+        /// Its last sign of life.
+        heartbeat: Timestamp,
+    },
+    /// It is just being made.
+    #[error("backup {backup} is in progress: its run gave a sign of life at {heartbeat}")]
+    BackupInProgress {
+        /// The backup.
+        backup: String,
+        /// Its last sign of life.
+        heartbeat: Timestamp,
+    },
+    /// The bucket keeps it: nothing has been touched.
+    #[error("{what} is locked by the bucket {}: nothing was touched", lasts(*until, *legal_hold))]
+    Locked {
+        /// The key that is locked.
+        what: String,
+        /// Until when.
+        until: Option<Timestamp>,
+        /// Under a legal hold, which has no end.
+        legal_hold: bool,
+    },
+    /// The bucket keeps some of its files; everything else is gone, but for the tombstone.
+    #[error(
+        "{objects} objects of backup {backup} are locked by the bucket, the last {}: {first}",
+        lasts(*until, *legal_hold)
+    )]
+    Left {
+        /// The backup.
+        backup: String,
+        /// How many.
+        objects: usize,
+        /// The key of one of them.
+        first: String,
+        /// Until when the last of them is.
+        until: Option<Timestamp>,
+        /// Whether one is under a legal hold, which has no end.
+        legal_hold: bool,
+    },
+    /// It is not what it was when its removal was decided: nothing has been touched.
+    #[error("backup {backup} has changed since it was looked at: nothing was touched")]
+    Changed {
+        /// The backup.
+        backup: String,
+    },
+    /// Neither storage nor the cluster knows it.
+    #[error("there is no backup {backup:?} in {location}")]
+    NotFound {
+        /// The backup.
+        backup: String,
+        /// Where it was looked for.
+        location: String,
+    },
+    /// It records snapshots of volumes, which this version cannot delete: nothing has been touched.
+    #[error(
+        "{key} records snapshots of volumes, which this version of ark cannot delete: nothing was touched"
+    )]
+    Snapshots {
+        /// Where they are recorded.
+        key: String,
+    },
+    /// What was to be swept up has been committed meanwhile: it stays.
+    #[error("backup {backup} has been committed meanwhile: it stays")]
+    Marked {
+        /// The backup.
+        backup: String,
+    },
+    /// While it was being removed, its tombstone went, but not all of it: somebody has undeleted it.
+    #[error("the deletion of backup {backup} has been taken back by somebody else")]
+    TakenBack {
+        /// The backup.
+        backup: String,
+    },
+    /// A later version made it, and may have recorded what this one does not know.
+    #[error("{key} cannot be read by this version of ark, so nothing was touched: {why}")]
+    LaterFormat {
+        /// What cannot be read.
+        key: String,
+        /// Its format.
+        why: String,
+    },
+    /// It is not all there, so its deletion cannot be taken back.
+    #[error("backup {backup} is not whole: {}", missing.join("; "))]
+    NotIntact {
+        /// The backup.
+        backup: String,
+        /// What is missing.
+        missing: Vec<String>,
+    },
+    /// What is stored is not what it must be to be removed.
+    #[error("backup {backup}: {why}")]
+    Malformed {
+        /// The backup.
+        backup: String,
+        /// In which way.
+        why: String,
+    },
+    /// The store does not answer, or not well.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The API server does not answer, or not well.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+}
+
+/// Until when a lock lasts, for people.
+pub fn lasts(until: Option<Timestamp>, legal_hold: bool) -> String {
+    match (until, legal_hold) {
+        (Some(until), true) => {
+            format!("until {until}, and under a legal hold until somebody lifts it")
+        }
+        (Some(until), false) => format!("until {until}"),
+        (None, _) => "under a legal hold, until somebody lifts it".to_owned(),
+    }
+}
+
+impl From<RemovalError> for Failure {
+    fn from(error: RemovalError) -> Failure {
+        match error {
+            RemovalError::Refused(failure) => failure,
+            RemovalError::Store(error) => storage_failure(&error),
+            RemovalError::Cluster(error) => Failure::new(Exit::Failed, error.full_text()),
+            other => {
+                let (exit, hint) = other.meaning();
+                Failure::from_error(exit, &other).maybe_hint(hint)
+            }
+        }
+    }
+}
+
+impl RemovalError {
+    fn meaning(&self) -> (Exit, Option<String>) {
+        let (exit, hint) = match self {
+            RemovalError::RestoreInProgress { .. } => (
+                Exit::Conflict,
+                Some("wait for the restore, or delete its Job; then delete again".to_owned()),
+            ),
+            RemovalError::BackupInProgress { .. } => (
+                Exit::Conflict,
+                Some("wait for the backup, or delete its Job; then delete again".to_owned()),
+            ),
+            RemovalError::Locked { .. } => (
+                Exit::Refused,
+                Some("delete again when the lock has ended".to_owned()),
+            ),
+            RemovalError::Left { .. } => (
+                Exit::Refused,
+                Some("delete again when the locks have ended: it goes on from there".to_owned()),
+            ),
+            RemovalError::Changed { .. }
+            | RemovalError::Marked { .. }
+            | RemovalError::TakenBack { .. } => (Exit::Failed, None),
+            RemovalError::NotIntact { .. } => (
+                Exit::Integrity,
+                Some("delete it again to remove what is left".to_owned()),
+            ),
+            RemovalError::LaterFormat { .. } => (
+                Exit::Failed,
+                Some("delete it with the version of ark that made it, or a later one".to_owned()),
+            ),
+            RemovalError::NotFound { .. } => (
+                Exit::NotFound,
+                Some("`kubectl ark get backups` shows those that this cluster knows of".to_owned()),
+            ),
+            RemovalError::Snapshots { .. } => (
+                Exit::Failed,
+                Some("delete it with what made it: `velero backup delete NAME`".to_owned()),
+            ),
+            RemovalError::Malformed { .. }
+            | RemovalError::Refused(_)
+            | RemovalError::Store(_)
+            | RemovalError::Cluster(_) => (Exit::Failed, None),
+        };
+        (exit, hint)
+    }
+}

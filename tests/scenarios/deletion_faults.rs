@@ -1,0 +1,457 @@
+//! Deletions that are disturbed: killed anywhere, run twice at once, racing a backup or a restore, a store that fails, a mode
+//! that is switched on meanwhile. In the end there is a whole backup or none.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use ark_tests::job::{ArkJob, Running};
+use ark_tests::proxy::Request;
+use ark_tests::{FaultProxy, Gate, Rule, Victim, wait_until};
+use libtest_mimic::Trial;
+
+use crate::deletion::{Scene, cut_off, says};
+use crate::world::{s3, scenario};
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        scenario(
+            "deletion_faults::a_kill_at_any_write_to_s3_and_another_deletion_leaves_nothing",
+            killed_on_s3,
+        ),
+        scenario(
+            "deletion_faults::a_kill_at_any_write_to_the_api_server_and_another_deletion_leaves_nothing",
+            killed_on_the_api_server,
+        ),
+        scenario("deletion_faults::two_at_once_both_succeed", two_at_once),
+        scenario(
+            "deletion_faults::a_deletion_that_lags_behind_does_not_touch_a_new_backup",
+            lagging,
+        ),
+        scenario(
+            "deletion_faults::an_undeletion_racing_a_deletion_says_what_came_of_it",
+            racing_an_undeletion,
+        ),
+        scenario(
+            "deletion_faults::a_deletion_racing_a_commit_leaves_a_whole_backup_or_none",
+            racing_a_commit,
+        ),
+        scenario(
+            "deletion_faults::a_backup_that_is_being_restored_stays",
+            racing_a_restore,
+        ),
+        scenario(
+            "deletion_faults::a_store_that_fails_for_good_is_a_failure_and_the_next_run_finishes",
+            store_fails,
+        ),
+        scenario(
+            "deletion_faults::restore_only_mode_stops_it_between_two_steps",
+            mode_switched_on,
+        ),
+    ]
+}
+
+/// Holds the n-th request that matches until the gate is opened; tells when it has come.
+struct Held {
+    gate: Gate,
+    came: Arc<AtomicBool>,
+}
+
+impl Held {
+    fn at(proxy: &FaultProxy, n: u64, matches: fn(&Request) -> bool) -> Held {
+        let (gate, came) = (Gate::default(), Arc::new(AtomicBool::new(false)));
+        let flag = Arc::clone(&came);
+        proxy.add(
+            Rule::on(matches)
+                .only(n)
+                .before(move |_| flag.store(true, Ordering::SeqCst))
+                .hold(&gate),
+        );
+        Held { gate, came }
+    }
+
+    async fn come(&self) -> Result<()> {
+        wait_until(
+            "a request to be held",
+            Duration::from_secs(60),
+            async || Ok(self.came.load(Ordering::SeqCst).then_some(())),
+        )
+        .await
+    }
+}
+
+fn is_marker_put(request: &Request) -> bool {
+    request.method == "PUT" && request.path.ends_with("/ark-backup.json")
+}
+
+fn is_tombstone_put(request: &Request) -> bool {
+    request.method == "PUT" && request.path.ends_with("/ark-deleting.json")
+}
+
+fn is_archive_delete(request: &Request) -> bool {
+    request.method == "DELETE" && request.path.ends_with(".tar.gz")
+}
+
+fn is_archive_head(request: &Request) -> bool {
+    request.method == "HEAD" && request.path.ends_with(".tar.gz")
+}
+
+fn is_archive_read(request: &Request) -> bool {
+    request.method == "GET" && request.path.ends_with(".tar.gz")
+}
+
+/// Kills a deletion at the n-th write through `proxy`, for every n there is, before or after the server has acted; each time
+/// another deletion must leave nothing.
+async fn killed(
+    scene: &Scene,
+    proxy: &FaultProxy,
+    job: impl Fn(&str) -> ArkJob,
+    at_least: u64,
+) -> Result<()> {
+    scene.make("unharmed").await?;
+    proxy.clear_requests();
+    job("unharmed").expect(0).await?;
+    let writes = proxy.count(Request::is_write) as u64;
+    ensure!(writes >= at_least, "only {writes} writes were seen");
+    scene.is_gone("unharmed").await?;
+    let mut kills = 0;
+    for (n, after) in (1..=writes).flat_map(|n| [(n, false), (n, true)]) {
+        let name = format!("{}-{n}", if after { "after" } else { "before" });
+        scene.make(&name).await?;
+        let victim = Victim::default();
+        let rule = Rule::on(Request::is_write).only(n);
+        let added = proxy.add(match after {
+            true => rule.kill_after(&victim),
+            false => rule.kill_before(&victim),
+        });
+        let running = job(&name).start()?;
+        victim.is(running.id());
+        let finished = running.wait().await?;
+        proxy.clear_rules();
+        ensure!(
+            finished.code.is_none() && added.applied() == 1,
+            "{name}: not killed: {finished:?}"
+        );
+        kills += 1;
+        // At no time is there a marker that nothing says is void, and no whole backup.
+        let keys = scene.keys(&name).await?;
+        let is = |end: &str| keys.iter().any(|key| key.ends_with(end));
+        if is("/ark-backup.json") && !is("/ark-deleting.json") {
+            scene.is_whole(&name).await.with_context(|| name.clone())?;
+        }
+        // Behind the last step nothing is left to delete.
+        let again = scene.job(&["delete", &name]).run().await?;
+        ensure!(
+            again.code == Some(0) || (again.code == Some(10) && keys.is_empty()),
+            "{name}: {again:?}"
+        );
+        scene.is_gone(&name).await.with_context(|| name.clone())?;
+    }
+    ensure!(kills == 2 * writes, "{kills} kills at {writes} writes");
+    eprintln!("killed before and after each of {writes} writes");
+    Ok(())
+}
+
+async fn killed_on_s3() -> Result<()> {
+    let scene = Scene::new("killed-s3").await?;
+    let job = |name: &str| scene.job(&["delete", name]);
+    // The tombstone; six objects of the backup, three of the restore, the tombstone.
+    killed(&scene, &scene.proxy, job, 11).await
+}
+
+async fn killed_on_the_api_server() -> Result<()> {
+    let scene = Scene::new("killed-api").await?;
+    let proxy = FaultProxy::start_before(&scene.cluster).await?;
+    let kubeconfig = scene.cluster.kubeconfig_for(proxy.url())?;
+    let job = |name: &str| ArkJob::new(&kubeconfig, &["delete", name]);
+    // The phase, the restore with its ConfigMap, the backup with its.
+    killed(&scene, &proxy, job, 5).await
+}
+
+async fn two_at_once() -> Result<()> {
+    let scene = Scene::new("two").await?;
+    // One is held in the middle, the other passes it.
+    scene.make("b").await?;
+    let held = Held::at(&scene.proxy, 1, is_archive_delete);
+    let first = scene.job(&["delete", "b"]).start()?;
+    held.come().await?;
+    scene.job(&["delete", "b"]).expect(0).await?;
+    scene.is_gone("b").await?;
+    held.gate.open();
+    let first = first.wait().await?;
+    ensure!(first.code == Some(0), "{first:?}");
+    scene.proxy.clear_rules();
+    // And as they come. Who is too late finds nothing.
+    for n in 0..5 {
+        let name = format!("b{n}");
+        scene.make(&name).await?;
+        let jobs: Vec<Running> = (0..3)
+            .map(|_| scene.job(&["delete", &name]).start())
+            .collect::<Result<_>>()?;
+        for job in jobs {
+            let finished = job.wait().await?;
+            ensure!(matches!(finished.code, Some(0 | 10)), "{finished:?}");
+        }
+        scene.is_gone(&name).await?;
+    }
+    Ok(())
+}
+
+async fn lagging() -> Result<()> {
+    let scene = Scene::new("lagging").await?;
+    scene.make("b").await?;
+    // The first asks for locks.
+    let held = Held::at(&scene.proxy, 2, is_archive_head);
+    let first = scene.job(&["delete", "b"]).start()?;
+    held.come().await?;
+    scene.job(&["delete", "b"]).expect(0).await?;
+    scene.is_gone("b").await?;
+    scene.make("b").await?;
+    let before = scene.bucket.objects("lagging/").await?;
+    held.gate.open();
+    let first = first.wait().await?;
+    ensure!(first.code == Some(1), "{first:?}");
+    says(&first, &["taken back"])?;
+    ensure!(
+        scene.bucket.objects("lagging/").await? == before,
+        "the new backup was touched: {first:?}"
+    );
+    scene.is_whole("b").await
+}
+
+async fn racing_an_undeletion() -> Result<()> {
+    let scene = Scene::new("undeletion").await?;
+    scene.make("b").await?;
+    // The deletion has not yet sent what would destroy the backup: it stops.
+    let held = Held::at(&scene.proxy, 2, is_archive_head);
+    let deleting = scene.job(&["delete", "b"]).start()?;
+    held.come().await?;
+    let direct = format!("--storage={}", scene.url(s3().await?.url()));
+    scene.job(&["undelete", "b", &direct]).expect(0).await?;
+    held.gate.open();
+    let finished = deleting.wait().await?;
+    ensure!(finished.code == Some(1), "{finished:?}");
+    says(&finished, &["taken back"])?;
+    scene.is_whole("b").await?;
+    scene.proxy.clear_rules();
+    // It has: the undeletion finds out, and what is left goes on being deleted.
+    let held = Held::at(&scene.proxy, 1, is_archive_delete);
+    let deleting = scene.job(&["delete", "b"]).start()?;
+    held.come().await?;
+    let undeleting = scene.job(&["undelete", "b", &direct]).start()?;
+    let tombstone = "undeletion/backups/b/ark-deleting.json";
+    wait_until("the tombstone to go", Duration::from_secs(30), async || {
+        let keys = scene.bucket.keys(tombstone).await?;
+        Ok(keys.is_empty().then_some(()))
+    })
+    .await?;
+    held.gate.open();
+    let deleted = deleting.wait().await?;
+    ensure!(deleted.code == Some(1), "{deleted:?}");
+    let undeleted = undeleting.wait().await?;
+    ensure!(undeleted.code == Some(5), "{undeleted:?}");
+    says(&undeleted, &["b.tar.gz is gone"])?;
+    ensure!(scene.bucket.keys(tombstone).await? == [tombstone]);
+    scene.proxy.clear_rules();
+    scene.job(&["delete", "b"]).expect(0).await?;
+    scene.is_gone("b").await
+}
+
+async fn racing_a_commit() -> Result<()> {
+    let scene = Scene::new("commit").await?;
+    let direct = format!("--storage={}", scene.url(s3().await?.url()));
+    let backup = ["backup", "b", "--include-namespaces", "app"];
+    // A backup that gives signs of life is not deleted.
+    let held = Held::at(&scene.proxy, 1, is_marker_put);
+    let running = scene.job(&backup).start()?;
+    held.come().await?;
+    let finished = scene.job(&["delete", "b"]).expect(11).await?;
+    says(&finished, &["is in progress"])?;
+    // Who does not know of the record, as another cluster does not, deletes it all before the marker is written.
+    scene.job(&["delete", "b", &direct]).expect(0).await?;
+    held.gate.open();
+    let finished = running.wait().await?;
+    ensure!(finished.code == Some(1), "{finished:?}");
+    let keys = scene.keys("b").await?;
+    ensure!(
+        !keys.iter().any(|key| key.ends_with("ark-backup.json")),
+        "a marker without its backup: {keys:?}"
+    );
+    scene.proxy.clear_rules();
+    // The marker is written while the deletion is at work: both find the other, and nothing is left.
+    let (backup_held, other) = (
+        Held::at(&scene.proxy, 1, is_marker_put),
+        FaultProxy::start(s3().await?.url()).await?,
+    );
+    let running = scene.job(&backup).start()?;
+    backup_held.come().await?;
+    let deletion_held = Held::at(&other, 1, is_archive_delete);
+    let through = format!("--storage={}", scene.url(other.url()));
+    let deleting = scene.job(&["delete", "b", &through]).start()?;
+    deletion_held.come().await?;
+    backup_held.gate.open();
+    let finished = running.wait().await?;
+    ensure!(finished.code == Some(1), "{finished:?}");
+    deletion_held.gate.open();
+    let finished = deleting.wait().await?;
+    ensure!(finished.code == Some(0), "{finished:?}");
+    let keys = scene.keys("b").await?;
+    ensure!(keys.is_empty(), "{keys:?}");
+    scene.proxy.clear_rules();
+    // Nothing keeps the next one from being made.
+    scene.job(&backup).expect(0).await?;
+    scene.is_whole("b").await
+}
+
+async fn racing_a_restore() -> Result<()> {
+    let scene = Scene::new("restore").await?;
+    let backup = ["backup", "b", "--include-namespaces", "app"];
+    scene.job(&backup).expect(0).await?;
+    let restore = ["restore", "b", "--name", "r-b"];
+    let before = scene.bucket.objects("restore/").await?;
+    // It reads the archive.
+    let held = Held::at(&scene.proxy, 1, is_archive_read);
+    let running = scene.job(&restore).start()?;
+    held.come().await?;
+    let finished = scene.job(&["delete", "b"]).expect(11).await?;
+    says(&finished, &["is being restored by r-b"])?;
+    ensure!(scene.bucket.objects("restore/").await? == before);
+    ensure!(scene.phase("b")? == "Completed");
+    held.gate.open();
+    let finished = running.wait().await?;
+    ensure!(finished.code == Some(0), "{finished:?}");
+    scene.proxy.clear_rules();
+    // It begins after the deletion has looked for restores, and before the tombstone is there.
+    let before = scene.bucket.objects("restore/").await?;
+    let proxy = FaultProxy::start(s3().await?.url()).await?;
+    let tombstone = Held::at(&scene.proxy, 1, is_tombstone_put);
+    let deleting = scene.job(&["delete", "b"]).start()?;
+    tombstone.come().await?;
+    // Through a location of its own, behind another proxy, so that one can be held without the other.
+    let location = serde_json::json!({"spec": {"url": scene.url(proxy.url())}}).to_string();
+    let default = ["bsl", "default", "-n", "heptio-ark"];
+    let default = [
+        "backupstoragelocations.ark.heptio.com",
+        default[1],
+        default[2],
+        default[3],
+    ];
+    let patch = ["--type=merge", "-p", &location];
+    scene
+        .cluster
+        .kubectl(&[&["patch"], &default[..], &patch].concat())?;
+    let held = Held::at(&proxy, 1, is_archive_read);
+    let again = ["restore", "b", "--name", "again"];
+    let running = scene.job(&again).start()?;
+    held.come().await?;
+    tombstone.gate.open();
+    let finished = deleting.wait().await?;
+    ensure!(finished.code == Some(11), "{finished:?}");
+    ensure!(scene.bucket.objects("restore/").await? == before);
+    ensure!(scene.phase("b")? == "Completed");
+    held.gate.open();
+    let finished = running.wait().await?;
+    ensure!(finished.code == Some(0), "{finished:?}");
+    // One whose pod is gone for long does not keep it for ever, nor does a clock that is wrong.
+    let dead =
+        serde_json::json!({"status": {"phase": "InProgress", "heartbeat": "2026-01-01T00:00:00Z"}});
+    let record = ["restores.ark.heptio.com", "again", "-n", "heptio-ark"];
+    let patch = [
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &dead.to_string(),
+    ]
+    .map(str::to_owned);
+    let patch: Vec<&str> = patch.iter().map(String::as_str).collect();
+    scene
+        .cluster
+        .kubectl(&[&["patch"], &record[..], &patch].concat())?;
+    scene.job(&["delete", "b"]).expect(0).await?;
+    scene.is_gone("b").await
+}
+
+async fn store_fails() -> Result<()> {
+    let scene = Scene::new("fails").await?;
+    scene.make("b").await?;
+    let slow =
+        "<?xml version=\"1.0\"?><Error><Code>SlowDown</Code><Message>made up</Message></Error>";
+    let xml = [("content-type", "application/xml")];
+    scene.proxy.add(
+        Rule::on(|request| request.method == "DELETE")
+            .from(2)
+            .answer(503, &xml, slow),
+    );
+    let finished = scene.job(&["delete", "b"]).expect(1).await?;
+    says(
+        &finished,
+        &["deleting ", "HTTP 503", "hint: check the endpoint"],
+    )?;
+    let keys = scene.keys("b").await?;
+    let is = |end: &str| keys.iter().any(|key| key.ends_with(end));
+    ensure!(
+        is("/ark-deleting.json") && is("/ark-backup.json") && !is("/velero-backup.json"),
+        "{keys:?}"
+    );
+    ensure!(scene.phase("b")? == "Deleting");
+    scene.proxy.clear_rules();
+    scene.job(&["delete", "b"]).expect(0).await?;
+    scene.is_gone("b").await
+}
+
+async fn mode_switched_on() -> Result<()> {
+    let scene = Scene::new("mode").await?;
+    scene.make("b").await?;
+    let mode = |mode: &str| {
+        let map = serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "ark", "namespace": "heptio-ark"}, "data": {"mode": mode}});
+        scene
+            .cluster
+            .kubectl_with_input(&["apply", "--server-side", "-f", "-"], &map.to_string())
+    };
+    let before = scene.keys("b").await?;
+    mode("RestoreOnly")?;
+    for command in ["delete", "undelete"] {
+        let finished = scene.job(&[command, "b"]).expect(4).await?;
+        says(&finished, &["restore-only"])?;
+    }
+    ensure!(scene.keys("b").await? == before && scene.phase("b")? == "Completed");
+    mode("Normal")?;
+    // Between the tombstone and the first file.
+    let held = Held::at(&scene.proxy, 1, is_tombstone_put);
+    let running = scene.job(&["delete", "b"]).start()?;
+    held.come().await?;
+    mode("RestoreOnly")?;
+    held.gate.open();
+    let finished = running.wait().await?;
+    ensure!(finished.code == Some(4), "{finished:?}");
+    let mut expected = before.clone();
+    expected.push("mode/backups/b/ark-deleting.json".to_owned());
+    expected.sort();
+    let mut keys = scene.keys("b").await?;
+    keys.sort();
+    ensure!(keys == expected, "{keys:?}");
+    scene.proxy.clear_rules();
+    // Nor does it come back in this mode.
+    scene.job(&["undelete", "b"]).expect(4).await?;
+    mode("Normal")?;
+    scene.job(&["undelete", "b"]).expect(0).await?;
+    ensure!(scene.phase("b")? == "Completed");
+    scene.is_whole("b").await?;
+    // And between two files.
+    let held = Held::at(&scene.proxy, 1, is_archive_delete);
+    let running = scene.job(&["delete", "b"]).start()?;
+    held.come().await?;
+    mode("RestoreOnly")?;
+    held.gate.open();
+    let finished = running.wait().await?;
+    ensure!(finished.code == Some(4), "{finished:?}");
+    let keys = scene.keys("b").await?;
+    ensure!(keys.len() == before.len() - 1, "{keys:?}");
+    scene.proxy.clear_rules();
+    mode("Normal")?;
+    cut_off(&scene, "b", 1).await?;
+    scene.job(&["delete", "b"]).expect(0).await?;
+    scene.is_gone("b").await
+}

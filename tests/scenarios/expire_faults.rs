@@ -1,0 +1,242 @@
+//! Expiry that is disturbed: killed at any write, twice at once, on a store that fails. Nothing unexpired is ever lost.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, ensure};
+use ark_tests::clock::WrongClock;
+use ark_tests::{FaultProxy, Rule, Victim};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use libtest_mimic::Trial;
+
+use crate::expire::{Vault, store_clock, stored};
+use crate::place::{cluster_with_ark, exists};
+use crate::world::{World, scenario};
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        scenario(
+            "expire_faults::a_kill_at_any_write_to_storage_and_another_run_end_the_same_1",
+            || killed(true, 0, 3),
+        ),
+        scenario(
+            "expire_faults::a_kill_at_any_write_to_storage_and_another_run_end_the_same_2",
+            || killed(true, 1, 3),
+        ),
+        scenario(
+            "expire_faults::a_kill_at_any_write_to_storage_and_another_run_end_the_same_3",
+            || killed(true, 2, 3),
+        ),
+        scenario(
+            "expire_faults::a_kill_at_any_write_to_the_api_server_and_another_run_end_the_same",
+            || killed(false, 0, 1),
+        ),
+        scenario("expire_faults::twins_do_no_harm", twins),
+        scenario(
+            "expire_faults::a_listing_that_breaks_deletes_nothing",
+            listing_breaks,
+        ),
+        scenario(
+            "expire_faults::a_store_that_fails_deletes_nothing",
+            store_fails,
+        ),
+    ]
+}
+
+const EXPIRED: [&str; 3] = ["old-1", "old-2", "old-3"];
+/// A deletion that was cut off is finished after an hour.
+const LATER: i64 = 3660;
+
+async fn fill(vault: &Vault<'_>) -> Result<()> {
+    let [one, two, three] = EXPIRED;
+    futures::try_join!(
+        vault.backup(one, "1s"),
+        vault.backup(two, "1s"),
+        vault.backup(three, "1s")
+    )?;
+    vault.until_expired(&EXPIRED).await
+}
+
+/// Kills at each write in turn, of which this is one part of several.
+async fn killed(in_storage: bool, part: u64, parts: u64) -> Result<()> {
+    let cluster = cluster_with_ark().await?;
+    let world = World::new("expiring").await?;
+    let clock = WrongClock::build()?;
+    let store = FaultProxy::start(world.s3.url()).await?;
+    let server = FaultProxy::start_before(&cluster).await?;
+    let kubeconfig = cluster.kubeconfig_for(server.url())?;
+    let vault = Vault {
+        kubeconfig: cluster.kubeconfig(),
+        storage: world.storage(),
+        namespace: "heptio-ark".to_owned(),
+    };
+    let disturbed = Vault {
+        kubeconfig: &kubeconfig,
+        storage: world.storage_at(store.url()),
+        namespace: "heptio-ark".to_owned(),
+    };
+    vault.backup("young", "9h").await?;
+    let young = world.bucket.objects(&world.key("young")).await?;
+    fill(&vault).await?;
+    let proxy = if in_storage { &store } else { &server };
+    disturbed.expire(&[]).expect(0).await?;
+    let writes = proxy.count(|request| request.is_write()) as u64;
+    ensure!(writes >= 3, "only {writes} writes were seen");
+    for (n, after) in (1..=writes).flat_map(|n| [(n, false), (n, true)]) {
+        if n % parts != part {
+            continue;
+        }
+        let what = format!(
+            "killed {} write {n}",
+            if after { "after" } else { "before" }
+        );
+        fill(&vault).await.with_context(|| what.clone())?;
+        let victim = Victim::default();
+        let rule = Rule::on(|request| request.is_write()).only(n);
+        let added = proxy.add(if after {
+            rule.kill_after(&victim)
+        } else {
+            rule.kill_before(&victim)
+        });
+        let running = disturbed.expire(&[]).start()?;
+        victim.is(running.id());
+        let first = running.wait().await?;
+        // The last answer may come when all is done.
+        ensure!(added.applied() == 1, "{what}: not killed: {first:?}");
+        proxy.clear_rules();
+        // At once, what was cut off is left for a while; an hour later it is finished.
+        disturbed
+            .expire(&[])
+            .expect(0)
+            .await
+            .with_context(|| what.clone())?;
+        let shifted = store.add(store_clock(LATER));
+        let second = clock
+            .on(disturbed.expire(&[]), LATER)
+            .expect(0)
+            .await
+            .with_context(|| what.clone())?;
+        ensure!(shifted.applied() > 0);
+        store.clear_rules();
+        let left = stored(&world).await?;
+        ensure!(
+            left == BTreeSet::from(["young".to_owned()]),
+            "{what}: {left:?} are left: {second:?}"
+        );
+        ensure!(
+            world.bucket.objects(&world.key("young")).await? == young,
+            "{what}"
+        );
+        for name in EXPIRED {
+            let record = ["backups.ark.heptio.com", name, "-n", "heptio-ark"];
+            ensure!(
+                !exists(&cluster, &record)?,
+                "{what}: the resource of {name} is left: {second:?}"
+            );
+        }
+    }
+    ensure!(exists(
+        &cluster,
+        &["backups.ark.heptio.com", "young", "-n", "heptio-ark"]
+    )?);
+    eprintln!("killed before and after each of {writes} writes, part {part} of {parts}");
+    Ok(())
+}
+
+fn vault(world: &World) -> Vault<'static> {
+    Vault {
+        kubeconfig: world.cluster.kubeconfig(),
+        storage: world.storage(),
+        namespace: "heptio-ark".to_owned(),
+    }
+}
+
+async fn twins() -> Result<()> {
+    let world = World::new("expirers").await?;
+    let vault = vault(&world);
+    vault.backup("young", "9h").await?;
+    for round in 0..3 {
+        fill(&vault).await?;
+        let (a, b) = (vault.expire(&[]).start()?, vault.expire(&[]).start()?);
+        for finished in [a.wait().await?, b.wait().await?] {
+            ensure!(finished.code == Some(0), "round {round}: {finished:?}");
+        }
+        let left = stored(&world).await?;
+        ensure!(
+            left == BTreeSet::from(["young".to_owned()]),
+            "round {round}: {left:?}"
+        );
+    }
+    Ok(())
+}
+
+async fn listing_breaks() -> Result<()> {
+    let world = World::new("pages").await?;
+    let proxy = FaultProxy::start(world.s3.url()).await?;
+    let mut vault = vault(&world);
+    fill(&vault).await?;
+    // More than fit on a page.
+    let puts = (0..1100).map(|n| {
+        let key = format!("{}o-{n:04}", world.key("zzz"));
+        let bucket = &world.bucket;
+        async move { bucket.put(&key, vec![b'x']).await }
+    });
+    stream::iter(puts)
+        .buffer_unordered(32)
+        .try_collect::<Vec<()>>()
+        .await?;
+    vault.storage = world.storage_at(proxy.url());
+    let before = stored(&world).await?;
+    let broken = proxy.add(
+        Rule::on(|request| request.query.contains("continuation-token") && request.query.contains("backups")).answer(
+            403,
+            &[("content-type", "application/xml")],
+            "<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code><Message>made up</Message></Error>",
+        ),
+    );
+    vault.expire(&[]).expect(1).await?;
+    ensure!(broken.applied() >= 1, "there was no second page");
+    ensure!(stored(&world).await? == before);
+    let writes = proxy.count(|request| request.is_write());
+    ensure!(writes == 0, "{writes} writes");
+    proxy.clear_rules();
+    vault.expire(&[]).expect(0).await?;
+    ensure!(stored(&world).await? == BTreeSet::from(["zzz".to_owned()]));
+    Ok(())
+}
+
+async fn store_fails() -> Result<()> {
+    let world = World::new("storeless").await?;
+    let proxy = FaultProxy::start(world.s3.url()).await?;
+    let mut vault = vault(&world);
+    fill(&vault).await?;
+    vault.storage = world.storage_at(proxy.url());
+    let before = stored(&world).await?;
+    let slow =
+        "<?xml version=\"1.0\"?><Error><Code>SlowDown</Code><Message>made up</Message></Error>";
+    // Markers that cannot be read now are not taken for broken ones.
+    proxy.add(
+        Rule::on(|request| request.path.ends_with("old-2/ark-backup.json")).answer(
+            503,
+            &[("content-type", "application/xml")],
+            slow,
+        ),
+    );
+    vault.expire(&[]).expect(1).await?;
+    ensure!(stored(&world).await? == before);
+    proxy.clear_rules();
+    // One that cannot be removed stops no other, and is named.
+    proxy.add(
+        Rule::on(|request| request.is_write() && request.path.contains("/old-2/")).answer(
+            403,
+            &[("content-type", "application/xml")],
+            "<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code><Message>made up</Message></Error>",
+        ),
+    );
+    let finished = vault.expire(&[]).expect(3).await?;
+    ensure!(
+        finished.stderr.contains("backup old-2 was to go (expired"),
+        "{finished:?}"
+    );
+    ensure!(stored(&world).await? == BTreeSet::from(["old-2".to_owned()]));
+    Ok(())
+}
