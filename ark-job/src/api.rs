@@ -54,6 +54,8 @@ pub const ORIGIN_VELERO: &str = "velero";
 pub const ORIGIN_ARK: &str = "ark";
 /// Annotation on Jobs and restored records: the request, as the argv that `ark-job` was given.
 pub const REQUEST_ANNOTATION: &str = "ark.heptio.com/request";
+/// Annotation on CronJobs: what suspended them, `restore-only`. Who pauses or unpauses one by hand removes it.
+pub const SUSPENDED_BY_ANNOTATION: &str = "ark.heptio.com/suspended-by";
 /// Annotation on the PodTemplate: the version of the `ark-job` command line its image understands.
 pub const CONTRACT_ANNOTATION: &str = "ark.heptio.com/contract";
 /// The version of the command line that this code renders.

@@ -10,6 +10,7 @@ mod namespaces;
 mod options;
 mod record;
 mod selection;
+mod tick;
 mod writer;
 
 use self::commit::{Archive, Look};
@@ -32,7 +33,7 @@ use crate::layout::BackupKeys;
 use crate::mode;
 use crate::report::{About, Report};
 use crate::store::{Conditional, Spool};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -346,9 +347,6 @@ fn head(
     hook_status: Option<HookStatus>,
     report: &Report,
 ) -> Head {
-    let ttl = SignedDuration::try_from(options.ttl).unwrap_or(SignedDuration::ZERO);
-    let expiration =
-        (!ttl.is_zero()).then(|| started.saturating_add(ttl).unwrap_or(Timestamp::MAX));
     let items: u64 = gathered.types.iter().map(|entry| entry.items).sum();
     let bytes: u64 = gathered.types.iter().map(|entry| entry.bytes).sum();
     let status = BackupStatus {
@@ -359,7 +357,7 @@ fn head(
         }),
         start_timestamp: Some(Time(started)),
         completion_timestamp: Some(Time(Timestamp::now())),
-        expiration: expiration.map(Time),
+        expiration: options.expiration(started).map(Time),
         progress: Some(BackupProgress {
             total_items: Some(items),
             items_backed_up: items,
@@ -385,8 +383,8 @@ fn head(
         attempt: context.run.attempt.clone(),
         cluster_uid: context.run.cluster_uid.clone(),
         namespace: context.namespace.clone(),
-        schedule: None,
-        keep_last: None,
+        schedule: options.tick.as_ref().map(|tick| tick.schedule.clone()),
+        keep_last: options.tick.as_ref().map(|tick| tick.keep_last),
         labels: options.labels.clone(),
         spec: options.spec.clone(),
         status,

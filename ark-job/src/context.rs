@@ -30,6 +30,18 @@ pub struct Environment {
     pub temporary: PathBuf,
 }
 
+impl Environment {
+    /// What asks for a run that no schedule asks for.
+    pub fn origin(&self) -> Origin {
+        match &self.job_uid {
+            Some(uid) => Origin::Job { uid: uid.clone() },
+            None => Origin::Local {
+                nonce: self.nonce.clone(),
+            },
+        }
+    }
+}
+
 /// What an operation works with.
 pub struct Context {
     /// The API server.
@@ -78,7 +90,7 @@ impl From<Failure> for Outcome {
 }
 
 impl Context {
-    /// Connects to cluster and storage: `url`, or the BackupStorageLocation called `location`.
+    /// Connects to cluster and storage: `url`, or the BackupStorageLocation called `location`; `origin` asks for the run.
     ///
     /// # Errors
     /// When either cannot be used; nothing has been written then.
@@ -87,6 +99,7 @@ impl Context {
         namespace: &str,
         location: Option<&str>,
         url: Option<Location>,
+        origin: &Origin,
         environment: &Environment,
     ) -> Result<Context, Failure> {
         let log = Log::new(&environment.temporary).map_err(|error| {
@@ -104,7 +117,7 @@ impl Context {
             .await
             .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
         let store = open_place(&place).await?.with_log(&log);
-        let run = identify(&cluster_uid, namespace, environment);
+        let run = identify(&cluster_uid, namespace, origin, environment);
         let records = Records::open(&cluster, namespace, &run.id)
             .await
             .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
@@ -194,15 +207,9 @@ async fn locate(
     }
 }
 
-fn identify(cluster_uid: &str, namespace: &str, environment: &Environment) -> Run {
-    let origin = match &environment.job_uid {
-        Some(uid) => Origin::Job { uid: uid.clone() },
-        None => Origin::Local {
-            nonce: environment.nonce.clone(),
-        },
-    };
+fn identify(cluster_uid: &str, namespace: &str, origin: &Origin, environment: &Environment) -> Run {
     Run {
-        id: RunId::new(cluster_uid, namespace, &origin),
+        id: RunId::new(cluster_uid, namespace, origin),
         attempt: environment
             .pod_uid
             .clone()

@@ -6,6 +6,7 @@ use crate::context::{self, Context, Environment, Outcome, open_place, open_store
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::{backup, delete, diff, expire, fetch, list, restore, show, sync};
+use jiff::Timestamp;
 use std::future::Future;
 use std::path::Path;
 
@@ -35,7 +36,7 @@ async fn try_run(
     };
     // Everything wrong with the arguments is said before the first request.
     let cluster = Cluster::new(client);
-    let (operation, storage, partial) = match &args.command {
+    let (mut operation, storage, partial) = match &args.command {
         Command::Backup(arguments) => (
             Operation::Backup(Box::new(backup::Options::resolve(arguments)?)),
             &arguments.storage,
@@ -93,11 +94,21 @@ async fn try_run(
         if let Operation::Restore(options) = &operation {
             restore::wait_for_rights(&cluster, options).await?;
         }
+        let origin = match &mut operation {
+            Operation::Backup(options) => {
+                let now = Timestamp::now();
+                options
+                    .settle(&cluster, &args.namespace, &environment, now)
+                    .await?
+            }
+            _ => environment.origin(),
+        };
         Context::open(
             cluster,
             &args.namespace,
             storage.location.as_deref(),
             url,
+            &origin,
             &environment,
         )
         .await

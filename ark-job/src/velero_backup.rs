@@ -26,6 +26,9 @@ pub fn velero_backup(footer: &Footer) -> Vec<u8> {
         "velero.io/storage-location".into(),
         crate::identity::label_value(location),
     );
+    if let Some(schedule) = &head.schedule {
+        labels.insert("velero.io/schedule-name".into(), schedule.clone());
+    }
     let items: u64 = head.types.iter().map(|entry| entry.items).sum();
     let mut backup = json!({
         "kind": "Backup",

@@ -247,7 +247,9 @@ pub struct BackupCreateArgs {
 /// `kubectl ark schedule create`
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "A CronJob of that name makes the backups, called NAME-<YYYYMMDDhhmmss> in UTC; a Job makes the first one at once,                   unless --paused. Both are printed by --dry-run=client -o yaml, for Git; a CronJob applied without the Job makes its                   first backup at the next time."
+    after_help = "A CronJob of that name makes the backups, called NAME-<YYYYMMDDhhmmss> in UTC; a Job makes the first one at once, \
+                  unless --paused. Both are printed by --dry-run=client -o yaml, for Git; a CronJob applied without the Job makes its \
+                  first backup at the next time."
 )]
 pub struct ScheduleCreateArgs {
     /// Name of the schedule, at most 48 characters

@@ -11,7 +11,7 @@ use crate::{client, install, render};
 use ark_job::api::{
     Backup, BackupStorageLocation, BackupStorageLocationSpec, CONFIG_NAME, Restore,
 };
-use ark_job::args::{Command, IfExists, NO_HOOKS, StorageFlags};
+use ark_job::args::{Args, Command, IfExists, NO_HOOKS, StorageFlags};
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
 use ark_job::hooks::HookSpecs;
@@ -62,7 +62,7 @@ pub async fn run(
     let namespace = options.args.namespace.clone();
     let storage = options.args.command.storage();
     let (installation, location) = read(client, &namespace, storage).await?;
-    let hooks = read_hooks(client, &options).await?;
+    let hooks = read_hooks(client, &options.args).await?;
     check_config_maps(client, &options).await?;
     let plan = plan(
         options.clone(),
@@ -199,12 +199,9 @@ pub async fn read(
 }
 
 /// The hooks of the ConfigMap that a backup names: a mistake in them is told here, and the pod is given time to thaw.
-async fn read_hooks(
-    client: &Client,
-    options: &CreateOptions,
-) -> Result<Option<HookSpecs>, Failure> {
-    let namespace = &options.args.namespace;
-    let name = match &options.args.command {
+pub async fn read_hooks(client: &Client, args: &Args) -> Result<Option<HookSpecs>, Failure> {
+    let namespace = &args.namespace;
+    let name = match &args.command {
         Command::Backup(backup) => backup.backup.hooks.as_deref(),
         _ => None,
     };

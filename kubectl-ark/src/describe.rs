@@ -2,7 +2,7 @@
 
 use crate::age::{age, bytes, time, until};
 use crate::records::{expires, name, phase, restore_phase};
-use ark_job::api::{Backup, BackupPhase, BackupStatus, Restore, namespace_flag};
+use ark_job::api::{Backup, BackupPhase, BackupSpec, BackupStatus, Restore, namespace_flag};
 use ark_job::args::NO_HOOKS;
 use ark_job::foreign::Description;
 use ark_job::marker::Marker;
@@ -42,11 +42,13 @@ pub fn of_description(name: &str, description: &Description) -> Backup {
     backup
 }
 
+/// A text of named fields.
 #[derive(Default)]
-struct Page(String);
+pub struct Page(String);
 
 impl Page {
-    fn field(&mut self, name: &str, value: impl AsRef<str>) {
+    /// A field; further lines of its value are indented.
+    pub fn field(&mut self, name: &str, value: impl AsRef<str>) {
         let mut lines = value.as_ref().lines();
         let first = lines
             .next()
@@ -58,17 +60,25 @@ impl Page {
         }
     }
 
-    fn some(&mut self, name: &str, value: Option<impl AsRef<str>>) {
+    /// A field, if it has a value.
+    pub fn some(&mut self, name: &str, value: Option<impl AsRef<str>>) {
         if let Some(value) = value {
             self.field(name, value);
         }
     }
 
-    fn gap(&mut self) {
+    /// The whole text.
+    pub fn text(self) -> String {
+        self.0
+    }
+
+    /// An empty line.
+    pub fn gap(&mut self) {
         self.0.push('\n');
     }
 
-    fn metadata(&mut self, metadata: &ObjectMeta, name: &str) {
+    /// Name, namespace, labels and annotations.
+    pub fn metadata(&mut self, metadata: &ObjectMeta, name: &str) {
         self.field("Name", name);
         self.field(
             "Namespace",
@@ -107,6 +117,42 @@ impl Page {
                 Some(true) => "included",
                 Some(false) => "excluded",
             },
+        );
+    }
+
+    /// What a backup is of, and where it goes.
+    pub fn contents(&mut self, spec: &BackupSpec) {
+        self.selection(
+            [&spec.included_namespaces, &spec.included_resources],
+            [&spec.excluded_namespaces, &spec.excluded_resources],
+            spec.include_cluster_resources,
+        );
+        self.field(
+            "Label selector",
+            spec.label_selector
+                .as_ref()
+                .into_iter()
+                .chain(&spec.or_label_selectors)
+                .map(selector)
+                .collect::<Vec<_>>()
+                .join(" or "),
+        );
+        self.some(
+            "May be missing",
+            (!spec.ignore_undiscoverable.is_empty()).then(|| spec.ignore_undiscoverable.join(", ")),
+        );
+        self.field(
+            "Snapshots",
+            match spec.snapshot_volumes {
+                None => "auto",
+                Some(true) => "wanted",
+                Some(false) => "not wanted",
+            },
+        );
+        self.some("Hooks", spec.hooks.as_deref().map(hooks));
+        self.field(
+            "Location",
+            spec.storage_location.clone().unwrap_or_default(),
         );
     }
 
@@ -190,38 +236,7 @@ impl Describe for Backup {
             page.field("Deletion", deletion(self));
         }
         page.gap();
-        page.selection(
-            [&spec.included_namespaces, &spec.included_resources],
-            [&spec.excluded_namespaces, &spec.excluded_resources],
-            spec.include_cluster_resources,
-        );
-        page.field(
-            "Label selector",
-            spec.label_selector
-                .as_ref()
-                .into_iter()
-                .chain(&spec.or_label_selectors)
-                .map(selector)
-                .collect::<Vec<_>>()
-                .join(" or "),
-        );
-        page.some(
-            "May be missing",
-            (!spec.ignore_undiscoverable.is_empty()).then(|| spec.ignore_undiscoverable.join(", ")),
-        );
-        page.field(
-            "Snapshots",
-            match spec.snapshot_volumes {
-                None => "auto",
-                Some(true) => "wanted",
-                Some(false) => "not wanted",
-            },
-        );
-        page.some("Hooks", spec.hooks.as_deref().map(hooks));
-        page.field(
-            "Location",
-            spec.storage_location.clone().unwrap_or_default(),
-        );
+        page.contents(spec);
         page.gap();
         page.times(
             status.start_timestamp.as_ref(),

@@ -3,8 +3,8 @@
 use crate::Surroundings;
 use crate::cli::{ClusterFlags, GetFormat};
 use crate::describe::{self, Describe};
+use crate::jobs;
 use crate::manifest::reference;
-use crate::names;
 use crate::options::{DescribeOptions, GetOptions, Noun};
 use crate::progress::Display;
 use crate::records::{self, Record, joined};
@@ -298,8 +298,8 @@ pub async fn find<R: Record>(client: &Client, namespace: &str, name: &str) -> Re
     {
         return Err(client::not_installed(&format!("it does not know {word}s")));
     }
-    let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
-    let job = jobs.get_opt(&names::job(word, name)).await.ok().flatten();
+    let job = jobs::find(client, namespace, R::NOUN, name).await;
+    let job = job.ok().flatten();
     job.and_then(|job| records::of_job(&job)).ok_or_else(|| {
         Failure::new(
             Exit::NotFound,

@@ -7,7 +7,7 @@ use crate::client::{self, Connection};
 use crate::manifest::Manifest;
 use crate::options::{InstallOptions, LocationOptions};
 use crate::pod_template::{self, HOOKS_ANNOTATION, ON_DEMAND, RESTORE_RIGHTS_ANNOTATION, STANDING};
-use crate::{output, rights};
+use crate::{output, rights, schedule};
 use ark_job::api::{
     Backup, BackupStorageLocation, CLUSTER_NAME_KEY, CONFIG_NAME, CONTRACT_ANNOTATION,
     CREDENTIALS_KEY, EXCLUDE_LABEL, Restore, VELERO_EXCLUDE_LABEL,
@@ -245,6 +245,7 @@ pub async fn run(connection: &Connection, options: &InstallOptions) -> Result<Ex
             println!("{} serverside-applied", object.reference());
         }
     }
+    schedule::upgrade::run(client, options).await?;
     let standing = rights::standing_binding(&options.namespace);
     if !objects.contains(&standing) && standing.delete(client).await? {
         eprintln!(

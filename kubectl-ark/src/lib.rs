@@ -24,6 +24,7 @@ pub mod download;
 pub mod get;
 pub mod held_pod;
 pub mod housekeeping;
+pub mod jobs;
 pub mod local;
 pub mod logs;
 pub mod newest;

@@ -8,7 +8,7 @@ use crate::progress::Display;
 use crate::records::Record;
 use crate::stored::{self, Mirror, Reading};
 use crate::wait::{State, judge};
-use crate::{client, get, install, names};
+use crate::{client, get, install, jobs, names};
 use ark_job::api::{
     Backup, FAILED_LOG_KEY, FAILED_REASON_KEY, KEPT_LOG_KEY, KEPT_REFERENCE, Restore,
     failed_log_name,
@@ -19,7 +19,6 @@ use ark_job::exit::Exit;
 use ark_job::layout::RestoreKeys;
 use flate2::read::GzDecoder;
 use futures::AsyncReadExt;
-use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::Client;
 use kube::api::{Api, ListParams, LogParams};
@@ -164,14 +163,19 @@ async fn find(client: &Client, options: &LogsOptions) -> Result<Log, Failure> {
         source: _,
     } = options;
     let word = noun.word();
-    let job_name = names::job(word, name);
     let doing = doing(options);
-    let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let params = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job_name}"));
     loop {
-        let (job, found) = futures::join!(jobs.get_opt(&job_name), pods.list(&params));
+        let job = jobs::find(client, namespace, *noun, name).await;
         let job = job.map_err(|error| client::failure(&error, &doing))?;
+        // The pods of a Job that is gone may outlive it for a moment.
+        let job_name = job
+            .as_ref()
+            .and_then(|job| job.metadata.name.clone())
+            .unwrap_or_else(|| names::job(word, name));
+        let params =
+            ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job_name}"));
+        let found = pods.list(&params).await;
         let found = found
             .map_err(|error| client::failure(&error, &doing))?
             .items;

@@ -10,11 +10,13 @@ use ark_job::api::{
 use ark_job::args::{Args, BackupArgs, Command, parse_duration};
 use ark_job::exit::Exit;
 use ark_job::restore;
+use ark_job::schedule::scheduled_time;
 use ark_job::selector;
 use clap::Parser;
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
 use serde::Serialize;
@@ -79,12 +81,32 @@ pub enum Planned {
 }
 
 /// What a Job's container was told, if it is one of ours.
+///
+/// A CronJob tells all its Jobs the same: for which time one is, the Job itself says.
 pub fn command(job: &Job) -> Option<Command> {
-    let pod = job.spec.as_ref()?.template.spec.as_ref()?;
+    let mut args = args(&job.spec.as_ref()?.template)?;
+    if let Command::Backup(backup) = &mut args.command
+        && backup.tick.schedule.is_some()
+        && backup.tick.scheduled.is_none()
+    {
+        backup.tick.scheduled = scheduled_time(job);
+    }
+    Some(args.command)
+}
+
+/// What a pod of this template is told, if it is one of ours.
+pub fn args(template: &PodTemplateSpec) -> Option<Args> {
+    let pod = template.spec.as_ref()?;
     let container = pod.containers.iter().find(|one| one.name == CONTAINER)?;
     let argv = container.args.as_deref().unwrap_or_default();
     let argv = std::iter::once(CONTAINER).chain(argv.iter().map(String::as_str));
-    Args::try_parse_from(argv).ok().map(|args| args.command)
+    Args::try_parse_from(argv).ok()
+}
+
+/// The name of the backup or restore that a Job makes.
+pub fn subject<R: Record>(job: &Job) -> Option<String> {
+    let record = R::planned(&command(job)?, Planned::New, None)?;
+    Some(name(&record).to_owned())
 }
 
 /// The record that a Job stands for while it has none, or `None` when it stands for nothing (any more).
@@ -154,12 +176,14 @@ pub fn name<R: Record>(record: &R) -> &str {
     record.meta().name.as_deref().unwrap_or_default()
 }
 
-fn stem(name: &str) -> Option<&str> {
+/// `<STEM>-<YYYYMMDDhhmmss>`
+pub fn stem(name: &str) -> Option<&str> {
     let (stem, time) = name.rsplit_once('-')?;
     (time.len() == 14 && time.bytes().all(|byte| byte.is_ascii_digit())).then_some(stem)
 }
 
-fn created<R: Record>(record: &R, started: Option<&Time>) -> Option<Timestamp> {
+/// When an operation was begun, or else asked for.
+pub fn created<R: Record>(record: &R, started: Option<&Time>) -> Option<Timestamp> {
     started
         .or(record.meta().creation_timestamp.as_ref())
         .map(|time| time.0)

@@ -1,16 +1,171 @@
 //! `schedule …`: CronJobs that back up, and what came of them.
 
+pub mod change;
+pub mod create;
+pub mod times;
+pub mod upgrade;
+pub mod view;
+
 use crate::cli::ClusterFlags;
-use crate::{Surroundings, options};
+use crate::options::schedule::{Chosen, Options};
+use crate::{Surroundings, client, install};
+use ark_job::api::{CONFIG_NAME, MODE_KEY, NORMAL, RESTORE_ONLY, SCHEDULE_LABEL};
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
+use k8s_openapi::api::batch::v1::CronJob;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Client;
+use kube::api::{Api, ListParams};
 
 /// Does it.
 pub async fn run(
-    _cluster: &ClusterFlags,
-    _options: options::schedule::Options,
-    _surroundings: &Surroundings,
-    _interrupt: impl Future<Output = ()>,
+    cluster: &ClusterFlags,
+    options: Options,
+    surroundings: &Surroundings,
+    interrupt: impl Future<Output = ()>,
 ) -> Result<Exit, Failure> {
-    Err(Failure::new(Exit::Failed, "schedule: not there yet"))
+    let client = client::connect(cluster).await?.kube;
+    let now = surroundings.now;
+    match options {
+        Options::Create(options) => create::run(&client, *options, surroundings, interrupt).await,
+        Options::Run(options) => create::run_now(&client, &options, surroundings, interrupt).await,
+        Options::Get(options) => view::get(&client, &options, now).await,
+        Options::Describe(chosen) => view::describe(&client, &chosen, now).await,
+        Options::Pause(chosen) => change::pause(&client, &chosen).await,
+        Options::Unpause(chosen) => change::unpause(&client, &chosen).await,
+        Options::Delete(chosen) => change::delete(&client, &chosen).await,
+    }
+}
+
+/// The schedule that a CronJob is, if it is one.
+pub fn of_cron_job(cron_job: &CronJob) -> Option<&str> {
+    let labels = cron_job.metadata.labels.as_ref()?;
+    labels.get(SCHEDULE_LABEL).map(String::as_str)
+}
+
+fn name(cron_job: &CronJob) -> &str {
+    cron_job.metadata.name.as_deref().unwrap_or_default()
+}
+
+fn reference(cron_job: &CronJob) -> String {
+    format!("cronjob.batch/{}", name(cron_job))
+}
+
+fn api(client: &Client, namespace: &str) -> Api<CronJob> {
+    Api::namespaced(client.clone(), namespace)
+}
+
+/// The CronJob of a schedule.
+///
+/// # Errors
+/// [`Exit::NotFound`] when there is none of that name, or one that is no schedule.
+async fn find(client: &Client, namespace: &str, name: &str) -> Result<CronJob, Failure> {
+    let lists = |failure: Failure| {
+        let flag = install::flag(namespace);
+        failure.hint(format!("`kubectl ark schedule get{flag}` lists them"))
+    };
+    let found = api(client, namespace)
+        .get_opt(name)
+        .await
+        .map_err(|error| {
+            let doing = format!("reading schedule {name} in namespace {namespace}");
+            client::failure(&error, &doing)
+        })?;
+    match found {
+        Some(cron_job) if of_cron_job(&cron_job).is_some() => Ok(cron_job),
+        Some(_) => Err(lists(Failure::new(
+            Exit::NotFound,
+            format!(
+                "there is no schedule {name} in namespace {namespace}: cronjob.batch/{name} has no label {SCHEDULE_LABEL}"
+            ),
+        ))),
+        None => Err(lists(Failure::new(
+            Exit::NotFound,
+            format!("there is no schedule {name} in namespace {namespace}"),
+        ))),
+    }
+}
+
+/// All schedules, or those with these labels, by name.
+async fn list(
+    client: &Client,
+    namespace: &str,
+    selector: Option<&str>,
+) -> Result<Vec<CronJob>, Failure> {
+    let labels = match selector {
+        Some(selector) => format!("{SCHEDULE_LABEL},{selector}"),
+        None => SCHEDULE_LABEL.to_owned(),
+    };
+    let mut schedules = api(client, namespace)
+        .list(&ListParams::default().labels(&labels))
+        .await
+        .map_err(|error| {
+            let doing = format!("listing schedules in namespace {namespace}");
+            client::failure(&error, &doing)
+        })?
+        .items;
+    schedules.sort_by(|one, other| name(one).cmp(name(other)));
+    Ok(schedules)
+}
+
+/// Those that were chosen, and the first failure among names that were given: the others are gone through all the same.
+async fn chosen(
+    client: &Client,
+    chosen: &Chosen,
+) -> Result<(Vec<CronJob>, Option<Failure>), Failure> {
+    let Chosen {
+        namespace,
+        names,
+        selector,
+    } = chosen;
+    if names.is_empty() {
+        let found = list(client, namespace, selector.as_deref()).await?;
+        return Ok((found, None));
+    }
+    let (mut found, mut missing) = (Vec::new(), None);
+    for name in names {
+        match find(client, namespace, name).await {
+            Ok(cron_job) => found.push(cron_job),
+            Err(failure) if failure.exit() == Exit::NotFound => {
+                missing = missing.or(Some(failure));
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok((found, missing))
+}
+
+/// Refuses what makes backups in restore-only mode. What counts is what `ark-job` finds; this says it before there is a Job.
+///
+/// # Errors
+/// [`Exit::Refused`], with what forbids it; also when that cannot be found out, as `ark-job` does.
+async fn refuse_in_restore_only(client: &Client, namespace: &str) -> Result<(), Failure> {
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let doing = format!("reading the mode from ConfigMap {CONFIG_NAME} in namespace {namespace}");
+    let config = maps.get_opt(CONFIG_NAME).await.map_err(|error| {
+        let why = client::failure(&error, &doing);
+        Failure::new(
+            Exit::Refused,
+            format!("{}; so this counts as restore-only", why.message()),
+        )
+        .maybe_hint(why.next_step().map(str::to_owned))
+    })?;
+    let mode = config
+        .and_then(|config| config.data)
+        .and_then(|mut data| data.remove(MODE_KEY));
+    match mode.as_deref() {
+        None | Some(NORMAL) => Ok(()),
+        Some(RESTORE_ONLY) => Err(Failure::new(
+            Exit::Refused,
+            format!("Ark in namespace {namespace} is in restore-only mode: nothing is backed up"),
+        )
+        .hint(format!(
+            "`kubectl ark restore-only off{}` ends it",
+            install::flag(namespace)
+        ))),
+        Some(other) => Err(Failure::new(
+            Exit::Refused,
+            format!("{doing}: {other:?} is no mode; so this counts as restore-only"),
+        )),
+    }
 }

@@ -4,8 +4,8 @@
 //! itself is reported when the cluster knows it, not after a time-out, and the Job is left as it is.
 
 use crate::held_pod::EXPIRE_PLAN_OPERATION;
+use crate::jobs;
 use crate::log_line;
-use crate::names;
 use crate::pod_template::CONTAINER;
 use crate::progress::Display;
 use crate::records::{End, Record, ended};
@@ -405,8 +405,9 @@ async fn events(client: &Client, namespace: &str, job: &str, pods: &[Pod]) -> Ve
 
 /// Why an operation that has not ended does not get on, for `describe`.
 pub async fn cause<R: Record>(client: &Client, namespace: &str, name: &str) -> Option<String> {
-    let job = names::job(R::NOUN.word(), name);
-    let (look, _) = look::<R>(client, namespace, &job, name).await.ok()?;
+    let found = jobs::find(client, namespace, R::NOUN, name).await.ok()??;
+    let job = found.metadata.name.as_deref()?;
+    let look = look_at_job(client, namespace, job).await.ok()?;
     let uid = look.job.as_ref()?.metadata.uid.clone();
     let events = of_uid(look.events, &uid);
     match judge(look.job.as_ref()?, &look.pods, &events) {

@@ -18,8 +18,9 @@ use kubectl_ark::options::housekeeping::RunOptions;
 use kubectl_ark::options::{CreateOptions, InstallOptions, Plan, resolve};
 use kubectl_ark::pod_template::Installation;
 use kubectl_ark::records::{Record, joined};
+use kubectl_ark::schedule::{self, view::Shown};
 use kubectl_ark::table::Table;
-use kubectl_ark::{Surroundings, create, held_pod, housekeeping, output, render};
+use kubectl_ark::{Surroundings, create, held_pod, housekeeping, options, output, render};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -34,6 +35,10 @@ fn now() -> Timestamp {
 }
 
 fn plan(line: &str) -> Plan {
+    plan_of(&line.split(' ').collect::<Vec<_>>())
+}
+
+fn plan_of(words: &[&str]) -> Plan {
     let surroundings = Surroundings {
         now: now(),
         home: Some("/home/ann".into()),
@@ -43,9 +48,9 @@ fn plan(line: &str) -> Plan {
         input: false,
     };
     let Cli { cluster, command } =
-        Cli::try_parse_from(std::iter::once("kubectl-ark").chain(line.split(' '))).unwrap();
+        Cli::try_parse_from(["kubectl-ark"].iter().chain(words)).unwrap();
     resolve(&cluster, command, &surroundings)
-        .unwrap_or_else(|failure| panic!("{line}: {}", failure.message()))
+        .unwrap_or_else(|failure| panic!("{words:?}: {}", failure.message()))
 }
 
 fn install_options(line: &str) -> InstallOptions {
@@ -144,6 +149,14 @@ fn help_pages() {
         "restore get",
         "restore describe",
         "restore logs",
+        "schedule",
+        "schedule create",
+        "schedule get",
+        "schedule describe",
+        "schedule pause",
+        "schedule unpause",
+        "schedule delete",
+        "schedule run",
         "create",
         "get",
         "describe",
@@ -285,6 +298,114 @@ fn a_pod_to_read_through() {
             render::restore_binding(&plan.args),
         ]),
     );
+}
+
+/// A schedule in Berlin, with these words after that.
+fn schedule_plan(more: &[&str]) -> schedule::create::Plan {
+    let mut words = vec!["schedule", "create", "nightly", "--schedule", "0 7 * * *"];
+    words.extend(["--time-zone", "Europe/Berlin"]);
+    words.extend(more);
+    let Plan::Schedule(options) = plan_of(&words) else {
+        panic!("it is no schedule")
+    };
+    let options::schedule::Options::Create(options) = *options else {
+        panic!("it is not created")
+    };
+    let (installation, location) = installed("install --storage s3://b --image i:1");
+    schedule::create::plan(&options, &installation, location.as_ref(), None).unwrap()
+}
+
+#[test]
+fn a_schedule_and_its_first_backup() {
+    let plan = schedule_plan(&[
+        "--include-namespaces",
+        "shop",
+        "--ttl",
+        "48h",
+        "--keep-last",
+        "3",
+    ]);
+    let objects: Vec<Manifest> = std::iter::once(plan.cron_job).chain(plan.first).collect();
+    golden("schedule.yaml", &yaml(&objects));
+    assert_eq!(schedule_plan(&["--paused"]).first, None);
+}
+
+#[test]
+fn what_is_run_now_is_as_the_first_was() {
+    let plan = schedule_plan(&["--include-namespaces", "shop"]);
+    let cron_job = serde_json::from_value(plan.cron_job.value().clone()).unwrap();
+    let (name, job) = schedule::create::job_now(&cron_job, now()).unwrap();
+    assert_eq!(name, "nightly-20261123201501");
+    assert_eq!(Some(Manifest::of(&job)), plan.first);
+}
+
+#[test]
+fn a_job_that_a_cron_job_has_made_is_the_backup_of_its_time() {
+    let plan = schedule_plan(&["--include-namespaces", "shop"]);
+    let mut job = plan.cron_job.value()["spec"]["jobTemplate"].clone();
+    // As the CronJob controller does it.
+    job["metadata"]["name"] = json!("nightly-29732400");
+    job["metadata"]["annotations"] =
+        json!({"batch.kubernetes.io/cronjob-scheduled-timestamp": "2026-07-13T07:00:00+02:00"});
+    job["status"] = json!({"conditions": [
+        {"type": "Failed", "status": "True", "reason": "DeadlineExceeded", "message": "Job was active too long"}]});
+    let job: Job = serde_json::from_value(job).unwrap();
+    let [backup] = &joined(Vec::<Backup>::new(), &[job])[..] else {
+        panic!("it is not one backup")
+    };
+    assert_eq!(kubectl_ark::records::name(backup), "nightly-20260713050000");
+    assert_eq!(backup.row(false, now())[1], "Failed");
+}
+
+/// The CronJobs of schedules: one that runs, a paused one, and one that restore-only mode has suspended.
+fn schedules() -> Vec<Shown> {
+    let mut cron_job = schedule_plan(&["--include-namespaces", "shop"])
+        .cron_job
+        .value()
+        .clone();
+    cron_job["metadata"]["creationTimestamp"] = json!("2026-11-20T00:00:00Z");
+    let mut paused = cron_job.clone();
+    paused["metadata"]["managedFields"] = json!([{"manager": "kubectl-ark", "operation": "Update",
+        "time": "2026-11-23T19:15:01Z", "fieldsV1": {"f:spec": {"f:suspend": {}}}}]);
+    let mut suspended = cron_job.clone();
+    suspended["metadata"]["annotations"] = json!({"ark.heptio.com/suspended-by": "restore-only"});
+    for (name, one) in [("paused", &mut paused), ("suspended", &mut suspended)] {
+        one["metadata"]["name"] = json!(name);
+        one["metadata"]["labels"]["ark.heptio.com/schedule"] = json!(name);
+        one["spec"]["suspend"] = json!(true);
+    }
+    let mut backups = backups();
+    backups.retain(|one| kubectl_ark::records::name(one).starts_with("nightly-"));
+    for (second, phase) in [("03", "PartiallyFailed"), ("04", "InProgress")] {
+        let mut backup = backups[0].clone();
+        backup.metadata.name = Some(format!("nightly-202611230100{second}"));
+        backup.status = serde_json::from_value(json!({"phase": phase})).unwrap();
+        backups.push(backup);
+    }
+    for backup in &mut backups {
+        let labels = backup.metadata.labels.get_or_insert_default();
+        labels.insert("ark.heptio.com/schedule".into(), "nightly".into());
+    }
+    [cron_job, paused, suspended]
+        .into_iter()
+        .map(|one| Shown::new(serde_json::from_value(one).unwrap(), &backups))
+        .collect()
+}
+
+#[test]
+fn schedules_as_people_read_them() {
+    let mut text = String::new();
+    for wide in [false, true] {
+        let mut table = Table::new(Shown::header(wide));
+        schedules()
+            .iter()
+            .for_each(|one| table.push(one.row(wide, now())));
+        text.push_str(&format!("{}\n", table.render(true)));
+    }
+    for schedule in schedules() {
+        text.push_str(&format!("{}\n\n", schedule.describe(now())));
+    }
+    golden("schedules.txt", &text);
 }
 
 #[test]

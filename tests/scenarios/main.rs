@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod backup;
+mod cron;
 mod deletion;
 mod deletion_faults;
 mod diff;
@@ -31,6 +32,8 @@ mod plugin;
 mod plugin_housekeeping;
 #[cfg(target_os = "linux")]
 mod plugin_restore;
+#[cfg(target_os = "linux")]
+mod plugin_schedule;
 mod proxy;
 #[cfg(target_os = "linux")]
 mod reading;
@@ -43,6 +46,7 @@ mod restore_preview;
 mod restore_records;
 mod restore_throttled;
 mod round_trip;
+mod schedule_ticks;
 mod selection;
 mod store;
 mod sync;
@@ -71,6 +75,8 @@ fn main() {
     trials.extend(restore_preview::trials());
     trials.extend(restore_records::trials());
     trials.extend(round_trip::trials());
+    trials.extend(cron::trials());
+    trials.extend(schedule_ticks::trials());
     trials.extend(selection::trials());
     trials.extend(diff::trials());
     trials.extend(sync::trials());
@@ -85,6 +91,7 @@ fn main() {
         trials.extend(plugin::trials());
         trials.extend(plugin_restore::trials());
         trials.extend(plugin_housekeeping::trials());
+        trials.extend(plugin_schedule::trials());
         trials.extend(hooks::trials());
         trials.extend(hooks_restore::trials());
         trials.extend(reading::trials());

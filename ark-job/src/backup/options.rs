@@ -2,20 +2,25 @@
 
 use super::commit;
 use super::selection::Selection;
-use crate::api::{self, BackupSpec, DEFAULT_TTL};
+use super::tick::Tick;
+use crate::api::{self, BackupSpec, DEFAULT_TTL, SCHEDULE_LABEL};
 use crate::args::{BackupArgs, IfExists, NO_HOOKS, parse_duration};
 use crate::cluster::discover::{Discovery, ResourceType};
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::filter::{Filter, resolve_resources};
 use crate::selector::{AnyOf, parse_choice};
+use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What is asked for, checked as far as it can be without a cluster.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Of a schedule's backup whose time is not known yet, only the schedule's; see [`Options::settle`].
     pub(super) name: String,
+    /// The schedule, if one asks.
+    pub(super) tick: Option<Tick>,
     pub(super) spec: BackupSpec,
     namespaces: Filter,
     selector: AnyOf,
@@ -32,8 +37,8 @@ impl Options {
     /// [`Exit::Usage`], with the flag and what is wrong with it.
     pub fn resolve(arguments: &BackupArgs) -> Result<Options, Failure> {
         let BackupArgs {
-            name: _,
-            tick: _,
+            name,
+            tick,
             storage,
             backup,
             exit: _,
@@ -100,19 +105,39 @@ impl Options {
                 ),
             },
         };
-        let name = arguments
-            .known_name()
-            .ok_or_else(|| Failure::new(Exit::Usage, "--scheduled is missing"))?;
+        let tick = Tick::resolve(tick);
+        let name = match (&tick, name) {
+            (Some(tick), _) => tick.backup_name(),
+            (None, Some(name)) => name.clone(),
+            (None, None) => {
+                return Err(Failure::new(Exit::Usage, "a name or --schedule is missing"));
+            }
+        };
+        let mut labels: BTreeMap<String, String> = backup.labels.iter().cloned().collect();
+        if let Some(tick) = &tick {
+            let labelled = labels.insert(SCHEDULE_LABEL.to_owned(), tick.schedule.clone());
+            if labelled.is_some_and(|labelled| labelled != tick.schedule) {
+                let why = format!("{SCHEDULE_LABEL} is set by --schedule");
+                return Err(usage("--labels")(why));
+            }
+        }
         Ok(Options {
             name,
+            tick,
             spec,
             namespaces,
             selector,
-            labels: backup.labels.iter().cloned().collect(),
+            labels,
             ttl,
             if_exists: backup.if_exists,
             compression_level: backup.compression_level,
         })
+    }
+
+    /// When a backup that began at `started` expires; `None` for never.
+    pub(super) fn expiration(&self, started: Timestamp) -> Option<Timestamp> {
+        let ttl = SignedDuration::try_from(self.ttl).unwrap_or(SignedDuration::MAX);
+        (!ttl.is_zero()).then(|| started.saturating_add(ttl).unwrap_or(Timestamp::MAX))
     }
 
     /// The ConfigMap with hook specs, if one is to be used.

@@ -31,7 +31,12 @@ pub async fn claim(
         .await
         .map_err(|error| error.into_failure(WAY_OUT))?;
     write_status(context, options, |_| {
-        Some(status_in_progress(context, started, &Progress::default()))
+        Some(status_in_progress(
+            context,
+            options,
+            started,
+            &Progress::default(),
+        ))
     })
     .await
     .map_err(|error| Failure::from_error(Exit::Failed, &error))
@@ -59,12 +64,15 @@ pub async fn write_status(
 
 pub fn status_in_progress(
     context: &Context,
+    options: &Options,
     started: Timestamp,
     progress: &Progress,
 ) -> BackupStatus {
     BackupStatus {
         phase: Some(BackupPhase::InProgress),
         start_timestamp: Some(Time(started)),
+        // Here already: whoever says that a killed run has failed leaves it, and the record expires by it.
+        expiration: options.expiration(started).map(Time),
         heartbeat: Some(Time(Timestamp::now())),
         progress: Some(BackupProgress {
             total_items: None,
@@ -88,7 +96,7 @@ pub async fn heartbeat(
 ) {
     let beat = async || {
         let written = write_status(context, options, |_| {
-            Some(status_in_progress(context, started, progress))
+            Some(status_in_progress(context, options, started, progress))
         })
         .await;
         let beaten = match context.frozen.is_held() {
@@ -108,7 +116,7 @@ pub async fn fail(context: &Context, options: &Options, started: Timestamp, reas
         completion_timestamp: Some(Time(Timestamp::now())),
         heartbeat: None,
         errors: 1,
-        ..status_in_progress(context, started, &Progress::default())
+        ..status_in_progress(context, options, started, &Progress::default())
     };
     let written = write_status(context, options, |there| {
         let ended = there.and_then(|there| there.phase);
@@ -120,8 +128,10 @@ pub async fn fail(context: &Context, options: &Options, started: Timestamp, reas
         let twin = freeze_field(context, there)
             .is_some_and(|freeze| freeze.attempt != context.run.attempt);
         let began = there.and_then(|there| there.start_timestamp.clone());
+        let began = began.map_or(started, |began| began.0);
         (!completed && !twin).then(|| BackupStatus {
-            start_timestamp: began.or(status.start_timestamp.clone()),
+            start_timestamp: Some(Time(began)),
+            expiration: options.expiration(began).map(Time),
             ..status.clone()
         })
     });

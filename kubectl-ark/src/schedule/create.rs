@@ -1,0 +1,252 @@
+//! `schedule create` and `schedule run`: a CronJob, and Jobs that are made at once.
+
+use super::{api, find, of_cron_job, reference, refuse_in_restore_only};
+use crate::manifest::Manifest;
+use crate::options::schedule::{CreateOptions, RunOptions};
+use crate::pod_template::{CONTAINER, Installation};
+use crate::wait::{self, Followed};
+use crate::{Surroundings, client, create, cron_job, install, names, records, render};
+use ark_job::api::{AccessMode, BACKUP_LABEL, Backup, BackupStorageLocationSpec};
+use ark_job::args::Command;
+use ark_job::error::Failure;
+use ark_job::exit::Exit;
+use ark_job::hooks::HookSpecs;
+use ark_job::identity::label_value;
+use jiff::{Timestamp, Zoned};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Client;
+
+/// The objects of a schedule, in the order in which they are created.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The schedule.
+    pub cron_job: Manifest,
+    /// The first backup, unless it is paused.
+    pub first: Option<Manifest>,
+}
+
+/// Renders what `options` ask for.
+///
+/// # Errors
+/// When the pods could not work.
+pub fn plan(
+    options: &CreateOptions,
+    installation: &Installation,
+    location: Option<&BackupStorageLocationSpec>,
+    hooks: Option<&HookSpecs>,
+) -> Result<Plan, Failure> {
+    let job = |args| render::job(args, installation, location, hooks, &options.job);
+    let repeated = cron_job::cron_job(&options.name, job(&options.repeated)?, &options.timing);
+    let first = match options.timing.suspend {
+        true => None,
+        false => Some(Manifest::of(&job(&options.first)?)),
+    };
+    Ok(Plan {
+        cron_job: Manifest::of(&repeated),
+        first,
+    })
+}
+
+/// Prints or creates the objects, and follows the first backup if asked to.
+pub async fn run(
+    client: &Client,
+    options: CreateOptions,
+    surroundings: &Surroundings,
+    interrupt: impl Future<Output = ()>,
+) -> Result<Exit, Failure> {
+    let namespace = &options.repeated.namespace;
+    let name = &options.name;
+    let storage = options.repeated.command.storage();
+    let (installation, location) = create::read(client, namespace, storage).await?;
+    let hooks = create::read_hooks(client, &options.repeated).await?;
+    let plan = plan(&options, &installation, location.as_ref(), hooks.as_ref())?;
+    let mut objects = vec![plan.cron_job.clone()];
+    if options.dry_run {
+        objects.extend(plan.first);
+        install::print(&objects, options.output, " (dry run)");
+        return Ok(Exit::Done);
+    }
+    refuse_in_restore_only(client, namespace).await?;
+    if let Some(location) = &location
+        && location.access_mode == AccessMode::ReadOnly
+    {
+        let location = storage.location.as_deref().unwrap_or_default();
+        return Err(Failure::new(
+            Exit::Refused,
+            format!("storage location {location} is ReadOnly: nothing is written to it"),
+        )
+        .hint("choose another with --location"));
+    }
+    if let Err(error) = plan.cron_job.create(client).await {
+        return Err(match client::is_already_exists(&error) {
+            true => taken(client, namespace, name).await,
+            false => client::failure(&error, &format!("creating {}", plan.cron_job.reference())),
+        });
+    }
+    let first = match &plan.first {
+        Some(first) => Some(first.create(client).await.map_err(|error| {
+            install::print(&objects, options.output, "");
+            let why = client::failure(&error, &format!("creating {}", first.reference()));
+            Failure::new(
+                why.exit(),
+                format!(
+                    "schedule {name} is there, but its first backup was not begun: {}",
+                    why.message()
+                ),
+            )
+            .hint(format!(
+                "`kubectl ark schedule run {name}{}` makes one now; the next is made {}",
+                install::flag(namespace),
+                options.next.first().map_or("in time".to_owned(), moment),
+            ))
+        })?),
+        None => None,
+    };
+    objects.extend(plan.first.clone());
+    install::print(&objects, options.output, "");
+    eprintln!("{}", next(&options));
+    let (Some(first), Some(job), true) = (first, &plan.first, options.wait) else {
+        return Ok(Exit::Done);
+    };
+    let followed = Followed {
+        namespace,
+        name: &options.first_backup(),
+        job: job.name(),
+        uid: &first.metadata.uid.unwrap_or_default(),
+        done_before: None,
+    };
+    wait::follow::<Backup>(client, &followed, surroundings.terminal, interrupt).await
+}
+
+/// What comes next, for a person.
+fn next(options: &CreateOptions) -> String {
+    let CreateOptions { name, timing, .. } = options;
+    let flag = install::flag(&options.repeated.namespace);
+    if timing.suspend {
+        return format!("next: it is paused: `kubectl ark schedule unpause {name}{flag}` begins");
+    }
+    let times: Vec<String> = options.next.iter().map(moment).collect();
+    let zone = match &timing.time_zone {
+        Some(_) => "",
+        None => " (if the cluster's controller manager is in UTC: --time-zone would say so)",
+    };
+    format!("next: {}{zone}", times.join(", "))
+}
+
+/// A time with its zone.
+pub fn moment(at: &Zoned) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
+}
+
+/// Why a schedule cannot have the name.
+async fn taken(client: &Client, namespace: &str, name: &str) -> Failure {
+    let flag = install::flag(namespace);
+    let there = api(client, namespace).get_opt(name).await;
+    match there {
+        Ok(Some(cron_job)) if of_cron_job(&cron_job).is_none() => Failure::new(
+            Exit::Conflict,
+            format!("the name {name} is taken: {} in namespace {namespace} is no schedule", reference(&cron_job)),
+        )
+        .hint("choose another name"),
+        _ => Failure::new(
+            Exit::Conflict,
+            format!("there is a schedule {name} already in namespace {namespace}"),
+        )
+        .hint(format!(
+            "choose another name; `kubectl ark schedule describe {name}{flag}` shows it, `kubectl ark schedule delete \
+             {name}{flag}` deletes it and keeps its backups"
+        )),
+    }
+}
+
+/// `schedule run`: a backup of the schedule, for this second.
+pub async fn run_now(
+    client: &Client,
+    options: &RunOptions,
+    surroundings: &Surroundings,
+    interrupt: impl Future<Output = ()>,
+) -> Result<Exit, Failure> {
+    let RunOptions {
+        namespace,
+        name,
+        wait,
+        output,
+    } = options;
+    let cron_job = find(client, namespace, name).await?;
+    refuse_in_restore_only(client, namespace).await?;
+    let (backup, job) = job_now(&cron_job, surroundings.now).ok_or_else(|| {
+        Failure::new(
+            Exit::Failed,
+            format!("{} does not say what to back up: its container {CONTAINER} has no arguments of a schedule's", reference(&cron_job)),
+        )
+        .hint(format!(
+            "render it again: `kubectl ark schedule create {name} … --dry-run=client -o yaml`"
+        ))
+    })?;
+    let manifest = Manifest::of(&job);
+    let created = manifest.create(client).await.map_err(|error| {
+        let doing = format!("creating {}", manifest.reference());
+        if client::is_already_exists(&error) {
+            let why = format!(
+                "{} is there already: a backup of this second",
+                manifest.reference()
+            );
+            return Failure::new(Exit::Conflict, why).hint("try again");
+        }
+        client::failure(&error, &doing)
+    })?;
+    install::print(std::slice::from_ref(&manifest), *output, "");
+    if !wait {
+        let flag = install::flag(namespace);
+        eprintln!(
+            "next: kubectl ark backup describe {backup}{flag}, or kubectl ark backup logs {backup} -f{flag}"
+        );
+        return Ok(Exit::Done);
+    }
+    let followed = Followed {
+        namespace,
+        name: &backup,
+        job: manifest.name(),
+        uid: &created.metadata.uid.unwrap_or_default(),
+        done_before: None,
+    };
+    wait::follow::<Backup>(client, &followed, surroundings.terminal, interrupt).await
+}
+
+/// The name of a backup that a CronJob makes for `now`, to the second, and its Job; `None` if it makes none.
+pub fn job_now(cron_job: &CronJob, now: Timestamp) -> Option<(String, Job)> {
+    let template = &cron_job.spec.as_ref()?.job_template;
+    let mut spec = template.spec.clone()?;
+    let mut args = records::args(&spec.template)?;
+    let Command::Backup(backup) = &mut args.command else {
+        return None;
+    };
+    backup.tick.schedule.as_ref()?;
+    backup.tick.scheduled = Some(Timestamp::from_second(now.as_second()).unwrap_or(now));
+    let name = backup.known_name()?;
+    let pod = &mut spec.template;
+    for container in &mut pod.spec.as_mut()?.containers {
+        if container.name == CONTAINER {
+            container.args = Some(args.to_argv());
+        }
+    }
+    let label = (BACKUP_LABEL.to_owned(), label_value(&name));
+    let labels = &mut pod.metadata.get_or_insert_default().labels;
+    labels.get_or_insert_default().extend([label.clone()]);
+    let metadata = template.metadata.clone().unwrap_or_default();
+    let mut labels = metadata.labels.unwrap_or_default();
+    labels.extend([label]);
+    let job = Job {
+        metadata: ObjectMeta {
+            name: Some(names::job("backup", &name)),
+            namespace: cron_job.metadata.namespace.clone(),
+            labels: Some(labels),
+            annotations: metadata.annotations,
+            ..ObjectMeta::default()
+        },
+        spec: Some(spec),
+        status: None,
+    };
+    Some((name, job))
+}
