@@ -75,6 +75,8 @@ pub const MODE_KEY: &str = "mode";
 pub const NORMAL: &str = "Normal";
 /// Nothing is backed up, deleted or expired (Ark's restore-only mode).
 pub const RESTORE_ONLY: &str = "RestoreOnly";
+/// What [`SUSPENDED_BY_ANNOTATION`] says of a CronJob that this mode has suspended: exactly those are resumed when it ends.
+pub const RESTORE_ONLY_SUSPENDED: &str = "restore-only";
 /// Key in a credential Secret: an AWS shared-credentials file (as Ark).
 pub const CREDENTIALS_KEY: &str = "cloud";
 

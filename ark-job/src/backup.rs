@@ -42,6 +42,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 /// # Errors
 /// [`Failure`] when there is no backup; one from which something is missing is an [`Outcome`].
 pub async fn backup(context: &Context, options: &Options) -> Result<Outcome, Failure> {
+    // Refused, it leaves nothing behind, no log either.
+    mode::refuse_unless_writable(context).await?;
     let result = back_up(context, options).await;
     match &result {
         Ok(_) => failed_log::remove(context, &options.name).await,
@@ -53,7 +55,6 @@ pub async fn backup(context: &Context, options: &Options) -> Result<Outcome, Fai
 }
 
 async fn back_up(context: &Context, options: &Options) -> Result<Outcome, Failure> {
-    mode::refuse_unless_writable(context).await?;
     let keys = BackupKeys::new(&options.name);
     let started = Timestamp::now();
     let hooks = read_hooks(context, options).await?;

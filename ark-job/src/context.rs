@@ -10,6 +10,7 @@ use crate::exit::Exit;
 use crate::hooks::Ledger;
 use crate::identity::{Origin, Run, RunId};
 use crate::log::Log;
+use crate::mode::{self, ReadOnly};
 use crate::records::Records;
 use crate::store::{Checksum, Credentials, Encryption, Location, Store, StoreError};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -50,8 +51,10 @@ pub struct Context {
     pub store: Store,
     /// The name of that location, unless a URL was given.
     pub location: Option<String>,
-    /// What may be done with it.
+    /// What may be done with it: ReadOnly if any location that is this place is.
     pub access_mode: AccessMode,
+    /// Why it is ReadOnly, if it is.
+    pub read_only: Option<ReadOnly>,
     /// The name that the administrator gave to the cluster.
     pub cluster_name: Option<String>,
     /// Who is running.
@@ -111,12 +114,25 @@ impl Context {
             .hint("give the pod a writable /tmp (an emptyDir volume), or set TMPDIR")
         })?;
         let cluster = cluster.with_log(&log);
-        let (location, access_mode, place) = locate(&cluster, namespace, location, url).await?;
+        let (location, own_mode, place) = locate(&cluster, namespace, location, url).await?;
         let cluster_uid = cluster
             .uid()
             .await
             .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
         let store = open_place(&place).await?.with_log(&log);
+        let read_only = mode::read_only(
+            &cluster,
+            namespace,
+            location.as_deref(),
+            own_mode,
+            &place,
+            &store,
+        )
+        .await;
+        let access_mode = match read_only {
+            Some(_) => AccessMode::ReadOnly,
+            None => AccessMode::ReadWrite,
+        };
         let run = identify(&cluster_uid, namespace, origin, environment);
         let records = Records::open(&cluster, namespace, &run.id)
             .await
@@ -127,6 +143,7 @@ impl Context {
             store,
             location,
             access_mode,
+            read_only,
             cluster_name,
             run,
             namespace: namespace.to_owned(),
@@ -301,7 +318,10 @@ async fn read_certificates(
 }
 
 /// The place that a BackupStorageLocation describes; its fields win over the query of its URL.
-fn place(
+///
+/// # Errors
+/// What is wrong with it.
+pub fn place(
     spec: &BackupStorageLocationSpec,
     certificates: Option<Vec<u8>>,
 ) -> Result<Location, String> {

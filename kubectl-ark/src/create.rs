@@ -62,6 +62,9 @@ pub async fn run(
     let namespace = options.args.namespace.clone();
     let storage = options.args.command.storage();
     let (installation, location) = read(client, &namespace, storage).await?;
+    if crate::mode::writes(&options.args.command) && !options.dry_run {
+        crate::mode::refuse_unless_writable(client, &namespace, Some(storage)).await?;
+    }
     let hooks = read_hooks(client, &options.args).await?;
     check_config_maps(client, &options).await?;
     let plan = plan(

@@ -10,7 +10,7 @@ use crate::manifest::Manifest;
 use crate::options::housekeeping::{How, RunOptions};
 use crate::pod_template::Installation;
 use crate::wait::{self, Unrecorded};
-use crate::{create, install, local, names, render};
+use crate::{create, install, local, mode, names, render};
 use ark_job::api::BackupStorageLocationSpec;
 use ark_job::args::{Args, Command, DeleteArgs, UndeleteArgs};
 use ark_job::error::Failure;
@@ -72,6 +72,12 @@ pub async fn run_all(
         let objects: Vec<Manifest> = jobs.into_iter().map(|one| one.job).collect();
         install::print(&objects, how.output, " (dry run)");
         return Ok(Exit::Done);
+    }
+    for Planned { args, .. } in &jobs {
+        if mode::writes(&args.command) {
+            mode::refuse_unless_writable(client, &args.namespace, Some(args.command.storage()))
+                .await?;
+        }
     }
     let mut created = Vec::with_capacity(jobs.len());
     for planned in jobs {

@@ -6,14 +6,18 @@ use crate::cli::{CreateFormat, RestoreRights};
 use crate::client::{self, Connection};
 use crate::manifest::Manifest;
 use crate::options::{InstallOptions, LocationOptions};
-use crate::pod_template::{self, HOOKS_ANNOTATION, ON_DEMAND, RESTORE_RIGHTS_ANNOTATION, STANDING};
-use crate::{output, rights, schedule};
+use crate::pod_template::{
+    self, HOOKS_ANNOTATION, Installation, ON_DEMAND, RESTORE_RIGHTS_ANNOTATION, STANDING,
+};
+use crate::{hourly, names, output, restore_only, rights, schedule};
 use ark_job::api::{
-    Backup, BackupStorageLocation, CLUSTER_NAME_KEY, CONFIG_NAME, CONTRACT_ANNOTATION,
-    CREDENTIALS_KEY, EXCLUDE_LABEL, Restore, VELERO_EXCLUDE_LABEL,
+    AccessMode, Backup, BackupStorageLocation, BackupStorageLocationSpec, CLUSTER_NAME_KEY,
+    CONFIG_NAME, CONTRACT_ANNOTATION, CREDENTIALS_KEY, EXCLUDE_LABEL, MODE_KEY, NORMAL,
+    RESTORE_ONLY, Restore, VELERO_EXCLUDE_LABEL,
 };
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
+use k8s_openapi::api::batch::v1::CronJob;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PodTemplate, Secret, ServiceAccount};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -24,8 +28,6 @@ use std::time::Duration;
 
 /// How long the API server may take to serve a new resource type.
 const ESTABLISH_TIMEOUT: Duration = Duration::from_secs(30);
-const MODE: &str = "mode";
-const NORMAL: &str = "Normal";
 
 /// What is in the cluster already and stays unless a flag says otherwise.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +40,12 @@ pub struct Existing {
     pub account_annotations: BTreeMap<String, BTreeMap<String, String>>,
     /// The kubeconfig's name for the cluster.
     pub cluster_name: Option<String>,
+    /// The cluster's UID: that of namespace kube-system.
+    pub cluster_uid: Option<String>,
+    /// The storage locations.
+    pub locations: Vec<BackupStorageLocation>,
+    /// The CronJobs in Ark's namespace.
+    pub cron_jobs: Vec<CronJob>,
 }
 
 /// Everything to apply, in order.
@@ -45,6 +53,14 @@ pub struct Existing {
 /// # Errors
 /// When the pod settings make no pod template.
 pub fn plan(options: &InstallOptions, existing: &Existing) -> Result<Vec<Manifest>, Failure> {
+    plan_and_warnings(options, existing).map(|(objects, _)| objects)
+}
+
+/// The plan, and what is left out of it.
+fn plan_and_warnings(
+    options: &InstallOptions,
+    existing: &Existing,
+) -> Result<(Vec<Manifest>, Vec<String>), Failure> {
     let InstallOptions {
         namespace,
         location,
@@ -53,7 +69,7 @@ pub fn plan(options: &InstallOptions, existing: &Existing) -> Result<Vec<Manifes
         service_account_annotations,
         restore_rights,
         hooks,
-        restore_only: _,
+        restore_only,
         cluster_name,
         dry_run: _,
         output: _,
@@ -78,8 +94,13 @@ pub fn plan(options: &InstallOptions, existing: &Existing) -> Result<Vec<Manifes
         standing,
         hooks,
     ));
-    objects.push(config(namespace, existing, cluster_name.as_deref()));
-    objects.push(Manifest::of(&PodTemplate {
+    objects.push(config(
+        namespace,
+        existing,
+        *restore_only,
+        cluster_name.as_deref(),
+    ));
+    let template = PodTemplate {
         metadata: ObjectMeta {
             annotations: Some(
                 [
@@ -95,11 +116,59 @@ pub fn plan(options: &InstallOptions, existing: &Existing) -> Result<Vec<Manifes
             ..named(CONFIG_NAME, namespace)
         },
         template: Some(template),
-    }));
+    };
+    objects.push(Manifest::of(&template));
     if let Some(location) = location {
         objects.extend(location_objects(namespace, location));
     }
-    Ok(objects)
+    let mut warnings = Vec::new();
+    match Installation::of(&template) {
+        Ok(installation) => {
+            let around = hourly::Surroundings {
+                namespace,
+                installation: &installation,
+                existing: &existing.cron_jobs,
+                cluster_uid: existing.cluster_uid.as_deref(),
+                restore_only: *restore_only || is_restore_only(existing),
+                switching_on: *restore_only,
+            };
+            for (name, spec) in all_locations(location.as_ref(), existing) {
+                match hourly::cron_jobs(name, spec, &around) {
+                    Ok(cron_jobs) => objects.extend(cron_jobs.iter().map(Manifest::of)),
+                    // A location that no pod can use is no reason not to install the rest.
+                    Err(failure) if failure.exit() == Exit::Usage => warnings.push(format!(
+                        "location {name} is neither synced nor expired: {}",
+                        failure.message()
+                    )),
+                    Err(failure) => return Err(failure),
+                }
+            }
+        }
+        // An image of the administrator's own, which is older: what runs it stays as it was.
+        Err(failure) => warnings.push(format!(
+            "expiry and sync are not updated: {}",
+            failure.message()
+        )),
+    }
+    Ok((objects, warnings))
+}
+
+fn is_restore_only(existing: &Existing) -> bool {
+    ark_job::mode::refuse_by(existing.config.as_ref(), "").is_err()
+}
+
+/// The locations that there will be.
+fn all_locations<'a>(
+    new: Option<&'a LocationOptions>,
+    existing: &'a Existing,
+) -> BTreeMap<&'a str, &'a BackupStorageLocationSpec> {
+    let existing = existing
+        .locations
+        .iter()
+        .filter_map(|location| Some((location.metadata.name.as_deref()?, &location.spec)));
+    existing
+        .chain(new.map(|location| (location.name.as_str(), &location.spec)))
+        .collect()
 }
 
 fn has_standing_rights(template: &PodTemplate) -> bool {
@@ -162,14 +231,22 @@ fn account_annotations(
         .collect()
 }
 
-/// Never changes the mode: an upgrade in the middle of a recovery must not let backups be deleted.
-fn config(namespace: &str, existing: &Existing, cluster_name: Option<&str>) -> Manifest {
+/// Never ends restore-only mode: an upgrade in the middle of a recovery must not let backups be deleted.
+fn config(
+    namespace: &str,
+    existing: &Existing,
+    restore_only: bool,
+    cluster_name: Option<&str>,
+) -> Manifest {
     let mut data = existing
         .config
         .as_ref()
         .and_then(|config| config.data.clone())
         .unwrap_or_default();
-    data.entry(MODE.into()).or_insert_with(|| NORMAL.into());
+    if restore_only {
+        data.insert(MODE_KEY.into(), RESTORE_ONLY.into());
+    }
+    data.entry(MODE_KEY.into()).or_insert_with(|| NORMAL.into());
     let known = data
         .get(CLUSTER_NAME_KEY)
         .cloned()
@@ -233,11 +310,20 @@ fn named(name: &str, namespace: &str) -> ObjectMeta {
 /// Applies the plan, or prints it.
 pub async fn run(connection: &Connection, options: &InstallOptions) -> Result<Exit, Failure> {
     let client = &connection.kube;
-    let existing = read_existing(connection, &options.namespace).await?;
-    let objects = plan(options, &existing)?;
+    let mut existing = read_existing(connection, &options.namespace).await?;
+    let (mut objects, warnings) = plan_and_warnings(options, &existing)?;
+    for warning in &warnings {
+        eprintln!("warning: {warning}");
+    }
     if options.dry_run {
         print(&objects, options.output, " (dry run)");
         return Ok(Exit::Done);
+    }
+    // What is there stops first, schedules included; what is new comes stopped.
+    if options.restore_only && existing.template.is_some() {
+        restore_only::on(client, &options.namespace).await?;
+        existing = read_existing(connection, &options.namespace).await?;
+        objects = plan(options, &existing)?;
     }
     for object in &objects {
         apply(client, object, options.force_conflicts).await?;
@@ -259,10 +345,29 @@ pub async fn run(connection: &Connection, options: &InstallOptions) -> Result<Ex
             eprintln!("{} deleted: backups run no hooks", object.reference());
         }
     }
+    let locations = all_locations(options.location.as_ref(), &existing);
+    for cron_job in existing
+        .cron_jobs
+        .iter()
+        .filter(|one| is_stale(one, &locations))
+    {
+        let cron_job = Manifest::of(cron_job);
+        if cron_job.delete(client).await? {
+            eprintln!(
+                "{} deleted: its location is gone, or ReadOnly",
+                cron_job.reference()
+            );
+        }
+    }
     if options.output.is_some() {
         print(&objects, options.output, "");
     }
-    if options.location.is_some() {
+    if options.restore_only || is_restore_only(&existing) {
+        eprintln!(
+            "next: kubectl ark restore create BACKUP --wait{flag}; `kubectl ark restore-only off{flag}` ends restore-only mode",
+            flag = flag(&options.namespace)
+        );
+    } else if options.location.is_some() {
         eprintln!(
             "next: kubectl ark backup create NAME --wait{}",
             flag(&options.namespace)
@@ -271,6 +376,17 @@ pub async fn run(connection: &Connection, options: &InstallOptions) -> Result<Ex
         eprintln!("next: kubectl ark install --storage s3://BUCKET/PREFIX says where backups go");
     }
     Ok(Exit::Done)
+}
+
+/// Whether a CronJob keeps house where there is nothing to do: its location is gone, or has become ReadOnly.
+fn is_stale(cron_job: &CronJob, locations: &BTreeMap<&str, &BackupStorageLocationSpec>) -> bool {
+    let Some(operation) = hourly::operation(cron_job) else {
+        return false;
+    };
+    !locations.iter().any(|(name, spec)| {
+        let needed = operation == hourly::SYNC || spec.access_mode == AccessMode::ReadWrite;
+        needed && cron_job.metadata.name == Some(names::cron_job(operation, name))
+    })
 }
 
 /// `-n NAMESPACE`, where commands need it.
@@ -359,11 +475,27 @@ async fn read_existing(connection: &Connection, namespace: &str) -> Result<Exist
         ark_job::api::PART_OF_LABEL,
         ark_job::api::PART_OF
     ));
-    let (config, template, accounts) = futures::join!(
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let locations: Api<BackupStorageLocation> = Api::namespaced(client.clone(), namespace);
+    let cron_jobs: Api<CronJob> = Api::namespaced(client.clone(), namespace);
+    let all = ListParams::default();
+    let (config, template, accounts, system, locations, cron_jobs) = futures::join!(
         configs.get_opt(CONFIG_NAME),
         templates.get_opt(CONFIG_NAME),
-        accounts.list(&params)
+        accounts.list(&params),
+        namespaces.get_metadata("kube-system"),
+        locations.list(&all),
+        cron_jobs.list(&all)
     );
+    let system = system
+        .map_err(|error| client::failure(&error, "reading the UID of namespace kube-system"))?;
+    let locations = match locations {
+        Ok(list) => list.items,
+        // The resource type is not there yet.
+        Err(error) if client::is_not_found(&error) => Vec::new(),
+        Err(error) => return Err(client::failure(&error, &doing("storage locations"))),
+    };
+    let cron_jobs = cron_jobs.map_err(|error| client::failure(&error, &doing("CronJobs")))?;
     let accounts = accounts.map_err(|error| client::failure(&error, &doing("service accounts")))?;
     Ok(Existing {
         config: config.map_err(|error| client::failure(&error, &doing("ConfigMap ark")))?,
@@ -379,5 +511,8 @@ async fn read_existing(connection: &Connection, namespace: &str) -> Result<Exist
             })
             .collect(),
         cluster_name: connection.cluster_name.clone(),
+        cluster_uid: system.metadata.uid,
+        locations,
+        cron_jobs: cron_jobs.items,
     })
 }

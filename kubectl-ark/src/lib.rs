@@ -8,6 +8,7 @@ pub mod cli;
 pub mod options;
 // objects
 pub mod cron_job;
+pub mod hourly;
 pub mod install;
 pub mod manifest;
 pub mod merge;
@@ -27,6 +28,7 @@ pub mod housekeeping;
 pub mod jobs;
 pub mod local;
 pub mod logs;
+pub mod mode;
 pub mod newest;
 pub mod printed;
 pub mod progress;
@@ -118,7 +120,9 @@ pub async fn run(
             let client = client::connect(&cluster).await?;
             housekeeping::run(&client, *options, surroundings, interrupt).await
         }
-        Plan::RestoreOnly(options) => restore_only::run(&cluster, &options).await,
+        Plan::RestoreOnly(options) => {
+            restore_only::run(&cluster, &options, surroundings, interrupt).await
+        }
         Plan::Version(options) => version::run(&cluster, &options).await,
     }
 }

@@ -4,6 +4,8 @@ use sha2::{Digest, Sha256};
 
 /// Longest name of a Job: its pods carry it as a label.
 const JOB_NAME_MAX: usize = 63;
+/// Longest name of a CronJob: its Jobs add eleven characters.
+const CRON_JOB_NAME_MAX: usize = 52;
 /// Digits of a digest that keep shortened names apart.
 const DIGEST_DIGITS: usize = 6;
 
@@ -12,15 +14,24 @@ const DIGEST_DIGITS: usize = 6;
 /// The same name always gives the same Job, so that creating a backup twice is refused by the API server. A name that is
 /// too long, or has dots (which would end up in host names), is cut and gets digits of its SHA-256.
 pub fn job(operation: &str, name: &str) -> String {
+    joined(operation, name, JOB_NAME_MAX)
+}
+
+/// Name of the CronJob that performs `operation` on the location called `name`: `ark-OPERATION-NAME`, made to fit likewise.
+pub fn cron_job(operation: &str, name: &str) -> String {
+    joined(&format!("ark-{operation}"), name, CRON_JOB_NAME_MAX)
+}
+
+fn joined(operation: &str, name: &str, longest: usize) -> String {
     let plain = format!("{operation}-{name}");
-    if plain.len() <= JOB_NAME_MAX && !plain.contains('.') {
+    if plain.len() <= longest && !plain.contains('.') {
         return plain;
     }
     let digest = hex::encode(Sha256::digest(name.as_bytes()));
     let kept: String = plain
         .replace('.', "-")
         .chars()
-        .take(JOB_NAME_MAX - DIGEST_DIGITS - 1)
+        .take(longest - DIGEST_DIGITS - 1)
         .collect();
     format!(
         "{}-{}",
@@ -38,6 +49,14 @@ mod tests {
         assert_eq!(job("backup", "demo"), "backup-demo");
         let longest = "x".repeat(56);
         assert_eq!(job("backup", &longest), format!("backup-{longest}"));
+    }
+
+    #[test]
+    fn a_cron_job_leaves_room_for_the_names_of_its_jobs() {
+        assert_eq!(cron_job("sync", "default"), "ark-sync-default");
+        let long = |last: &str| cron_job("expire", &format!("{}{last}", "y".repeat(200)));
+        assert_eq!(long("a").len(), 52);
+        assert_ne!(long("a"), long("b"));
     }
 
     #[test]

@@ -9,11 +9,10 @@ pub mod view;
 use crate::cli::ClusterFlags;
 use crate::options::schedule::{Chosen, Options};
 use crate::{Surroundings, client, install};
-use ark_job::api::{CONFIG_NAME, MODE_KEY, NORMAL, RESTORE_ONLY, SCHEDULE_LABEL};
+use ark_job::api::SCHEDULE_LABEL;
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
 use k8s_openapi::api::batch::v1::CronJob;
-use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
 use kube::api::{Api, ListParams};
 
@@ -133,39 +132,4 @@ async fn chosen(
         }
     }
     Ok((found, missing))
-}
-
-/// Refuses what makes backups in restore-only mode. What counts is what `ark-job` finds; this says it before there is a Job.
-///
-/// # Errors
-/// [`Exit::Refused`], with what forbids it; also when that cannot be found out, as `ark-job` does.
-async fn refuse_in_restore_only(client: &Client, namespace: &str) -> Result<(), Failure> {
-    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let doing = format!("reading the mode from ConfigMap {CONFIG_NAME} in namespace {namespace}");
-    let config = maps.get_opt(CONFIG_NAME).await.map_err(|error| {
-        let why = client::failure(&error, &doing);
-        Failure::new(
-            Exit::Refused,
-            format!("{}; so this counts as restore-only", why.message()),
-        )
-        .maybe_hint(why.next_step().map(str::to_owned))
-    })?;
-    let mode = config
-        .and_then(|config| config.data)
-        .and_then(|mut data| data.remove(MODE_KEY));
-    match mode.as_deref() {
-        None | Some(NORMAL) => Ok(()),
-        Some(RESTORE_ONLY) => Err(Failure::new(
-            Exit::Refused,
-            format!("Ark in namespace {namespace} is in restore-only mode: nothing is backed up"),
-        )
-        .hint(format!(
-            "`kubectl ark restore-only off{}` ends it",
-            install::flag(namespace)
-        ))),
-        Some(other) => Err(Failure::new(
-            Exit::Refused,
-            format!("{doing}: {other:?} is no mode; so this counts as restore-only"),
-        )),
-    }
 }

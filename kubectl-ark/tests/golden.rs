@@ -162,6 +162,10 @@ fn help_pages() {
         "describe",
         "logs",
         "diff",
+        "restore-only",
+        "restore-only on",
+        "restore-only off",
+        "restore-only status",
         "delete",
         "expire",
         "sync",
@@ -494,6 +498,7 @@ fn an_upgrade_keeps_the_mode_and_what_administrators_set() {
         ),
         account_annotations: [("ark-backup".to_owned(), [("role".to_owned(), "r".to_owned())].into())].into(),
         cluster_name: Some("kubeconfig".into()),
+        ..Existing::default()
     };
     let objects = install::plan(
         &install_options("install --service-account-annotation x=y"),
@@ -520,6 +525,97 @@ fn an_upgrade_keeps_the_mode_and_what_administrators_set() {
         json!({"a": "b"})
     );
     find("clusterrolebinding.rbac.authorization.k8s.io/ark-restore-standing");
+}
+
+/// The CronJobs that an installation would have: name, whether suspended, and the mark.
+fn housekeeping(line: &str, existing: &Existing) -> Vec<(String, bool, bool)> {
+    let objects = install::plan(&install_options(line), existing).unwrap();
+    let cron_jobs = objects.iter().filter(|one| one.kind() == "CronJob");
+    cron_jobs
+        .map(|one| {
+            let mark = &one.value()["metadata"]["annotations"]["ark.heptio.com/suspended-by"];
+            let suspended = one.value()["spec"]["suspend"] == true;
+            (one.name().to_owned(), suspended, mark == "restore-only")
+        })
+        .collect()
+}
+
+#[test]
+fn every_location_is_synced_and_one_that_may_be_written_to_expires() {
+    let location = |name: &str, access_mode: &str| -> BackupStorageLocation {
+        let spec = json!({"url": "s3://b/p", "accessMode": access_mode});
+        serde_json::from_value(
+            json!({"apiVersion": "ark.heptio.com/v1", "kind": "BackupStorageLocation",
+            "metadata": {"name": name}, "spec": spec}),
+        )
+        .unwrap()
+    };
+    let existing = Existing {
+        locations: vec![
+            location("other", "ReadWrite"),
+            location("old", "ReadOnly"),
+            location(&"x".repeat(60), "ReadOnly"),
+        ],
+        ..Existing::default()
+    };
+    let expected = |suspended: bool| -> Vec<(String, bool, bool)> {
+        let expire = |name: &str| (format!("ark-expire-{name}"), suspended, suspended);
+        let sync = |name: &str| (format!("ark-sync-{name}"), false, false);
+        let mut all = vec![expire("default"), sync("default"), sync("old")];
+        all.extend([expire("other"), sync("other")]);
+        all
+    };
+    let mut made = housekeeping("install --storage s3://b", &existing);
+    let long = made.pop().unwrap().0;
+    assert_eq!(long.len(), 52);
+    assert_eq!(made, expected(false));
+    // In restore-only mode they come suspended, also without being told again.
+    let mut made = housekeeping("install --storage s3://b --restore-only", &existing);
+    made.pop();
+    assert_eq!(made, expected(true));
+    let restore_only = Existing {
+        config: Some(
+            serde_json::from_value(json!({"metadata": {}, "data": {"mode": "RestoreOnly"}}))
+                .unwrap(),
+        ),
+        ..existing
+    };
+    let mut made = housekeeping("install --storage s3://b", &restore_only);
+    made.pop();
+    assert_eq!(made, expected(true));
+    // A directory that no pod has is no reason to install nothing.
+    assert_eq!(
+        housekeeping("install --storage file:///nowhere", &Existing::default()),
+        []
+    );
+}
+
+#[test]
+fn who_suspended_the_housekeeping_is_not_overruled_by_an_upgrade() {
+    let line = "install --storage s3://b";
+    let there = |suspend: bool, mark: Option<&str>| -> Existing {
+        let name = "ark-expire-default";
+        let annotations = json!({"ark.heptio.com/suspended-by": mark});
+        let cron_job = json!({
+            "metadata": {"name": name, "annotations": mark.map(|_| annotations)},
+            "spec": {"schedule": "0 * * * *", "suspend": suspend, "jobTemplate": {}},
+        });
+        Existing {
+            cron_jobs: vec![serde_json::from_value(cron_job).unwrap()],
+            ..Existing::default()
+        }
+    };
+    let expire = |line: &str, existing: &Existing| {
+        let (_, suspended, marked) = housekeeping(line, existing).swap_remove(0);
+        (suspended, marked)
+    };
+    let us = Some("restore-only");
+    assert_eq!(expire(line, &there(false, None)), (false, false));
+    assert_eq!(expire(line, &there(true, None)), (true, false));
+    assert_eq!(expire(line, &there(true, us)), (true, true));
+    let on = &format!("{line} --restore-only");
+    assert_eq!(expire(on, &there(false, None)), (true, true));
+    assert_eq!(expire(on, &there(true, None)), (true, false));
 }
 
 #[test]

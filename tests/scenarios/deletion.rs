@@ -310,7 +310,7 @@ async fn locked() -> Result<()> {
 }
 
 /// All files under a directory.
-fn files(root: &Path) -> Result<BTreeSet<PathBuf>> {
+pub fn files(root: &Path) -> Result<BTreeSet<PathBuf>> {
     let mut found = BTreeSet::new();
     let mut directories = vec![root.to_owned()];
     while let Some(directory) = directories.pop() {

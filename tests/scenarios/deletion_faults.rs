@@ -1,17 +1,26 @@
 //! Deletions that are disturbed: killed anywhere, run twice at once, racing a backup or a restore, a store that fails, a mode
 //! that is switched on meanwhile. In the end there is a whole backup or none.
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use ark_job::cluster::Cluster;
+use ark_job::context::Environment;
+use ark_job::removal::{RemovalError, remove};
+use ark_job::store::{Credentials, Location, Store};
+use ark_job::tombstone::Cause;
+use ark_tests::foreign::{ForeignBackup, Maker};
 use ark_tests::job::{ArkJob, Running};
 use ark_tests::proxy::Request;
-use ark_tests::{FaultProxy, Gate, Rule, Victim, wait_until};
+use ark_tests::{ControlPlane, FaultProxy, Gate, Rule, Victim, prerequisites, process, wait_until};
 use libtest_mimic::Trial;
 
-use crate::deletion::{Scene, cut_off, says};
+use crate::deletion::{Scene, cut_off, files, says};
+use crate::place::{Place, cluster_with_ark, exists};
 use crate::world::{s3, scenario};
 
 pub fn trials() -> Vec<Trial> {
@@ -23,6 +32,18 @@ pub fn trials() -> Vec<Trial> {
         scenario(
             "deletion_faults::a_kill_at_any_write_to_the_api_server_and_another_deletion_leaves_nothing",
             killed_on_the_api_server,
+        ),
+        scenario(
+            "deletion_faults::a_kill_at_any_system_call_on_files_and_another_deletion_leaves_nothing",
+            killed_on_files,
+        ),
+        scenario(
+            "deletion_faults::a_sweep_removes_only_what_ark_has_left_without_a_marker",
+            sweep,
+        ),
+        scenario(
+            "deletion_faults::a_sweep_racing_a_commit_leaves_a_whole_backup_or_none",
+            sweep_racing_a_commit,
         ),
         scenario("deletion_faults::two_at_once_both_succeed", two_at_once),
         scenario(
@@ -167,6 +188,204 @@ async fn killed_on_the_api_server() -> Result<()> {
     let job = |name: &str| ArkJob::new(&kubeconfig, &["delete", name]);
     // The phase, the restore with its ConfigMap, the backup with its.
     killed(&scene, &proxy, job, 5).await
+}
+
+/// The same on `file://`: killed at every link, unlink, fsync and directory made.
+async fn killed_on_files() -> Result<()> {
+    prerequisites::strace()?;
+    let cluster = cluster_with_ark().await?;
+    let place = Place::new(&cluster)?;
+    let tools = tempfile::tempdir()?;
+    let killer = tools.path().join("kill_at_call.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/kill_at_call.c");
+    process::output(
+        Command::new("cc")
+            .args(["-shared", "-fPIC", "-o"])
+            .arg(&killer)
+            .arg(source),
+    )?;
+    let trace = tools.path().join("trace").display().to_string();
+    let calls = "trace=link,linkat,unlink,unlinkat,mkdir,mkdirat,fsync,fdatasync";
+    let strace = ["strace", "-f", "-qq", "-e", calls, "-o", &trace];
+    let make = async || {
+        place
+            .run(&["backup", "b", "--include-namespaces", "app"])
+            .await?;
+        place.run(&["restore", "b", "--name", "r-b"]).await
+    };
+    make().await?;
+    place.job(&["delete", "b"]).under(&strace).expect(0).await?;
+    let total = std::fs::read_to_string(&trace)?
+        .lines()
+        .filter(|line| line.contains('(') && !line.contains("resumed"))
+        .count();
+    ensure!(total >= 20, "only {total} calls were seen");
+    let preload = killer.display().to_string();
+    for n in 1..=total {
+        make().await?;
+        let first = place
+            .job(&["delete", "b"])
+            .variable("LD_PRELOAD", &preload)
+            .variable("KILL_AT", &n.to_string())
+            .run()
+            .await?;
+        ensure!(first.code.is_none(), "{n}: not killed: {first:?}");
+        let again = place.job(&["delete", "b"]).run().await?;
+        let left = files(place.path())?;
+        ensure!(
+            matches!(again.code, Some(0 | 10)) && left.is_empty(),
+            "{n}: {left:?}: {again:?}"
+        );
+        for (resource, name) in [("backups", "b"), ("restores", "r-b")] {
+            let resource = format!("{resource}.ark.heptio.com");
+            let there = exists(&cluster, &[&resource, name, "-n", "heptio-ark"])?;
+            ensure!(!there, "{n}: {resource} {name} is left");
+        }
+    }
+    eprintln!("killed at each of {total} calls");
+    Ok(())
+}
+
+/// What a housekeeping run works with.
+async fn housekeeper(cluster: &ControlPlane, url: &str) -> Result<ark_job::context::Context> {
+    let environment = Environment {
+        job_uid: None,
+        job_name: None,
+        pod_uid: None,
+        nonce: "housekeeper".to_owned(),
+        temporary: std::env::temp_dir(),
+    };
+    let cluster = Cluster::new(cluster.client().await?);
+    let place: Location = url.parse()?;
+    let origin = environment.origin();
+    let opened = ark_job::context::Context::open(
+        cluster,
+        "heptio-ark",
+        None,
+        Some(place),
+        &origin,
+        &environment,
+    );
+    opened
+        .await
+        .map_err(|failure| anyhow::anyhow!("{}", failure.message()))
+}
+
+async fn sweep() -> Result<()> {
+    let cluster = cluster_with_ark().await?;
+    let place = Place::new(&cluster)?;
+    let root = place.path();
+    let context = housekeeper(&cluster, &format!("file://{}", root.display())).await?;
+    place
+        .run(&["backup", "b", "--include-namespaces", "app"])
+        .await?;
+    let whole = files(root)?;
+    let tombstone = root.join("backups/b/ark-deleting.json");
+    let json = r#"{"backup":"b","cause":"sweep","runID":"r","clusterUID":"c","at":"2026-11-23T20:15:01Z"}"#;
+    for over in [false, true] {
+        if over {
+            std::fs::write(&tombstone, json)?;
+        }
+        let swept = remove(&context, "b", Cause::Sweep, None).await;
+        ensure!(
+            matches!(swept, Err(RemovalError::Marked { .. })),
+            "{swept:?}"
+        );
+        ensure!(files(root)? == whole, "{:?}", files(root)?);
+    }
+    // What was seen must still be what is there.
+    let expired = remove(&context, "b", Cause::Expire, Some("another")).await;
+    ensure!(
+        matches!(expired, Err(RemovalError::Changed { .. })),
+        "{expired:?}"
+    );
+    std::fs::remove_file(root.join("backups/b/ark-backup.json"))?;
+    let swept = remove(&context, "b", Cause::Sweep, Some("another")).await;
+    ensure!(
+        matches!(swept, Err(RemovalError::Changed { .. })),
+        "{swept:?}"
+    );
+    ensure!(files(root)?.len() == whole.len() - 1);
+    let archive = context.store.head("backups/b/b.tar.gz").await?;
+    let seen = archive.context("the archive")?.etag;
+    let swept = remove(&context, "b", Cause::Sweep, Some(&seen)).await?;
+    ensure!(swept.objects == whole.len() as u64 - 1, "{swept:?}");
+    ensure!(files(root)?.is_empty());
+    // Others' are never swept up: whole ones, nor those whose description is not there yet.
+    ForeignBackup::new(Maker::Velero, "v").store(root)?;
+    for description in [true, false] {
+        if !description {
+            std::fs::remove_file(root.join("backups/v/velero-backup.json"))?;
+        }
+        let before = files(root)?;
+        let swept = remove(&context, "v", Cause::Sweep, None).await;
+        ensure!(
+            matches!(swept, Err(RemovalError::Malformed { .. })),
+            "{swept:?}"
+        );
+        ensure!(files(root)? == before && !before.is_empty());
+    }
+    Ok(())
+}
+
+async fn sweep_racing_a_commit() -> Result<()> {
+    let scene = Scene::new("sweep").await?;
+    let (backup_proxy, sweep_proxy) = (&scene.proxy, FaultProxy::start(s3().await?.url()).await?);
+    let directory = tempfile::tempdir()?;
+    let url = format!("file://{}", directory.path().display());
+    let mut context = housekeeper(&scene.cluster, &url).await?;
+    let keys = Credentials::Keys {
+        access_key_id: ark_tests::s3::ACCESS_KEY_ID.to_owned(),
+        secret_access_key: ark_tests::s3::SECRET_ACCESS_KEY.to_owned(),
+        session_token: None,
+    };
+    let bucket: Location = scene.url(sweep_proxy.url()).parse()?;
+    context.store = Store::open(&bucket, &keys).await?;
+    let backup = ["backup", "b", "--include-namespaces", "app"];
+    // The marker is written between the sweep's look and its tombstone: the sweep takes that back.
+    let marker = Held::at(backup_proxy, 1, is_marker_put);
+    let running = scene.job(&backup).start()?;
+    marker.come().await?;
+    let tombstone = Held::at(&sweep_proxy, 1, is_tombstone_put);
+    let committing = async {
+        tombstone.come().await?;
+        marker.gate.open();
+        let finished = running.wait().await?;
+        ensure!(finished.code == Some(0), "{finished:?}");
+        tombstone.gate.open();
+        Ok(())
+    };
+    let (swept, committed) = futures::join!(remove(&context, "b", Cause::Sweep, None), committing);
+    committed?;
+    ensure!(
+        matches!(swept, Err(RemovalError::Marked { .. })),
+        "{swept:?}"
+    );
+    scene.is_whole("b").await?;
+    let keys = scene.keys("b").await?;
+    ensure!(!keys.iter().any(|key| key.ends_with("ark-deleting.json")));
+    backup_proxy.clear_rules();
+    sweep_proxy.clear_rules();
+    scene.job(&["delete", "b"]).expect(0).await?;
+    // The tombstone is there before the marker: the commit withdraws that, and may not be taken for whole.
+    let marker = Held::at(backup_proxy, 1, is_marker_put);
+    let running = scene.job(&backup).start()?;
+    marker.come().await?;
+    let archive = Held::at(&sweep_proxy, 1, is_archive_delete);
+    let committing = async {
+        archive.come().await?;
+        marker.gate.open();
+        let finished = running.wait().await?;
+        ensure!(finished.code == Some(1), "{finished:?}");
+        archive.gate.open();
+        Ok(())
+    };
+    let (swept, committed) = futures::join!(remove(&context, "b", Cause::Sweep, None), committing);
+    committed?;
+    swept?;
+    let keys = scene.keys("b").await?;
+    ensure!(keys.is_empty(), "{keys:?}");
+    Ok(())
 }
 
 async fn two_at_once() -> Result<()> {

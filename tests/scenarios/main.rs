@@ -41,6 +41,8 @@ mod restore;
 mod restore_choices;
 mod restore_existing;
 mod restore_faults;
+#[cfg(target_os = "linux")]
+mod restore_only;
 mod restore_order;
 mod restore_preview;
 mod restore_records;
@@ -95,6 +97,7 @@ fn main() {
         trials.extend(hooks::trials());
         trials.extend(hooks_restore::trials());
         trials.extend(reading::trials());
+        trials.extend(restore_only::trials());
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     world::end();

@@ -18,6 +18,7 @@ use crate::exit::Exit;
 use crate::identity::RunId;
 use crate::layout::BackupKeys;
 use crate::marker::{ArchiveDigest, Commit, FileDigest, MAX_LENGTH, Marker, Metadata};
+use crate::mode;
 use crate::store::{Created, ObjectMeta, Spool, SpoolReader, Store, StoreError};
 use crate::tombstone::{self, Cause};
 use crate::velero_backup::velero_backup;
@@ -442,6 +443,10 @@ async fn put_marker(
     keys: &BackupKeys,
     marker: &Marker,
 ) -> Result<String, Failure> {
+    // The mode may have changed since the backup began.
+    mode::refuse_unless_writable(context)
+        .await
+        .map_err(|failure| unmarked(failure, keys))?;
     let failed = |error: StoreError| storage_failure(&error);
     let created = context
         .store
@@ -460,6 +465,16 @@ async fn put_marker(
             format!("{} changed while it was being committed", keys.directory()),
         )),
     }
+}
+
+/// Says what a refusal right before the marker leaves behind.
+fn unmarked(failure: Failure, keys: &BackupKeys) -> Failure {
+    let text = format!(
+        "{}; this backup is not completed: its archive stays in {}, without a marker, until it is swept up",
+        failure.message(),
+        keys.directory()
+    );
+    Failure::new(failure.exit(), text).maybe_hint(failure.next_step().map(str::to_owned))
 }
 
 /// Looks again after the marker: a deletion that began before it must not leave a marker without a backup, nor a store

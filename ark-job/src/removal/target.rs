@@ -110,10 +110,14 @@ impl Target {
         self.marker()
     }
 
-    /// Whether `etag` is that of what describes it, or if nothing does, of its archive.
+    /// Whether `etag` is that of what describes it, or, if it has no marker, of its archive.
     pub fn is_seen(&self, etag: &str) -> bool {
-        let described = self.description().or_else(|| self.archive());
-        described.is_some_and(|object| object.etag == etag)
+        let archive = match self.marker() {
+            Some(_) => None,
+            None => self.archive(),
+        };
+        let mut seen = self.description().into_iter().chain(archive);
+        seen.any(|object| object.etag == etag)
     }
 }
 

@@ -16,7 +16,7 @@ pub use self::skip::{Skip, skip};
 pub use self::status::StatusChoice;
 
 use super::order::NAMESPACES;
-use crate::api::{RESTORE_LABEL, RestoreSpec, SCHEDULE_LABEL};
+use crate::api::{RESTORE_LABEL, RestoreSpec, SCHEDULE_LABEL, SUSPENDED_BY_ANNOTATION};
 use crate::filter::Filter;
 use crate::hooks::restore::RestoreHooks;
 use crate::lean;
@@ -289,12 +289,19 @@ pub(super) fn remove_keys(object: &mut Value, parent: &str, child: &str, keys: &
     }
 }
 
-/// Ark's schedules come back suspended: a cluster that is a copy must not write backups by itself.
+/// Ark's schedules come back suspended: a cluster that is a copy must not write backups by itself. It is for somebody to
+/// resume them, not for this cluster's restore-only mode, which has not suspended them.
 fn schedule(object: &mut Value) {
     if object["metadata"]["labels"].get(SCHEDULE_LABEL).is_some()
         && let Some(spec) = map_mut(object, "/spec")
     {
         spec.insert("suspend".into(), Value::Bool(true));
+        remove_keys(
+            object,
+            "/metadata",
+            "annotations",
+            &[SUSPENDED_BY_ANNOTATION],
+        );
     }
 }
 

@@ -358,6 +358,8 @@ fn canonical_endpoint(endpoint: Option<&str>, region: Option<&str>) -> String {
         .as_ref()
         .and_then(Url::host_str)
         .unwrap_or("amazonaws.com");
+    // A name with a final dot is the same host.
+    let host = host.strip_suffix('.').unwrap_or(host);
     let is_aws = |host: &str, domain: &str| host == domain || host.ends_with(&format!(".{domain}"));
     if is_aws(host, "amazonaws.com.cn") {
         return "aws-cn".to_owned();

@@ -1,9 +1,9 @@
 //! `schedule pause`, `unpause` and `delete`.
 
-use super::{api, chosen, name, of_cron_job, reference, refuse_in_restore_only};
+use super::{api, chosen, name, of_cron_job, reference};
 use crate::manifest::FIELD_MANAGER;
 use crate::options::schedule::Chosen;
-use crate::{client, install, records};
+use crate::{client, install, mode, records};
 use ark_job::api::{OPERATION_LABEL, SCHEDULE_LABEL, SUSPENDED_BY_ANNOTATION};
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
@@ -24,7 +24,7 @@ pub async fn pause(client: &Client, which: &Chosen) -> Result<Exit, Failure> {
 
 /// Goes on making backups.
 pub async fn unpause(client: &Client, which: &Chosen) -> Result<Exit, Failure> {
-    refuse_in_restore_only(client, &which.namespace).await?;
+    mode::refuse_unless_writable(client, &which.namespace, None).await?;
     suspend(client, which, false).await
 }
 

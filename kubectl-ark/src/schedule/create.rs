@@ -1,12 +1,12 @@
 //! `schedule create` and `schedule run`: a CronJob, and Jobs that are made at once.
 
-use super::{api, find, of_cron_job, reference, refuse_in_restore_only};
+use super::{api, find, of_cron_job, reference};
 use crate::manifest::Manifest;
 use crate::options::schedule::{CreateOptions, RunOptions};
 use crate::pod_template::{CONTAINER, Installation};
 use crate::wait::{self, Followed};
-use crate::{Surroundings, client, create, cron_job, install, names, records, render};
-use ark_job::api::{AccessMode, BACKUP_LABEL, Backup, BackupStorageLocationSpec};
+use crate::{Surroundings, client, create, cron_job, install, mode, names, records, render};
+use ark_job::api::{BACKUP_LABEL, Backup, BackupStorageLocationSpec};
 use ark_job::args::Command;
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
@@ -67,17 +67,7 @@ pub async fn run(
         install::print(&objects, options.output, " (dry run)");
         return Ok(Exit::Done);
     }
-    refuse_in_restore_only(client, namespace).await?;
-    if let Some(location) = &location
-        && location.access_mode == AccessMode::ReadOnly
-    {
-        let location = storage.location.as_deref().unwrap_or_default();
-        return Err(Failure::new(
-            Exit::Refused,
-            format!("storage location {location} is ReadOnly: nothing is written to it"),
-        )
-        .hint("choose another with --location"));
-    }
+    mode::refuse_unless_writable(client, namespace, Some(storage)).await?;
     if let Err(error) = plan.cron_job.create(client).await {
         return Err(match client::is_already_exists(&error) {
             true => taken(client, namespace, name).await,
@@ -174,7 +164,7 @@ pub async fn run_now(
         output,
     } = options;
     let cron_job = find(client, namespace, name).await?;
-    refuse_in_restore_only(client, namespace).await?;
+    mode::refuse_unless_writable(client, namespace, None).await?;
     let (backup, job) = job_now(&cron_job, surroundings.now).ok_or_else(|| {
         Failure::new(
             Exit::Failed,

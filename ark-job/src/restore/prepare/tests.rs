@@ -455,11 +455,15 @@ fn nothing_of_ark_comes_back_but_its_schedules_suspended() {
     }
     let mut cron_job = labelled(SCHEDULE_LABEL, "daily");
     cron_job["metadata"]["labels"][PART_OF_LABEL] = json!(PART_OF);
+    cron_job["metadata"]["annotations"] = json!({SUSPENDED_BY_ANNOTATION: "restore-only"});
     cron_job["spec"] = json!({"schedule": "@daily"});
+    let schedule = kept("cronjobs.batch", cron_job);
     assert_eq!(
-        kept("cronjobs.batch", cron_job)["spec"],
+        schedule["spec"],
         json!({"schedule": "@daily", "suspend": true})
     );
+    // The mode of the cluster that it comes to has not suspended it, so it does not resume it either.
+    assert_eq!(schedule["metadata"].get("annotations"), None);
     let users = kept(
         "cronjobs.batch",
         json!({"spec": {"schedule": "@daily", "suspend": false}}),
