@@ -14,6 +14,8 @@ mod expire;
 mod expire_faults;
 mod faults;
 mod foreign;
+#[cfg(target_os = "linux")]
+mod guides;
 mod harness;
 #[cfg(target_os = "linux")]
 mod hooks;
@@ -92,6 +94,7 @@ fn main() {
         trials.extend(node::trials());
         trials.extend(plugin::trials());
         trials.extend(plugin_restore::trials());
+        trials.extend(guides::trials());
         trials.extend(plugin_housekeeping::trials());
         trials.extend(plugin_schedule::trials());
         trials.extend(hooks::trials());
