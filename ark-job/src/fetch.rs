@@ -13,12 +13,13 @@ use crate::identity::{Origin, RunId};
 use crate::layout::BackupKeys;
 use crate::repository::{Described, Found, RepositoryError, Served, find, open_found};
 use crate::rights;
+use crate::stdout;
 use crate::store::{ObjectReader, Store};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
 use std::fs::{File, TryLockError};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -27,8 +28,6 @@ use std::time::{Duration, Instant};
 const HELD_IDLE: Duration = Duration::from_secs(120);
 /// How often the holder looks whether a fetch is running.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-/// A reader that takes nothing for this long is gone: a broken connection to a pod is not always told to its process.
-const STALLED: Duration = Duration::from_secs(120);
 /// Locked by everything that is at work in a held pod, in its temporary directory.
 const LOCK: &str = "ark-fetch.lock";
 
@@ -62,7 +61,7 @@ pub async fn run(
     let mut sent = 0;
     while let Some(piece) = stored.next().await? {
         sent += piece.len() as u64;
-        write(piece).await?;
+        stdout::write(piece).await?;
     }
     Ok(Outcome {
         exit: Exit::Done,
@@ -98,26 +97,6 @@ async fn give_up_rights(
 /// When the holder cannot be told.
 pub fn at_work(environment: &Environment) -> Result<Option<File>, Failure> {
     lock(&environment.temporary, environment.pod_uid.is_some())
-}
-
-/// Writes to standard output, on a thread that may block.
-pub(crate) async fn write(piece: Bytes) -> Result<(), Failure> {
-    let writing = tokio::task::spawn_blocking(move || {
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(&piece).and_then(|()| stdout.flush())
-    });
-    let failed = |why: String| {
-        Failure::new(
-            Exit::Failed,
-            format!("writing to standard output: {why}; nobody may be reading any more"),
-        )
-    };
-    match tokio::time::timeout(STALLED, writing).await {
-        Ok(Ok(Ok(()))) => Ok(()),
-        Ok(Ok(Err(error))) => Err(failed(error.to_string())),
-        Ok(Err(panicked)) => Err(failed(panicked.to_string())),
-        Err(elapsed) => Err(failed(elapsed.to_string())),
-    }
 }
 
 fn lock(temporary: &Path, in_pod: bool) -> Result<Option<File>, Failure> {

@@ -21,13 +21,14 @@ pub mod kept;
 pub mod mode;
 pub mod removal;
 pub mod rights;
-pub mod tombstone;
 // edges
 pub mod cluster;
 pub mod log;
 pub mod records;
 pub mod repository;
+pub mod stdout;
 pub mod store;
+pub mod tombstone;
 // leaves
 pub mod archive;
 pub mod cron;

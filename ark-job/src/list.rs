@@ -5,11 +5,11 @@ use crate::args::{ListArgs, PlanFormat};
 use crate::context::{Outcome, storage_failure};
 use crate::error::{Failure, chain};
 use crate::exit::Exit;
-use crate::fetch;
 use crate::foreign::Origin;
 use crate::removal::intact::{Depth, examine};
 use crate::repository::inventory::{Inventory, Stored, originals};
 use crate::repository::{Described, RepositoryError, find};
+use crate::stdout;
 use crate::store::Store;
 use crate::tombstone::{self, Cause, Found};
 use futures::{StreamExt, stream};
@@ -87,7 +87,7 @@ pub async fn run(store: &Store, arguments: &ListArgs) -> Result<Outcome, Failure
         PlanFormat::Text => table(&rows, *deleted),
         PlanFormat::Json => lines(&rows),
     };
-    fetch::write(text.into()).await?;
+    stdout::write(text.into()).await?;
     let unreadable = rows.iter().filter(|row| row.error.is_some()).count();
     let what = if *deleted { " being deleted" } else { "" };
     let message = format!("{} backups{what} in {}", rows.len(), store.canonical());

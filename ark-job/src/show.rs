@@ -9,10 +9,11 @@ use crate::args::{FetchFile, ShowArgs, ShowFormat};
 use crate::context::Outcome;
 use crate::error::Failure;
 use crate::exit::Exit;
-use crate::fetch::{self, Stored};
+use crate::fetch::Stored;
 use crate::filter::Named;
 use crate::repository::{OpenBackup, Served, open_backup};
 use crate::restore::prepare::{Rules, normalise, strip_noise};
+use crate::stdout;
 use crate::store::Store;
 use crate::yaml::yaml;
 use bytes::Bytes;
@@ -39,7 +40,7 @@ pub async fn run(
     temporary: &Path,
 ) -> Result<Outcome, Failure> {
     let text = show(store, arguments, temporary).await?;
-    fetch::write(Bytes::from(text)).await?;
+    stdout::write(Bytes::from(text)).await?;
     Ok(Outcome {
         exit: Exit::Done,
         message: format!("{} of backup {}", arguments.object, arguments.backup),

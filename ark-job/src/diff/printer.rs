@@ -1,7 +1,7 @@
 //! Standard output, in pieces.
 
 use crate::error::Failure;
-use crate::fetch;
+use crate::stdout;
 use bytes::Bytes;
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,6 @@ impl Printer {
         if self.text.is_empty() {
             return Ok(());
         }
-        fetch::write(Bytes::from(std::mem::take(&mut self.text))).await
+        stdout::write(Bytes::from(std::mem::take(&mut self.text))).await
     }
 }
