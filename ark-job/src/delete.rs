@@ -4,7 +4,8 @@ use crate::args::{DeleteArgs, UndeleteArgs};
 use crate::context::{Context, Outcome};
 use crate::error::Failure;
 use crate::exit::Exit;
-use crate::removal::{self, Removed};
+use crate::removal::{self, Removed, Seen};
+use crate::report::plural;
 use crate::tombstone::Cause;
 use std::collections::BTreeSet;
 
@@ -50,7 +51,7 @@ impl Options {
 pub async fn delete(context: &Context, options: &Options) -> Result<Outcome, Failure> {
     let mut tally = Tally::default();
     for name in &options.names {
-        let removed = removal::remove(context, name, Cause::Delete, None).await;
+        let removed = removal::remove(context, name, Cause::Delete, Seen::default()).await;
         tally.add(context, removed.map(|removed| tell(name, removed)));
     }
     tally.outcome("deleted")
@@ -65,11 +66,15 @@ fn tell(name: &str, removed: Removed) -> String {
     } = removed;
     let restores = match restores {
         0 => String::new(),
-        1 => ", 1 restore".to_owned(),
-        n => format!(", {n} restores"),
+        n => format!(", {}", plural(n, "restore")),
     };
+    let (objects, bytes) = (plural(objects, "object"), plural(bytes, "byte"));
     let record = if record { ", its record" } else { "" };
-    format!("backup {name} is deleted: {objects} objects of {bytes} bytes{restores}{record}")
+    format!("backup {name} is deleted: {objects} of {bytes}{restores}{record}")
+}
+
+fn are(count: usize) -> &'static str {
+    if count == 1 { "is" } else { "are" }
 }
 
 /// Takes deletions back, one after the other.
@@ -137,7 +142,10 @@ impl Tally {
             _ => Exit::PartiallyFailed,
         };
         let text = format!(
-            "{good} backups are {done}, {bad} are not: {}",
+            "{} {} {done}, {bad} {} not: {}",
+            plural(good as u64, "backup"),
+            are(good),
+            are(bad),
             first.message()
         );
         let hint = first.next_step().map(str::to_owned);
@@ -173,7 +181,7 @@ mod tests {
         assert_eq!(outcome(0, &[Conflict, NotFound]).0, Failed);
         let (exit, text) = outcome(2, &[Conflict]);
         assert_eq!(exit, PartiallyFailed);
-        assert_eq!(text, "2 backups are deleted, 1 are not: why name taken");
+        assert_eq!(text, "2 backups are deleted, 1 is not: why name taken");
     }
 
     #[test]

@@ -9,11 +9,11 @@ pub mod plan;
 
 use self::plan::{Clocks, Entry, Rules};
 use crate::args::{ExpireArgs, ExpireFlags, PlanFormat, parse_duration};
-use crate::context::{Context, Outcome};
-use crate::error::Failure;
+use crate::context::{Context, Outcome, storage_failure};
+use crate::error::{Failure, chain};
 use crate::exit::Exit;
+use crate::layout::BACKUPS;
 use crate::mode;
-use crate::store::Store;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -77,7 +77,8 @@ pub async fn expire(context: &Context, options: &Options) -> Result<Outcome, Fai
         grace: options.grace,
         schedules: look::schedules(context).await,
     };
-    let entries = plan::plan(&found, &rules, clocks(context)?);
+    let clocks = clocks(context, options.preview.is_some()).await?;
+    let entries = plan::plan(&found, &rules, clocks);
     match options.preview {
         Some(format) => preview(&entries, format).await,
         None => perform::perform(context, &entries).await,
@@ -85,13 +86,22 @@ pub async fn expire(context: &Context, options: &Options) -> Result<Outcome, Fai
 }
 
 /// What this machine's and the store's clock say now.
-fn clocks(context: &Context) -> Result<Clocks, Failure> {
+///
+/// A directory that must not be written cannot be asked: for a preview, this machine's clock stands for it.
+async fn clocks(context: &Context, preview: bool) -> Result<Clocks, Failure> {
+    let told = context.store.time(BACKUPS).await;
     let pod = Timestamp::now();
-    let store = match (&context.store, context.store.clock()) {
-        (_, Some(store)) => store,
-        // Files are dated by this machine.
-        (Store::File(_), None) => pod,
-        (Store::S3(_), None) => {
+    let store = match told {
+        Ok(Some(store)) => store,
+        Err(error) if preview && error.is_credentials() => {
+            context.log.warn(&format!(
+                "ages are told by this machine's clock alone, since a file that would tell the directory's cannot be written: {}",
+                chain(&error)
+            ));
+            pod
+        }
+        Err(error) => return Err(storage_failure(&error)),
+        Ok(None) => {
             let text = "the store does not say what time it is (its answers have no Date), so no age can be confirmed";
             return Err(Failure::new(Exit::Failed, text)
                 .hint("a proxy before the store may take the header away"));

@@ -42,10 +42,16 @@ pub struct Removed {
     pub record: bool,
 }
 
-/// Removes the backup called `name`, whoever made it.
-///
-/// `seen` is the ETag of its description (marker, or somebody else's description; of what was never committed: of its
-/// archive) when it was decided: if it is another one now, nothing is done.
+/// What was there when a removal was decided: if it is another one now, nothing is done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen<'a> {
+    /// ETag of what describes it: marker, or somebody else's description; of what was never committed, of its archive.
+    pub description: Option<&'a str>,
+    /// ETag of the tombstone of the deletion that is to be finished: without it none is begun.
+    pub tombstone: Option<&'a str>,
+}
+
+/// Removes the backup called `name`, whoever made it, if it still is what was `seen`.
 ///
 /// # Errors
 /// When it must not be removed, or something of it is left.
@@ -53,7 +59,7 @@ pub async fn remove(
     context: &Context,
     name: &str,
     cause: Cause,
-    seen: Option<&str>,
+    seen: Seen<'_>,
 ) -> Result<Removed, RemovalError> {
     refuse_unless_writable(context).await?;
     let target = Target::look(&context.store, name).await?;
@@ -64,16 +70,19 @@ pub async fn remove(
             location: context.store.canonical().to_owned(),
         });
     }
-    if seen.is_some_and(|seen| !target.is_seen(seen)) {
+    let is_seen = |seen| target.is_seen(seen);
+    if !seen.description.is_none_or(is_seen) {
         let backup = name.to_owned();
         return Err(RemovalError::Changed { backup });
     }
+    refuse_another_deletion(name, seen, &target)?;
     records::refuse_while_in_use(context, name, record.as_ref()).await?;
     let mut removal = Removal {
         context,
         keys: BackupKeys::new(name),
         name,
         cause,
+        seen,
         target,
         removed: Removed::default(),
         locked: Vec::new(),
@@ -115,6 +124,39 @@ pub async fn remove(
     }
 }
 
+/// Refuses when the deletion that is to be finished is not under way any more: it has been taken back since, and perhaps
+/// another one has begun.
+fn refuse_another_deletion(
+    name: &str,
+    seen: Seen<'_>,
+    target: &Target,
+) -> Result<(), RemovalError> {
+    let Some(seen) = seen.tombstone else {
+        return Ok(());
+    };
+    let backup = name.to_owned();
+    match &target.tombstone {
+        Some((found, _)) if found.etag == seen => Ok(()),
+        Some(_) => Err(RemovalError::Changed { backup }),
+        None => Err(RemovalError::TakenBack { backup }),
+    }
+}
+
+/// Removes the void tombstone of the backup called `name`, and nothing else, if it still has the ETag `seen`; tells whether
+/// it had.
+///
+/// # Errors
+/// When nothing may be deleted here, or the store fails.
+pub async fn remove_void_tombstone(
+    context: &Context,
+    name: &str,
+    seen: &str,
+) -> Result<bool, RemovalError> {
+    refuse_unless_writable(context).await?;
+    let keys = BackupKeys::new(name);
+    Ok(target::remove_tombstone(&context.store, &keys, Some(seen)).await?)
+}
+
 async fn refuse_unless_writable(context: &Context) -> Result<(), RemovalError> {
     mode::refuse_unless_writable(context)
         .await
@@ -127,6 +169,7 @@ struct Removal<'a> {
     keys: BackupKeys,
     name: &'a str,
     cause: Cause,
+    seen: Seen<'a>,
     target: Target,
     removed: Removed,
     /// What the bucket keeps, though not archive and marker.
@@ -206,6 +249,7 @@ impl Removal<'_> {
     async fn bury(&mut self) -> Result<bool, RemovalError> {
         let key = self.keys.tombstone();
         for _ in 0..PASSES {
+            refuse_another_deletion(self.name, self.seen, &self.target)?;
             let void = match &self.target.tombstone {
                 Some((_, found)) => found.cause() == Cause::Sweep,
                 None => false,
@@ -250,7 +294,7 @@ impl Removal<'_> {
 
     /// Removes the tombstone, and nothing else.
     async fn take_back(&self) -> Result<(), RemovalError> {
-        target::remove_tombstone(self.store(), &self.keys).await?;
+        target::remove_tombstone(self.store(), &self.keys, None).await?;
         Ok(())
     }
 

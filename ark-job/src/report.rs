@@ -34,6 +34,14 @@ pub struct Messages {
     pub namespaces: BTreeMap<String, Vec<String>>,
 }
 
+/// `1 backup`, `2 backups`.
+pub fn plural(count: u64, thing: &str) -> String {
+    match count {
+        1 => format!("1 {thing}"),
+        _ => format!("{count} {thing}s"),
+    }
+}
+
 /// The first few messages in one line, with how many more there are when there are `all` of them.
 pub fn first_few(messages: &[String], all: u64) -> String {
     let shown = &messages[..messages.len().min(SHOWN)];
@@ -158,6 +166,12 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_one_is_one() {
+        let texts: Vec<String> = (0..3).map(|count| plural(count, "backup")).collect();
+        assert_eq!(texts, ["0 backups", "1 backup", "2 backups"]);
+    }
 
     #[test]
     fn all_are_counted_and_the_first_are_kept() {

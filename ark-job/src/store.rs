@@ -173,11 +173,22 @@ impl Store {
 
     /// The store's clock, if it has one of its own: that of its latest answer, and the time since.
     ///
-    /// `None` for a directory, and before the first answer.
+    /// `None` for a directory, which [`time`](Self::time) asks, and before the first answer.
     pub fn clock(&self) -> Option<Timestamp> {
         match self {
             Self::S3(store) => store.clock(),
             Self::File(_) => None,
+        }
+    }
+
+    /// What time it is by the clock that dates the objects; `None` if the store does not say.
+    ///
+    /// Of a bucket it is [`clock`](Self::clock), without a request. Of files a temporary one tells, which is written under
+    /// `directory` (empty, or ending in a slash): [`StoreError::is_credentials`] if it must not be.
+    pub async fn time(&self, directory: &str) -> Result<Option<Timestamp>, StoreError> {
+        match self {
+            Self::S3(store) => Ok(store.clock()),
+            Self::File(store) => store.time(directory).await.map(Some),
         }
     }
 

@@ -20,6 +20,7 @@ use crate::context::{Context, Outcome, storage_failure};
 use crate::error::{Failure, chain};
 use crate::exit::Exit;
 use crate::records::request;
+use crate::report::plural;
 use crate::rights;
 use crate::store::StoreError;
 use http::Method;
@@ -197,14 +198,19 @@ fn outcome(
         true => "nothing to do".to_owned(),
         false => counts.join(", "),
     };
-    let mut message = format!("{backups} backups listed in storage; Backup resources: {counts}");
+    let backups = plural(backups as u64, "backup");
+    let mut message = format!("{backups} listed in storage; Backup resources: {counts}");
     if restores_failed > 0 {
         message.push_str(&format!("; Restore resources: {restores_failed} failed"));
     }
     let mut hint = None;
     if withheld > 0 {
         context.log.warn(&format!(
-            "storage lists no backup at all; {withheld} resources are kept, since it may be the wrong bucket or prefix"
+            "storage lists no backup at all; {} kept, since it may be the wrong bucket or prefix",
+            match withheld {
+                1 => "1 resource is".to_owned(),
+                _ => format!("{withheld} resources are"),
+            }
         ));
         let location = context.location.as_deref().unwrap_or_default();
         hint = Some(format!(

@@ -177,7 +177,7 @@ async fn everything() -> Result<()> {
     let finished = scene.job(&["delete", "b"]).expect(10).await?;
     says(&finished, &["there is no backup \"b\""])?;
     let finished = scene.job(&["delete", "b", "b2"]).expect(3).await?;
-    says(&finished, &["1 backups are deleted, 1 are not"])?;
+    says(&finished, &["1 backup is deleted, 1 is not"])?;
     scene.is_gone("b2").await?;
     // Of a failed backup there is only the record.
     scene.make("dead").await?;
@@ -276,10 +276,7 @@ async fn locked() -> Result<()> {
     let log = "l/backups/b/b-logs.gz";
     hold(log, true).await?;
     let finished = scene.job(&["delete", "b"]).expect(4).await?;
-    says(
-        &finished,
-        &["b-logs.gz", "under a legal hold", "are locked"],
-    )?;
+    says(&finished, &["b-logs.gz", "under a legal hold", "is locked"])?;
     ensure!(scene.bucket.keys("l/backups/").await? == ["l/backups/b/ark-deleting.json", log]);
     scene.job(&["delete", "b"]).expect(4).await?;
     hold(log, false).await?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use ark_job::cluster::Cluster;
 use ark_job::context::Environment;
-use ark_job::removal::{RemovalError, remove};
+use ark_job::removal::{RemovalError, Seen, remove};
 use ark_job::store::{Credentials, Location, Store};
 use ark_job::tombstone::Cause;
 use ark_tests::foreign::{ForeignBackup, Maker};
@@ -69,6 +69,10 @@ pub fn trials() -> Vec<Trial> {
         scenario(
             "deletion_faults::restore_only_mode_stops_it_between_two_steps",
             mode_switched_on,
+        ),
+        scenario(
+            "deletion_faults::a_sync_between_record_and_tombstone_shows_what_is_there",
+            synced_meanwhile,
         ),
     ]
 }
@@ -243,9 +247,20 @@ async fn killed_on_files() -> Result<()> {
             let there = exists(&cluster, &[&resource, name, "-n", "heptio-ark"])?;
             ensure!(!there, "{n}: {resource} {name} is left");
         }
+        // A temporary file keeps its directory, and so the next deletion from removing that: it would make fewer calls.
+        for entry in std::fs::read_dir(place.path())? {
+            std::fs::remove_dir_all(entry?.path())?;
+        }
     }
     eprintln!("killed at each of {total} calls");
     Ok(())
+}
+
+fn described(etag: &str) -> Seen<'_> {
+    Seen {
+        description: Some(etag),
+        tombstone: None,
+    }
 }
 
 /// What a housekeeping run works with.
@@ -288,7 +303,7 @@ async fn sweep() -> Result<()> {
         if over {
             std::fs::write(&tombstone, json)?;
         }
-        let swept = remove(&context, "b", Cause::Sweep, None).await;
+        let swept = remove(&context, "b", Cause::Sweep, Seen::default()).await;
         ensure!(
             matches!(swept, Err(RemovalError::Marked { .. })),
             "{swept:?}"
@@ -296,13 +311,13 @@ async fn sweep() -> Result<()> {
         ensure!(files(root)? == whole, "{:?}", files(root)?);
     }
     // What was seen must still be what is there.
-    let expired = remove(&context, "b", Cause::Expire, Some("another")).await;
+    let expired = remove(&context, "b", Cause::Expire, described("another")).await;
     ensure!(
         matches!(expired, Err(RemovalError::Changed { .. })),
         "{expired:?}"
     );
     std::fs::remove_file(root.join("backups/b/ark-backup.json"))?;
-    let swept = remove(&context, "b", Cause::Sweep, Some("another")).await;
+    let swept = remove(&context, "b", Cause::Sweep, described("another")).await;
     ensure!(
         matches!(swept, Err(RemovalError::Changed { .. })),
         "{swept:?}"
@@ -310,7 +325,7 @@ async fn sweep() -> Result<()> {
     ensure!(files(root)?.len() == whole.len() - 1);
     let archive = context.store.head("backups/b/b.tar.gz").await?;
     let seen = archive.context("the archive")?.etag;
-    let swept = remove(&context, "b", Cause::Sweep, Some(&seen)).await?;
+    let swept = remove(&context, "b", Cause::Sweep, described(&seen)).await?;
     ensure!(swept.objects == whole.len() as u64 - 1, "{swept:?}");
     ensure!(files(root)?.is_empty());
     // Others' are never swept up: whole ones, nor those whose description is not there yet.
@@ -320,7 +335,7 @@ async fn sweep() -> Result<()> {
             std::fs::remove_file(root.join("backups/v/velero-backup.json"))?;
         }
         let before = files(root)?;
-        let swept = remove(&context, "v", Cause::Sweep, None).await;
+        let swept = remove(&context, "v", Cause::Sweep, Seen::default()).await;
         ensure!(
             matches!(swept, Err(RemovalError::Malformed { .. })),
             "{swept:?}"
@@ -357,7 +372,10 @@ async fn sweep_racing_a_commit() -> Result<()> {
         tombstone.gate.open();
         Ok(())
     };
-    let (swept, committed) = futures::join!(remove(&context, "b", Cause::Sweep, None), committing);
+    let (swept, committed) = futures::join!(
+        remove(&context, "b", Cause::Sweep, Seen::default()),
+        committing
+    );
     committed?;
     ensure!(
         matches!(swept, Err(RemovalError::Marked { .. })),
@@ -382,7 +400,10 @@ async fn sweep_racing_a_commit() -> Result<()> {
         archive.gate.open();
         Ok(())
     };
-    let (swept, committed) = futures::join!(remove(&context, "b", Cause::Sweep, None), committing);
+    let (swept, committed) = futures::join!(
+        remove(&context, "b", Cause::Sweep, Seen::default()),
+        committing
+    );
     committed?;
     swept?;
     let keys = scene.keys("b").await?;
@@ -674,5 +695,41 @@ async fn mode_switched_on() -> Result<()> {
     mode("Normal")?;
     cut_off(&scene, "b", 1).await?;
     scene.job(&["delete", "b"]).expect(0).await?;
+    scene.is_gone("b").await
+}
+
+async fn synced_meanwhile() -> Result<()> {
+    let scene = Scene::new("synced").await?;
+    scene.make("b").await?;
+    // Killed when its record says that it is being deleted, and storage does not.
+    let victim = Victim::default();
+    let killed = scene
+        .proxy
+        .add(Rule::on(is_tombstone_put).kill_before(&victim));
+    let deleting = scene.job(&["delete", "b"]).start()?;
+    victim.is(deleting.id());
+    deleting.wait().await?;
+    ensure!(killed.applied() == 1 && scene.phase("b")? == "Deleting");
+    scene.proxy.clear_rules();
+    let sync = scene.job(&["sync", "--location=default"]);
+    let finished = sync.expect(0).await?;
+    says(
+        &finished,
+        &["1 backup listed in storage", "1 written again"],
+    )?;
+    ensure!(scene.phase("b")? == "Completed", "{finished:?}");
+    scene.is_whole("b").await?;
+    // One that is at work there is shown as what it is, and goes on.
+    let held = Held::at(&scene.proxy, 1, is_tombstone_put);
+    let deleting = scene.job(&["delete", "b"]).start()?;
+    held.come().await?;
+    ensure!(scene.phase("b")? == "Deleting");
+    sync.expect(0).await?;
+    ensure!(scene.phase("b")? == "Completed");
+    held.gate.open();
+    let finished = deleting.wait().await?;
+    ensure!(finished.code == Some(0), "{finished:?}");
+    scene.is_gone("b").await?;
+    sync.expect(0).await?;
     scene.is_gone("b").await
 }

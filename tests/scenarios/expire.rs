@@ -8,10 +8,15 @@ use anyhow::{Context, Result, ensure};
 use ark_tests::clock::WrongClock;
 use ark_tests::foreign::{ForeignBackup, Maker};
 use ark_tests::job::{ArkJob, Finished};
-use ark_tests::{ControlPlane, FaultProxy, Options, Rule, Victim, wait_until};
+use ark_tests::{Bucket, ControlPlane, FaultProxy, Gate, Options, Rule, Victim, wait_until};
+use aws_sdk_s3::primitives::DateTime;
+use aws_sdk_s3::types::{
+    ObjectLockLegalHold, ObjectLockLegalHoldStatus, ObjectLockRetention, ObjectLockRetentionMode,
+};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
+use crate::deletion::files;
 use crate::place::{cluster_with_ark, exists};
 use crate::world::{World, scenario};
 
@@ -42,6 +47,35 @@ pub fn trials() -> Vec<Trial> {
         scenario(
             "expire::a_backup_that_is_being_restored_stays_for_now",
             being_restored,
+        ),
+        scenario(
+            "expire::a_backup_that_a_restore_is_reading_stays_until_it_ends",
+            restore_at_work,
+        ),
+        scenario(
+            "expire::what_the_bucket_keeps_stays_and_the_others_go",
+            locked,
+        ),
+        scenario(
+            "expire::of_a_void_tombstone_no_version_is_left",
+            void_in_versions,
+        ),
+        scenario(
+            "expire::original_arks_at_the_top_go_when_asked_for",
+            originals,
+        ),
+        scenario(
+            "expire::a_read_only_location_is_not_touched",
+            read_only_location,
+        ),
+        scenario(
+            "expire::in_a_directory_files_are_as_old_as_its_own_clock_says",
+            in_a_directory,
+        ),
+        #[cfg(target_os = "linux")]
+        scenario(
+            "expire::a_directory_that_must_not_be_written_is_only_planned",
+            read_only_directory,
         ),
     ]
 }
@@ -737,5 +771,324 @@ async fn being_restored() -> Result<()> {
         &cluster,
         &["restores.ark.heptio.com", "r", "-n", "heptio-ark"]
     )?);
+    Ok(())
+}
+
+async fn restore_at_work() -> Result<()> {
+    let cluster = cluster_with_ark().await?;
+    let world = World::new("reading").await?;
+    let proxy = FaultProxy::start(world.s3.url()).await?;
+    let vault = Vault {
+        kubeconfig: cluster.kubeconfig(),
+        storage: world.storage(),
+        namespace: "heptio-ark".to_owned(),
+    };
+    let through = Vault {
+        storage: world.storage_at(proxy.url()),
+        namespace: vault.namespace.clone(),
+        ..vault
+    };
+    vault.backup("old", "1s").await?;
+    vault.backup("too", "1s").await?;
+    vault.until_expired(&["old", "too"]).await?;
+    let gate = Gate::default();
+    let held = proxy.add(
+        Rule::on(|request| request.method == "GET" && request.path.ends_with("/old.tar.gz"))
+            .hold(&gate),
+    );
+    let restoring = through.job(&["restore", "old", "--name=r"]).start()?;
+    wait_until("the restore to read", Duration::from_secs(60), async || {
+        Ok((held.matched() > 0).then_some(()))
+    })
+    .await?;
+    let before = world.bucket.objects(&world.key("old")).await?;
+    let finished = vault.expire(&[]).expect(0).await?;
+    for text in ["backup old stays for now", "is being restored by r"] {
+        ensure!(finished.stderr.contains(text), "{text}: {finished:?}");
+    }
+    ensure!(world.bucket.objects(&world.key("old")).await? == before);
+    ensure!(stored(&world).await? == BTreeSet::from(["old".to_owned()]));
+    gate.open();
+    let restored = restoring.wait().await?;
+    ensure!(restored.code == Some(0), "{restored:?}");
+    vault.expire(&[]).expect(0).await?;
+    ensure!(stored(&world).await?.is_empty());
+    Ok(())
+}
+
+/// Expiry in a bucket of its own, that keeps versions and locks.
+fn vault_in<'a>(world: &World, bucket: &Bucket) -> Vault<'a> {
+    let (name, endpoint) = (bucket.name(), world.s3.url());
+    Vault {
+        kubeconfig: world.cluster.kubeconfig(),
+        storage: format!("s3://{name}/p?endpoint={endpoint}&path-style=true&region=us-east-1"),
+        namespace: "heptio-ark".to_owned(),
+    }
+}
+
+async fn locked() -> Result<()> {
+    let world = World::new("expire-lock").await?;
+    let bucket = world.s3.versioned_bucket(world.prefix(), true).await?;
+    let vault = vault_in(&world, &bucket);
+    // What is kept comes first, by name: the others must go all the same.
+    for name in ["a-held", "b-kept", "c-free"] {
+        vault.backup(name, "1s").await?;
+    }
+    vault.until_expired(&["a-held", "b-kept", "c-free"]).await?;
+    let until = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24);
+    let client = bucket.client();
+    let hold = ObjectLockLegalHold::builder().status(ObjectLockLegalHoldStatus::On);
+    let held = client.put_object_legal_hold().bucket(bucket.name());
+    held.key("p/backups/a-held/ark-backup.json")
+        .legal_hold(hold.build())
+        .send()
+        .await?;
+    let retention = ObjectLockRetention::builder()
+        .mode(ObjectLockRetentionMode::Governance)
+        .retain_until_date(DateTime::from_secs(until.as_second()));
+    let kept = client.put_object_retention().bucket(bucket.name());
+    kept.key("p/backups/b-kept/b-kept.tar.gz")
+        .retention(retention.build())
+        .send()
+        .await?;
+    let before = bucket.objects("p/backups/").await?;
+    let finished = vault.expire(&[]).expect(0).await?;
+    let date = until.to_string();
+    for text in [
+        "backup a-held stays for now (expired",
+        "under a legal hold, until somebody lifts it",
+        "backup b-kept stays for now (expired",
+        &format!("locked by the bucket until {}", &date[..19]),
+        "deleted backup c-free",
+        "1 expired backup deleted; 2 backups stay",
+    ] {
+        ensure!(finished.stderr.contains(text), "{text}: {finished:?}");
+    }
+    let mut expected = before;
+    expected.retain(|key, _| !key.contains("/c-free/"));
+    ensure!(bucket.objects("p/backups/").await? == expected);
+    // Nothing is only hidden.
+    let versions = bucket.versions("p/backups/").await?;
+    ensure!(
+        versions.iter().eq(expected.keys()),
+        "{versions:?}, not {:?}",
+        expected.keys()
+    );
+    Ok(())
+}
+
+async fn void_in_versions() -> Result<()> {
+    let world = World::new("expire-void").await?;
+    let bucket = world.s3.versioned_bucket(world.prefix(), false).await?;
+    let vault = vault_in(&world, &bucket);
+    vault.backup("b", "1h").await?;
+    let before = bucket.objects("p/").await?;
+    let uid =
+        world
+            .cluster
+            .kubectl(&["get", "ns", "kube-system", "-o", "jsonpath={.metadata.uid}"])?;
+    let key = "p/backups/b/ark-deleting.json";
+    for run in ["r-1", "r-2", "r-3"] {
+        let tombstone = json!({"backup": "b", "cause": "sweep", "runID": run, "clusterUID": uid, "at": "2026-01-01T00:00:00Z"});
+        let json = tombstone.to_string().into_bytes();
+        bucket.put(key, json).await?;
+    }
+    let versions = bucket.versions(key).await?;
+    ensure!(versions.len() == 3, "{versions:?}");
+    let finished = vault.expire(&[]).expect(0).await?;
+    let left = bucket.versions(key).await?;
+    ensure!(left.is_empty(), "{left:?}: {finished:?}");
+    ensure!(bucket.objects("p/").await? == before);
+    Ok(())
+}
+
+async fn originals() -> Result<()> {
+    let world = World::new("expire-top").await?;
+    let vault = vault(&world);
+    let put = async |path: String, body: Vec<u8>| {
+        let key = format!("{}/{path}", world.prefix());
+        world.bucket.put(&key, body).await
+    };
+    vault.backup("ours", "1h").await?;
+    for (maker, name, expiration) in [
+        (Maker::Ark05, "five", "2026-01-01T00:00:01Z"),
+        (Maker::Ark03, "three", "2026-01-01T00:00:01Z"),
+        (Maker::Ark05, "young", "2037-01-01T00:00:00Z"),
+    ] {
+        let backup = ForeignBackup::new(maker, name);
+        let mut description = backup.description();
+        description["spec"]["ttl"] = "1s".into();
+        description["status"]["expiration"] = expiration.into();
+        let archive = format!("{name}/{name}.tar.gz");
+        put(archive, backup.archive()?).await?;
+        let description = serde_json::to_vec(&description)?;
+        put(format!("{name}/ark-backup.json"), description).await?;
+        put(format!("{name}/{name}.log.gz"), b"log".to_vec()).await?;
+    }
+    // Whatever else somebody has there.
+    put("five/more/photo".to_owned(), b"x".to_vec()).await?;
+    put("photos/photo".to_owned(), b"x".to_vec()).await?;
+    let asked = ["--include-foreign"];
+    wait_until(
+        "what original Ark made to expire",
+        Duration::from_secs(60),
+        async || {
+            let plan = vault.plan(&asked).await?;
+            let gone = |name: &str| says(&plan, name, "delete", "expired").is_ok();
+            Ok((gone("five") && gone("three")).then_some(()))
+        },
+    )
+    .await?;
+    let before = world
+        .bucket
+        .objects(&format!("{}/", world.prefix()))
+        .await?;
+    let plan = vault.plan(&[]).await?;
+    for name in ["five", "three", "young"] {
+        says(
+            &plan,
+            name,
+            "keep",
+            "made by original Ark: only with --include-foreign",
+        )?;
+    }
+    vault.expire(&[]).expect(0).await?;
+    let prefix = format!("{}/", world.prefix());
+    ensure!(world.bucket.objects(&prefix).await? == before);
+    says(&vault.plan(&asked).await?, "young", "keep", "expires in")?;
+    let finished = vault.expire(&asked).expect(0).await?;
+    let mut expected = before;
+    expected.retain(|key, _| {
+        let key = key.trim_start_matches(&prefix);
+        !key.starts_with("three/") && (!key.starts_with("five/") || key == "five/more/photo")
+    });
+    let left = world.bucket.objects(&prefix).await?;
+    ensure!(
+        left == expected,
+        "{:?} are left, not {:?}: {finished:?}",
+        left.keys(),
+        expected.keys()
+    );
+    Ok(())
+}
+
+async fn read_only_location() -> Result<()> {
+    let cluster = cluster_with_ark().await?;
+    let world = World::new("expire-ro").await?;
+    let vault = Vault {
+        kubeconfig: cluster.kubeconfig(),
+        storage: world.storage(),
+        namespace: "heptio-ark".to_owned(),
+    };
+    vault.backup("old", "1s").await?;
+    vault.until_expired(&["old"]).await?;
+    let location = |mode: &str| {
+        let object = json!({"apiVersion": "ark.heptio.com/v1", "kind": "BackupStorageLocation",
+            "metadata": {"name": "vault", "namespace": "heptio-ark"},
+            "spec": {"url": world.storage(), "accessMode": mode}});
+        cluster.kubectl_with_input(&["apply", "-f", "-"], &object.to_string())
+    };
+    let expire = |more: &[&str]| {
+        let arguments = [&["expire", "--location=vault"], more].concat();
+        ArkJob::new(cluster.kubeconfig(), &arguments)
+    };
+    location("ReadOnly")?;
+    let before = world.bucket.objects(&world.key("old")).await?;
+    let finished = expire(&[]).expect(4).await?;
+    ensure!(finished.stderr.contains("is ReadOnly"), "{finished:?}");
+    ensure!(world.bucket.objects(&world.key("old")).await? == before);
+    // What would be is shown.
+    let plan = read_plan(&expire(&["--dry-run", "-o", "json"]).expect(0).await?)?;
+    says(&plan, "old", "delete", "expired")?;
+    ensure!(world.bucket.objects(&world.key("old")).await? == before);
+    location("ReadWrite")?;
+    expire(&[]).expect(0).await?;
+    ensure!(stored(&world).await?.is_empty());
+    Ok(())
+}
+
+fn vault_of_files(world: &World, directory: &Path) -> Vault<'static> {
+    Vault {
+        storage: format!("file://{}", directory.display()),
+        ..vault(world)
+    }
+}
+
+async fn in_a_directory() -> Result<()> {
+    const HOUR: i64 = 3600;
+    let world = World::new("expire-file").await?;
+    let clock = WrongClock::build()?;
+    let directory = tempfile::tempdir()?;
+    let backups = directory.path().join("backups");
+    let vault = vault_of_files(&world, directory.path());
+    vault.backup("old", "1s").await?;
+    vault.backup("young", "30m").await?;
+    // A run that was cut off has left these.
+    for (name, hours) in [("lately", 1), ("long-ago", 48)] {
+        let name = format!(".ark-tmp-{name}");
+        let left = std::fs::File::create(backups.join("young").join(name))?;
+        let age = Duration::from_secs(hours * 3600);
+        left.set_modified(std::time::SystemTime::now() - age)?;
+    }
+    vault.until_expired(&["old"]).await?;
+    // Files are dated by the machine, not by the pod: so a pod that is ahead makes them no older.
+    for (pod, old) in [(HOUR, "delete"), (0, "delete"), (-HOUR, "keep")] {
+        let plan = read_plan(&clock.on(vault.planned(&[]), pod).run().await?)?;
+        says(&plan, "old", old, "").with_context(|| format!("pod {pod}"))?;
+        says(&plan, "young", "keep", "").with_context(|| format!("pod {pod}"))?;
+    }
+    let ahead = read_plan(&clock.on(vault.planned(&[]), HOUR).run().await?)?;
+    says(&ahead, "young", "keep", "by the store's clock it has ")?;
+    let young: BTreeSet<_> = files(&backups)?
+        .into_iter()
+        .filter(|path| path.starts_with("young") && !path.ends_with(".ark-tmp-long-ago"))
+        .collect();
+    let finished = clock.on(vault.expire(&[]), HOUR).expect(0).await?;
+    let left = files(&backups)?;
+    ensure!(left == young, "{left:?}, not {young:?}: {finished:?}");
+    // Nor does one that is behind keep for ever.
+    ensure!(
+        finished
+            .stderr
+            .contains("1 expired backup deleted, 1 left-over swept up; 1 backup stays"),
+        "{finished:?}"
+    );
+    Ok(())
+}
+
+/// A directory on a file system that is mounted read-only, for the process alone.
+#[cfg(target_os = "linux")]
+async fn read_only_directory() -> Result<()> {
+    const HOUR: i64 = 3600;
+    let world = World::new("expire-mount").await?;
+    let clock = WrongClock::build()?;
+    let directory = tempfile::tempdir()?;
+    let vault = vault_of_files(&world, directory.path());
+    vault.backup("old", "1s").await?;
+    vault.backup("young", "30m").await?;
+    vault.until_expired(&["old"]).await?;
+    let path = directory.path().display();
+    let script = format!(
+        "mount --bind {path} {path} && mount -o remount,bind,ro {path} || exit 99; exec \"$@\""
+    );
+    let wrapper = ["unshare", "--mount", "sh", "-c", &script, "sh"];
+    let before = files(directory.path())?;
+    let planned = clock.on(vault.planned(&[]), HOUR).under(&wrapper);
+    let planned = planned.expect(0).await?;
+    ensure!(
+        planned
+            .stderr
+            .contains("ages are told by this machine's clock alone"),
+        "{planned:?}"
+    );
+    // That clock is wrong, which nobody can tell: it may be shown, but not done.
+    says(&read_plan(&planned)?, "young", "delete", "expired")?;
+    let expiring = clock.on(vault.expire(&[]), HOUR).under(&wrapper);
+    let finished = expiring.expect(1).await?;
+    ensure!(
+        finished.stderr.contains("Read-only file system"),
+        "{finished:?}"
+    );
+    ensure!(files(directory.path())? == before);
     Ok(())
 }

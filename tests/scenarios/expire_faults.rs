@@ -1,12 +1,14 @@
 //! Expiry that is disturbed: killed at any write, twice at once, on a store that fails. Nothing unexpired is ever lost.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ark_tests::clock::WrongClock;
-use ark_tests::{FaultProxy, Rule, Victim};
+use ark_tests::{FaultProxy, Gate, Rule, Victim, wait_until};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use libtest_mimic::Trial;
+use serde_json::json;
 
 use crate::expire::{Vault, store_clock, stored};
 use crate::place::{cluster_with_ark, exists};
@@ -38,6 +40,10 @@ pub fn trials() -> Vec<Trial> {
         scenario(
             "expire_faults::a_store_that_fails_deletes_nothing",
             store_fails,
+        ),
+        scenario(
+            "expire_faults::a_deletion_that_is_taken_back_meanwhile_is_not_finished",
+            taken_back,
         ),
     ]
 }
@@ -238,5 +244,71 @@ async fn store_fails() -> Result<()> {
         "{finished:?}"
     );
     ensure!(stored(&world).await? == BTreeSet::from(["old-2".to_owned()]));
+    Ok(())
+}
+
+/// An hour after a deletion was cut off, it is taken back when an expiry has decided to finish it, and not begun yet.
+async fn taken_back() -> Result<()> {
+    let world = World::new("taken-back").await?;
+    let clock = WrongClock::build()?;
+    let proxy = FaultProxy::start(world.s3.url()).await?;
+    let vault = Vault {
+        kubeconfig: world.cluster.kubeconfig(),
+        storage: world.storage(),
+        namespace: "heptio-ark".to_owned(),
+    };
+    let through = Vault {
+        storage: world.storage_at(proxy.url()),
+        namespace: vault.namespace.clone(),
+        ..vault
+    };
+    vault.backup("b", "9h").await?;
+    let whole = world.bucket.objects(&world.key("b")).await?;
+    let uid =
+        world
+            .cluster
+            .kubectl(&["get", "ns", "kube-system", "-o", "jsonpath={.metadata.uid}"])?;
+    let key = format!("{}ark-deleting.json", world.key("b"));
+    let put = async |run: &str| {
+        let tombstone = json!({"backup": "b", "cause": "delete", "runID": run, "clusterUID": uid, "at": "2026-01-01T00:00:00Z"});
+        let json = tombstone.to_string().into_bytes();
+        world.bucket.put(&key, json).await
+    };
+    for (another, why) in [
+        (false, "has been taken back by somebody else"),
+        (true, "has changed since it was looked at"),
+    ] {
+        put("cut-off").await?;
+        proxy.clear_rules();
+        let shifted = proxy.add(store_clock(LATER));
+        let gate = Gate::default();
+        // The look at the one directory, by which it would be finished.
+        let held = proxy.add(
+            Rule::on(|request| {
+                request.query.contains("list-type") && request.query.contains("backups%2Fb%2F")
+            })
+            .only(1)
+            .hold(&gate),
+        );
+        let running = clock.on(through.expire(&[]), LATER).start()?;
+        wait_until("it to be held", Duration::from_secs(60), async || {
+            Ok((held.matched() > 0).then_some(()))
+        })
+        .await?;
+        ensure!(shifted.applied() > 0);
+        vault.job(&["undelete", "b"]).expect(0).await?;
+        if another {
+            put("another").await?;
+        }
+        gate.open();
+        let finished = running.wait().await?;
+        ensure!(finished.code == Some(0), "{finished:?}");
+        for text in ["backup b stays for now (being deleted since", why] {
+            ensure!(finished.stderr.contains(text), "{text}: {finished:?}");
+        }
+        let mut left = world.bucket.objects(&world.key("b")).await?;
+        ensure!(left.remove(&key).is_some() == another, "{finished:?}");
+        ensure!(left == whole, "{:?}: {finished:?}", left.keys());
+    }
     Ok(())
 }

@@ -196,7 +196,6 @@ async fn read_deletion(
     Ok(Deletion {
         cause: tombstone.cause,
         cluster_uid: tombstone.cluster_uid,
-        run_id: tombstone.run_id,
         at: tombstone.at,
         written: object.last_modified,
         tombstone: object.etag.clone(),

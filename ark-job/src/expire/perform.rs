@@ -7,13 +7,12 @@ use crate::cluster::ClusterError;
 use crate::context::{Context, Outcome};
 use crate::error::{Failure, chain};
 use crate::kept;
-use crate::layout::BackupKeys;
 use crate::mode;
 use crate::records::request;
-use crate::removal::{self, RemovalError};
+use crate::removal::{self, RemovalError, Seen};
+use crate::report::plural;
 use crate::store::StoreError;
-use crate::tombstone::Found::Readable;
-use crate::tombstone::{self, Cause};
+use crate::tombstone::Cause;
 use http::Method;
 use kube::Resource;
 
@@ -101,42 +100,30 @@ pub(super) async fn perform(context: &Context, entries: &[Entry]) -> Result<Outc
 /// Does one step.
 async fn take(context: &Context, name: &str, step: &Step) -> Result<Done, Trouble> {
     match step {
-        Step::Remove { etag } => remove(context, name, Cause::Expire, Some(etag)).await,
-        Step::Sweep { etag } => remove(context, name, Cause::Sweep, Some(etag)).await,
+        Step::Remove { etag } => remove(context, name, Cause::Expire, of(etag)).await,
+        Step::Sweep { etag } => remove(context, name, Cause::Sweep, of(etag)).await,
         Step::Finish {
             cause,
-            run_id,
-            at,
+            tombstone,
             archive,
         } => {
-            // It may have been taken back, or finished, since it was listed.
-            let key = BackupKeys::new(name).tombstone();
-            match tombstone::read(&context.store, &key).await? {
-                Some(Readable(found)) if found.run_id == *run_id && found.at == *at => {}
-                Some(_) => return Ok(Done::Stays("another deletion has begun".to_owned())),
-                None => {
-                    let why = "the deletion is not under way any more";
-                    return Ok(Done::Stays(why.to_owned()));
-                }
-            }
-            let seen = match cause {
+            let description = match cause {
                 Cause::Sweep => archive.as_deref(),
                 Cause::Delete | Cause::Expire => None,
+            };
+            // It may have been taken back, or finished, since it was listed.
+            let seen = Seen {
+                description,
+                tombstone: Some(tombstone),
             };
             remove(context, name, *cause, seen).await
         }
         Step::Void { tombstone } => {
-            allowed(context).await?;
-            let keys = BackupKeys::new(name);
-            match context.store.head(&keys.tombstone()).await? {
-                Some(meta) if meta.etag == *tombstone => {
-                    context
-                        .store
-                        .delete(&meta.key, meta.version.as_deref())
-                        .await?;
-                    Ok(Done::Gone(String::new()))
-                }
-                _ => Ok(Done::Stays("it is another one now".to_owned())),
+            match removal::remove_void_tombstone(context, name, tombstone).await {
+                Ok(true) => Ok(Done::Gone(String::new())),
+                Ok(false) => Ok(Done::Stays("it is another one now".to_owned())),
+                Err(RemovalError::Refused(failure)) => Err(Trouble::Refused(failure)),
+                Err(error) => Err(Trouble::Failed(chain(&error))),
             }
         }
         Step::Abort(upload) => {
@@ -182,16 +169,25 @@ async fn allowed(context: &Context) -> Result<(), Trouble> {
         .map_err(Trouble::Refused)
 }
 
+/// What is to be removed is what had this ETag.
+fn of(etag: &str) -> Seen<'_> {
+    Seen {
+        description: Some(etag),
+        tombstone: None,
+    }
+}
+
 async fn remove(
     context: &Context,
     name: &str,
     cause: Cause,
-    seen: Option<&str>,
+    seen: Seen<'_>,
 ) -> Result<Done, Trouble> {
     match removal::remove(context, name, cause, seen).await {
         Ok(removed) => {
-            let (objects, bytes) = (removed.objects, removed.bytes);
-            Ok(Done::Gone(format!(" ({objects} objects, {bytes} bytes)")))
+            let objects = plural(removed.objects, "object");
+            let bytes = plural(removed.bytes, "byte");
+            Ok(Done::Gone(format!(" ({objects}, {bytes})")))
         }
         // A twin was faster.
         Err(RemovalError::NotFound { .. }) => Ok(Done::Gone(", by another run".to_owned())),
@@ -266,20 +262,51 @@ impl std::fmt::Display for Tally {
             kept,
             troubles,
         } = self;
-        write!(f, "{expired} expired backups deleted")?;
-        for (count, what) in [
-            (finished, "deletions finished"),
-            (swept, "left-overs swept up"),
-            (records, "records removed"),
+        let plural = |count: &usize, thing| plural(*count as u64, thing);
+        write!(f, "{} deleted", plural(expired, "expired backup"))?;
+        for (count, thing, done) in [
+            (finished, "deletion", "finished"),
+            (swept, "left-over", "swept up"),
+            (records, "record", "removed"),
         ] {
             if *count > 0 {
-                write!(f, ", {count} {what}")?;
+                write!(f, ", {} {done}", plural(count, thing))?;
             }
         }
-        write!(f, "; {kept} backups stay")?;
+        let stay = if *kept == 1 { "stays" } else { "stay" };
+        write!(f, "; {} {stay}", plural(kept, "backup"))?;
         if *troubles > 0 {
-            write!(f, "; {troubles} errors")?;
+            write!(f, "; {}", plural(troubles, "error"))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tally;
+
+    #[test]
+    fn what_was_done_is_told_in_one_line() {
+        assert_eq!(
+            Tally::default().to_string(),
+            "0 expired backups deleted; 0 backups stay"
+        );
+        let each = |n| Tally {
+            expired: n,
+            finished: n,
+            swept: n,
+            records: n,
+            kept: n,
+            troubles: n,
+        };
+        assert_eq!(
+            each(1).to_string(),
+            "1 expired backup deleted, 1 deletion finished, 1 left-over swept up, 1 record removed; 1 backup stays; 1 error"
+        );
+        assert_eq!(
+            each(2).to_string(),
+            "2 expired backups deleted, 2 deletions finished, 2 left-overs swept up, 2 records removed; 2 backups stay; 2 errors"
+        );
     }
 }

@@ -21,7 +21,7 @@ pub const FINISHED_AFTER: SignedDuration = SignedDuration::from_hours(1);
 pub struct Clocks {
     /// This machine's.
     pub pod: Timestamp,
-    /// The store's; of a directory, which has none of its own, this machine's.
+    /// The store's; of a directory, that of its file system.
     pub store: Timestamp,
 }
 
@@ -133,8 +133,6 @@ pub struct Deletion {
     pub cause: Cause,
     /// The cluster that began it.
     pub cluster_uid: String,
-    /// The run that began it.
-    pub run_id: String,
     /// When, by the clock of its pod.
     pub at: Timestamp,
     /// When, by the store's clock.
@@ -248,10 +246,8 @@ pub enum Step {
     Finish {
         /// Why it was begun.
         cause: Cause,
-        /// The run that began it.
-        run_id: String,
-        /// When, by the clock of its pod.
-        at: Timestamp,
+        /// ETag of its tombstone.
+        tombstone: String,
         /// ETag of the archive, which tells of what was never committed whether it still is the same.
         archive: Option<String>,
     },
@@ -655,8 +651,7 @@ fn of_deletion(deletion: &Deletion, rules: &Rules, clocks: Clocks) -> (Fate, Rea
         Age::Reached { ago } => {
             let step = Step::Finish {
                 cause: deletion.cause,
-                run_id: deletion.run_id.clone(),
-                at: deletion.at,
+                tombstone: deletion.tombstone.clone(),
                 archive: deletion.archive.clone(),
             };
             (Fate::Delete(step), Reason::Cut { at, ago })

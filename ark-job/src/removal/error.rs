@@ -4,6 +4,7 @@ use crate::cluster::ClusterError;
 use crate::context::storage_failure;
 use crate::error::Failure;
 use crate::exit::Exit;
+use crate::report::plural;
 use crate::store::StoreError;
 use jiff::Timestamp;
 
@@ -45,7 +46,9 @@ pub enum RemovalError {
     },
     /// The bucket keeps some of its files; everything else is gone, but for the tombstone.
     #[error(
-        "{objects} objects of backup {backup} are locked by the bucket, the last {}: {first}",
+        "{} of backup {backup} {} locked by the bucket, the last {}: {first}",
+        plural(*objects as u64, "object"),
+        if *objects == 1 { "is" } else { "are" },
         lasts(*until, *legal_hold)
     )]
     Left {

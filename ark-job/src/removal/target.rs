@@ -171,20 +171,34 @@ pub async fn footer(
     }
 }
 
-/// Removes a tombstone, in a versioned bucket all of its versions.
+/// Removes a tombstone, in a versioned bucket all of its versions; with `seen` only if it has this ETag. Tells whether it was
+/// there, and that one.
 ///
 /// # Errors
 /// When the store fails.
-pub async fn remove_tombstone(store: &Store, keys: &BackupKeys) -> Result<(), StoreError> {
+pub async fn remove_tombstone(
+    store: &Store,
+    keys: &BackupKeys,
+    seen: Option<&str>,
+) -> Result<bool, StoreError> {
     let key = keys.tombstone();
-    for _ in 0..VERSIONS {
-        let Some(found) = store.head(&key).await? else {
-            return Ok(());
+    let Some(first) = store.head(&key).await? else {
+        return Ok(false);
+    };
+    if seen.is_some_and(|seen| seen != first.etag) {
+        return Ok(false);
+    }
+    store.delete(&key, first.version.as_deref()).await?;
+    if first.version.is_none() {
+        return Ok(true);
+    }
+    for _ in 1..VERSIONS {
+        // A later one is that of another deletion, which has just begun.
+        let older = |found: &ObjectMeta| found.last_modified <= first.last_modified;
+        let Some(found) = store.head(&key).await?.filter(older) else {
+            break;
         };
         store.delete(&key, found.version.as_deref()).await?;
-        if found.version.is_none() {
-            return Ok(());
-        }
     }
-    Ok(())
+    Ok(true)
 }

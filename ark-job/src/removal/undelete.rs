@@ -45,7 +45,7 @@ pub async fn undelete(context: &Context, name: &str) -> Result<bool, RemovalErro
         return Ok(false);
     };
     refuse_unless_writable(context).await?;
-    target::remove_tombstone(store, &keys).await?;
+    target::remove_tombstone(store, &keys, None).await?;
     tokio::time::sleep(SETTLED_AFTER).await;
     let again = examine(store, name, Depth::Read).await?;
     if !again.missing.is_empty() {

@@ -49,7 +49,20 @@ pub async fn all(store: &Store, scratch: &Path, known: Known) {
     abandoned_spool_leaves_nothing(store, scratch).await;
     dropped_upload_leaves_nothing_visible(store, scratch).await;
     probe_leaves_nothing(store).await;
+    its_clock_dates_objects(store).await;
     assert_eq!(keys(store, "").await, Vec::<String>::new());
+}
+
+async fn its_clock_dates_objects(store: &Store) {
+    store.put_new("clock/a", "a".into()).await.unwrap();
+    let dated = store.head("clock/a").await.unwrap().unwrap();
+    let now = store.time("clock/b/").await.unwrap().unwrap();
+    // A whole second is the finest that S3 tells, and a slow answer counts.
+    let apart = now.duration_since(dated.last_modified);
+    assert!((-2..60).contains(&apart.as_secs()), "{apart}");
+    assert_eq!(keys(store, "").await, ["clock/a"]);
+    assert_eq!(store.uploads("clock/").await.unwrap(), []);
+    store.delete("clock/a", None).await.unwrap();
 }
 
 async fn keys(store: &Store, prefix: &str) -> Vec<String> {

@@ -249,6 +249,27 @@ impl FileStore {
             .map_err(failed)
     }
 
+    /// What time it is by the clock that dates the files: that of the machine which keeps them, which need not be this one.
+    ///
+    /// Writes and removes a temporary file in this directory (empty, or ending in a slash).
+    pub(super) async fn time(&self, directory: &str) -> Result<Timestamp, StoreError> {
+        checked_prefix(directory)?;
+        let root = Arc::clone(&self.root);
+        let beside = root.join(directory).join("clock");
+        blocking(move || {
+            let mut file = temporary_beside(&root, &beside)?;
+            // A file server dates what has come to it: what is only in memory here has this machine's date.
+            io::Write::write_all(&mut file, b"t")?;
+            file.as_file().sync_all()?;
+            let modified = file.as_file().metadata()?.modified()?;
+            let (_, path) = file.keep().map_err(|failed| failed.error)?;
+            remove(&root, &path)?;
+            Timestamp::try_from(modified).map_err(io::Error::other)
+        })
+        .await
+        .map_err(|error| self.write_error(directory, &error))
+    }
+
     fn write_error(&self, key: &str, error: &io::Error) -> StoreError {
         StoreError::Write {
             url: self.url(key),

@@ -4,14 +4,11 @@ use crate::api::OPERATION_LABEL;
 use crate::cluster::{Cluster, ClusterError};
 use crate::identity::{Origin, RunId};
 use crate::schedule;
-use jiff::{Timestamp, ToSpan};
 use k8s_openapi::api::batch::v1 as batch;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 
 /// Jobs read at once.
 const PAGE: usize = 100;
-/// Annotation of a Job that a CronJob has made: the time it is for.
-const SCHEDULED_ANNOTATION: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
 
 /// A Job, as far as it matters here.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,7 +17,7 @@ pub struct Job {
     pub name: String,
     /// Where it stands.
     pub state: JobState,
-    /// The runs that its pods may be: which of them depends on what they were told, so each that is possible.
+    /// The runs that its pods may be, of a schedule's tick or by themselves: which depends on what they were told.
     runs: Vec<RunId>,
 }
 
@@ -47,12 +44,13 @@ impl Job {
     fn new(job: &batch::Job, cluster_uid: &str, namespace: &str) -> Job {
         let uid = job.metadata.uid.clone().unwrap_or_default();
         let mut origins = vec![Origin::Job { uid }];
-        if let Some(schedule) = schedule::of_job(job) {
-            let scheduled = scheduled(job).into_iter();
-            origins.extend(scheduled.map(|scheduled| Origin::Schedule {
+        if let (Some(schedule), Some(scheduled)) =
+            (schedule::of_job(job), schedule::scheduled_time(job))
+        {
+            origins.push(Origin::Schedule {
                 name: schedule.to_owned(),
                 scheduled,
-            }));
+            });
         }
         Job {
             name: job.metadata.name.clone().unwrap_or_default(),
@@ -63,27 +61,6 @@ impl Job {
                 .collect(),
         }
     }
-}
-
-/// The times that a schedule's Job may be for (docs/format.md): as annotated, by its name, and when it was created.
-fn scheduled(job: &batch::Job) -> Vec<Timestamp> {
-    let metadata = &job.metadata;
-    let annotated = metadata
-        .annotations
-        .as_ref()
-        .and_then(|annotations| annotations.get(SCHEDULED_ANNOTATION))
-        .and_then(|text| text.parse().ok());
-    let by_name = metadata
-        .name
-        .as_ref()
-        .and_then(|name| name.rsplit_once('-'))
-        .and_then(|(_, minutes)| minutes.parse::<i64>().ok())
-        .and_then(|minutes| Timestamp::UNIX_EPOCH.checked_add(minutes.minutes()).ok());
-    let created = metadata.creation_timestamp.as_ref().map(|at| at.0);
-    [annotated, by_name, created]
-        .into_iter()
-        .flatten()
-        .collect()
 }
 
 fn state(job: &batch::Job) -> JobState {
@@ -148,6 +125,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    const SCHEDULED_ANNOTATION: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
+
     fn job(conditions: serde_json::Value) -> batch::Job {
         serde_json::from_value(json!({
             "metadata": {"name": "daily-29000000", "uid": "u", "creationTimestamp": "2026-01-02T03:04:05Z",
@@ -193,11 +172,16 @@ mod tests {
         for own in [
             Origin::Job { uid: "u".into() },
             tick("2026-01-02T03:04:00Z"),
-            tick("2026-01-02T03:04:05Z"),
-            tick("2025-02-19T21:20:00Z"),
         ] {
             assert!(job.is_of(run(own.clone()).as_str()), "{own:?}");
         }
-        assert!(!job.is_of(run(Origin::Job { uid: "v".into() }).as_str()));
+        // Neither another Job's, nor that of a time which the name or the creation tells: another tick's Job may be at work.
+        for other in [
+            Origin::Job { uid: "v".into() },
+            tick("2026-01-02T03:04:05Z"),
+            tick("2025-02-19T21:20:00Z"),
+        ] {
+            assert!(!job.is_of(run(other.clone()).as_str()), "{other:?}");
+        }
     }
 }

@@ -303,7 +303,6 @@ fn deletion(cause: Cause, minutes_ago: i64) -> Deletion {
     Deletion {
         cause,
         cluster_uid: "own".into(),
-        run_id: "r".into(),
         at,
         written: at,
         tombstone: "t".into(),
