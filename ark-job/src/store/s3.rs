@@ -38,6 +38,9 @@ mod read;
 #[cfg(test)]
 mod tests;
 
+/// How often a probe may have written its object.
+const PROBE_WRITES: usize = 3;
+
 /// For one attempt to complete an upload: S3 may take minutes to put thousands of parts together.
 const COMPLETE_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -626,8 +629,7 @@ impl S3Store {
             Ok(_) => self.probe_complete(&key).await,
             Err(_) => Ok(false),
         };
-        // Also after a failure; in a bucket without the right to delete it stays, which is no reason to fail.
-        let _ = self.delete(&key, None).await;
+        self.remove_probe(&key).await;
         self.inner
             .ignores_put_condition
             .store(!put?, Ordering::Relaxed);
@@ -635,6 +637,24 @@ impl S3Store {
             .ignores_complete_condition
             .store(!complete?, Ordering::Relaxed);
         Ok(self.conditional_writes())
+    }
+
+    /// Removes the probe object, also after a failure; in a bucket without the right to delete it stays, which is no reason
+    /// to fail. By its version, which a versioned bucket else only hides; one that ignores conditions has several.
+    async fn remove_probe(&self, key: &str) {
+        for _ in 0..PROBE_WRITES {
+            let version = match self.head(key).await {
+                Ok(Some(found)) => found.version,
+                Ok(None) => return,
+                Err(error) if error.is_unreachable() => return,
+                // Who may not look may delete.
+                Err(_) => None,
+            };
+            let _ = self.delete(key, version.as_deref()).await;
+            if version.is_none() {
+                return;
+            }
+        }
     }
 
     /// Creates the probe object twice, and says whether the second was refused.
