@@ -14,9 +14,9 @@ use crate::error::{Failure, chain};
 use crate::exit::Exit;
 use crate::layout::BACKUPS;
 use crate::mode;
+use crate::stdout;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
-use std::io::Write;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -120,19 +120,7 @@ async fn preview(entries: &[Entry], format: PlanFormat) -> Result<Outcome, Failu
         };
         text.push('\n');
     }
-    // Whoever reads may be slow, and the runtime has one thread.
-    let written = tokio::task::spawn_blocking(move || {
-        let mut stdout = std::io::stdout().lock();
-        stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| stdout.flush())
-    });
-    let failed =
-        |why: String| Failure::new(Exit::Failed, format!("writing to standard output: {why}"));
-    match written.await {
-        Ok(written) => written.map_err(|error| failed(error.to_string()))?,
-        Err(panicked) => return Err(failed(panicked.to_string())),
-    }
+    stdout::write(text.into()).await?;
     let count =
         |fate: fn(&plan::Fate) -> bool| entries.iter().filter(|entry| fate(&entry.fate)).count();
     let deleted = count(|fate| matches!(fate, plan::Fate::Delete(_)));
