@@ -4,6 +4,7 @@
 //! the contract between the two, and a Job manifest in Git is readable and complete. [`crate::api::CONTRACT_VERSION`]
 //! changes when an older image would not understand a newer plugin.
 
+use crate::api::DEFAULT_LOCATION;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::collections::BTreeMap;
 
@@ -776,6 +777,23 @@ pub fn word(value: impl ValueEnum) -> String {
 }
 
 impl StorageFlags {
+    /// The flag that says where a backup is, as part of a command of the plugin in a hint; nothing of the default location.
+    pub fn flag(&self) -> String {
+        match (&self.location, &self.storage) {
+            // A directory is hardly that of a pod.
+            (_, Some(url)) if url.starts_with("file:") => format!(" --local --storage '{url}'"),
+            (_, Some(url)) => format!(" --storage '{url}'"),
+            (Some(name), None) if name != DEFAULT_LOCATION => format!(" --location {name}"),
+            _ => String::new(),
+        }
+    }
+
+    /// A hint: how to see what is in a backup that is here.
+    pub fn lists(&self, backup: &str) -> String {
+        let flag = self.flag();
+        format!("`kubectl ark backup describe {backup} --details{flag}` lists what is in it")
+    }
+
     fn write(&self, argv: &mut Argv) {
         let StorageFlags { location, storage } = self;
         argv.value("--location", location);

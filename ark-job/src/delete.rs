@@ -49,7 +49,7 @@ impl Options {
 /// # Errors
 /// When none could be deleted; if only some could, that is an [`Outcome`].
 pub async fn delete(context: &Context, options: &Options) -> Result<Outcome, Failure> {
-    let mut tally = Tally::default();
+    let mut tally = Tally::new(options);
     for name in &options.names {
         let removed = removal::remove(context, name, Cause::Delete, Seen::default()).await;
         tally.add(context, removed.map(|removed| tell(name, removed)));
@@ -82,7 +82,7 @@ fn are(count: usize) -> &'static str {
 /// # Errors
 /// When none could be taken back; if only some could, that is an [`Outcome`].
 pub async fn undelete(context: &Context, options: &Options) -> Result<Outcome, Failure> {
-    let mut tally = Tally::default();
+    let mut tally = Tally::new(options);
     for name in &options.names {
         let undeleted = removal::undelete(context, name).await;
         let told = undeleted.map(|was_deleted| match was_deleted {
@@ -97,20 +97,33 @@ pub async fn undelete(context: &Context, options: &Options) -> Result<Outcome, F
 /// How it went with each name.
 #[derive(Debug, Default)]
 struct Tally {
+    /// What becomes of each is told when it is known; of a single one, the outcome tells.
+    several: bool,
     done: Vec<String>,
     failed: Vec<Failure>,
 }
 
 impl Tally {
+    fn new(options: &Options) -> Tally {
+        Tally {
+            several: options.names.len() > 1,
+            ..Tally::default()
+        }
+    }
+
     fn add(&mut self, context: &Context, result: Result<String, removal::RemovalError>) {
         match result {
             Ok(text) => {
-                context.log.info(&text);
+                if self.several {
+                    context.log.info(&text);
+                }
                 self.done.push(text);
             }
             Err(error) => {
                 let failure = Failure::from(error);
-                context.log.error(failure.message());
+                if self.several {
+                    context.log.error(failure.message());
+                }
                 self.failed.push(failure);
             }
         }
@@ -159,6 +172,7 @@ mod tests {
 
     fn outcome(done: usize, failed: &[Exit]) -> (Exit, String) {
         let tally = Tally {
+            several: done + failed.len() > 1,
             done: (0..done).map(|n| format!("b{n} is gone")).collect(),
             failed: failed
                 .iter()

@@ -73,7 +73,12 @@ pub async fn with_cluster(
         .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
     let versions = discovery.versions();
     let backup = Arc::new(open_backup(store, &arguments.backup, temporary, versions).await?);
-    let selection = asked.select(&discovery.types, &backup.footer, &BTreeMap::new())?;
+    let selection = asked.select(
+        &discovery.types,
+        &backup.footer,
+        &BTreeMap::new(),
+        &arguments.storage,
+    )?;
     let left_out = excluded_namespaces(cluster)
         .await
         .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
@@ -134,7 +139,7 @@ pub async fn with_backup(
             both.head.types.push(entry.clone());
         }
     }
-    let selection = asked.select(&[], &both, &BTreeMap::new())?;
+    let selection = asked.select(&[], &both, &BTreeMap::new(), &arguments.storage)?;
     let titles = Titles {
         old: format!("backup {}", arguments.backup),
         new: format!("backup {other}"),

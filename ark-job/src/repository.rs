@@ -42,6 +42,10 @@ const CHECKED_AHEAD: usize = 4;
 /// backup are to go. It decides which version is read of a backup that has several; empty when nothing is known.
 pub type Served = BTreeMap<String, Vec<String>>;
 
+/// What to do when a backup is not where it was looked for.
+pub const WHERE_BACKUPS_ARE: &str = "`kubectl ark get backups` shows those that this cluster knows of, and their locations; \
+     with --location NAME, what is stored there";
+
 /// Why a backup cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum RepositoryError {
@@ -193,8 +197,11 @@ impl From<RepositoryError> for Failure {
         };
         let hint = match &error {
             RepositoryError::NotFound { .. } => {
-                Some("`kubectl ark get backups` shows those that this cluster knows of".to_owned())
+                Some(WHERE_BACKUPS_ARE.to_owned())
             }
+            RepositoryError::BeingDeleted { backup, .. } => Some(format!(
+                "`kubectl ark backup undelete {backup}` takes that back, if all of it is still there; `kubectl ark get backups --show-deleted` says whether"
+            )),
             RepositoryError::Store(error) => error.hint(),
             RepositoryError::Uncommitted { .. } => {
                 Some("if its run is still at work, wait for it; else make another backup".to_owned())

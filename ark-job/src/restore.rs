@@ -265,6 +265,7 @@ async fn perform(
         &discovery.types,
         &backup.footer,
         &options.spec.namespace_mapping,
+        &options.storage,
     )?;
     let rules = rules::read(context, options, &discovery, &backup.footer).await?;
     let missing = rules::classes_missing(context, &rules, &discovery).await?;

@@ -5,7 +5,7 @@
 
 use crate::archive::footer::{Footer, Member, TypeEntry};
 use crate::archive::key;
-use crate::args::{FetchFile, ShowArgs, ShowFormat};
+use crate::args::{FetchFile, ShowArgs, ShowFormat, StorageFlags};
 use crate::context::Outcome;
 use crate::error::Failure;
 use crate::exit::Exit;
@@ -60,13 +60,13 @@ pub async fn show(
     let ShowArgs {
         backup,
         object,
-        storage: _,
+        storage,
         all_fields,
         output,
     } = arguments;
     let asked = Asked::parse(object)?;
     let backup = Arc::new(open_backup(store, backup, temporary, Served::new()).await?);
-    let types = asked.types(&backup.footer)?;
+    let types = asked.types(&backup.footer, storage)?;
     for entry in types {
         if let Some(body) = find(&backup, entry, asked.namespace, asked.name).await? {
             return text(&entry.resource, &body, *all_fields, *output).map_err(|why| {
@@ -83,7 +83,7 @@ pub async fn show(
         format!("there is no {object} in backup {name}"),
     );
     Err(failure.hint(match &near[..] {
-        [] => format!("`kubectl ark backup describe {name} --details` lists what is in it"),
+        [] => arguments.storage.lists(name),
         near => format!("there is {}", near.join(", ")),
     }))
 }
@@ -120,7 +120,11 @@ impl<'a> Asked<'a> {
     }
 
     /// The types that are called so and have the right scope, in the order in which they are looked at.
-    fn types<'f>(&self, footer: &'f Footer) -> Result<Vec<&'f TypeEntry>, Failure> {
+    fn types<'f>(
+        &self,
+        footer: &'f Footer,
+        storage: &StorageFlags,
+    ) -> Result<Vec<&'f TypeEntry>, Failure> {
         let called = types_called(self.type_name, footer);
         let Some(first) = called.first() else {
             let backup = &footer.head.backup;
@@ -129,7 +133,8 @@ impl<'a> Asked<'a> {
                 format!("no type in backup {backup} is called {:?}", self.type_name),
             )
             .hint(format!(
-                "NAMESPACE/TYPE/NAME, or TYPE/NAME of a cluster-scoped object, is expected; `kubectl ark backup describe {backup} --details` lists what is in it (short names of custom resources are not known here)"
+                "NAMESPACE/TYPE/NAME, or TYPE/NAME of a cluster-scoped object, is expected; {} (short names of custom resources are not known here)",
+                storage.lists(backup)
             )));
         };
         let namespaced = self.namespace.is_some();
@@ -429,8 +434,9 @@ mod tests {
     #[test]
     fn the_scope_of_a_type_is_said_when_it_is_another() {
         let footer = footer();
+        let storage = StorageFlags::default();
         let types = |text| {
-            let types = Asked::parse(text).unwrap().types(&footer);
+            let types = Asked::parse(text).unwrap().types(&footer, &storage);
             types
                 .map(|found| found.len())
                 .map_err(|failure| (failure.exit(), failure.message().to_owned()))

@@ -3,6 +3,8 @@
 use crate::cli::ClusterFlags;
 use ark_job::error::{Failure, chain};
 use ark_job::exit::Exit;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::Api;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use std::time::Duration;
@@ -80,6 +82,16 @@ fn cluster_name(kubeconfig: &Kubeconfig, context: Option<&str>) -> Option<String
         .context
         .as_ref()
         .map(|context| context.cluster.clone())
+}
+
+/// The cluster's UID: that of namespace kube-system.
+///
+/// # Errors
+/// When it may not be read.
+pub async fn cluster_uid(client: &Client) -> kube::Result<Option<String>> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let system = namespaces.get_metadata("kube-system").await?;
+    Ok(system.metadata.uid)
 }
 
 /// Whether the server says that there is no such thing.

@@ -5,11 +5,11 @@ use crate::cli::CreateFormat;
 use crate::manifest::Manifest;
 use crate::options::{CreateOptions, wait_for_rights};
 use crate::pod_template::Installation;
-use crate::records::{End, Record, ended};
+use crate::records::{self, End, Record, ended};
 use crate::wait::{self, Followed};
 use crate::{client, install, render};
 use ark_job::api::{
-    Backup, BackupStorageLocation, BackupStorageLocationSpec, CONFIG_NAME, Restore,
+    Backup, BackupPhase, BackupStorageLocation, BackupStorageLocationSpec, CONFIG_NAME, Restore,
 };
 use ark_job::args::{Args, Command, IfExists, NO_HOOKS, StorageFlags};
 use ark_job::error::Failure;
@@ -374,6 +374,14 @@ async fn refuse_taken_name(client: &Client, options: &CreateOptions) -> Result<(
     let name = render::subject(&options.args.command);
     let records: Api<Backup> = Api::namespaced(client.clone(), &options.args.namespace);
     match records.get_opt(&name).await {
+        Ok(Some(backup)) if records::phase(&backup) == BackupPhase::Deleting => Err(Failure::new(
+            Exit::Conflict,
+            format!("backup {name} is being deleted, and its name is not free before all of it is gone"),
+        )
+        .hint(format!(
+            "choose another name; `kubectl ark backup delete {name}` goes on with the deletion, `kubectl ark backup undelete \
+             {name}` takes it back"
+        ))),
         Ok(Some(backup)) if backup.end() != Some(Exit::Failed) => Err(Failure::new(
             Exit::Conflict,
             format!("there is a backup {name} already"),

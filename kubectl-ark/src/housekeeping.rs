@@ -9,7 +9,7 @@ use crate::client::{self, Connection};
 use crate::manifest::Manifest;
 use crate::options::housekeeping::{How, RunOptions};
 use crate::pod_template::Installation;
-use crate::wait::{self, Unrecorded};
+use crate::wait::unrecorded::{self, Unrecorded};
 use crate::{create, install, local, mode, names, render};
 use ark_job::api::BackupStorageLocationSpec;
 use ark_job::args::{Args, Command, DeleteArgs, UndeleteArgs};
@@ -105,7 +105,7 @@ pub async fn run_all(
             uid: &one.uid,
         };
         let ended =
-            wait::follow_unrecorded(client, &followed, surroundings.terminal, interrupt.as_mut());
+            unrecorded::follow(client, &followed, surroundings.terminal, interrupt.as_mut());
         if ends.add(ended.await) == Some(Exit::Interrupted) {
             for other in created.iter().skip(index + 1) {
                 eprintln!("{} goes on, too", other.job.reference());

@@ -246,7 +246,10 @@ fn config(
     if restore_only {
         data.insert(MODE_KEY.into(), RESTORE_ONLY.into());
     }
-    data.entry(MODE_KEY.into()).or_insert_with(|| NORMAL.into());
+    // Normal is said by saying nothing: applying a printed text again must not end restore-only mode.
+    if data.get(MODE_KEY).is_some_and(|mode| mode == NORMAL) {
+        data.remove(MODE_KEY);
+    }
     let known = data
         .get(CLUSTER_NAME_KEY)
         .cloned()
@@ -367,9 +370,17 @@ pub async fn run(connection: &Connection, options: &InstallOptions) -> Result<Ex
             "next: kubectl ark restore create BACKUP --wait{flag}; `kubectl ark restore-only off{flag}` ends restore-only mode",
             flag = flag(&options.namespace)
         );
-    } else if options.location.is_some() {
+    } else if let Some(location) = &options.location {
+        let next = match objects.iter().any(|object| is_read_only(object, &location.name)) {
+            true => "restore create BACKUP",
+            false => "backup create NAME",
+        };
+        let place = match location.name.as_str() {
+            DEFAULT_LOCATION => String::new(),
+            name => format!(" --location {name}"),
+        };
         eprintln!(
-            "next: kubectl ark backup create NAME --wait{}",
+            "next: kubectl ark {next} --wait{place}{}",
             flag(&options.namespace)
         );
     } else if existing.template.is_none() {
@@ -475,19 +486,18 @@ async fn read_existing(connection: &Connection, namespace: &str) -> Result<Exist
         ark_job::api::PART_OF_LABEL,
         ark_job::api::PART_OF
     ));
-    let namespaces: Api<Namespace> = Api::all(client.clone());
     let locations: Api<BackupStorageLocation> = Api::namespaced(client.clone(), namespace);
     let cron_jobs: Api<CronJob> = Api::namespaced(client.clone(), namespace);
     let all = ListParams::default();
-    let (config, template, accounts, system, locations, cron_jobs) = futures::join!(
+    let (config, template, accounts, cluster_uid, locations, cron_jobs) = futures::join!(
         configs.get_opt(CONFIG_NAME),
         templates.get_opt(CONFIG_NAME),
         accounts.list(&params),
-        namespaces.get_metadata("kube-system"),
+        client::cluster_uid(client),
         locations.list(&all),
         cron_jobs.list(&all)
     );
-    let system = system
+    let cluster_uid = cluster_uid
         .map_err(|error| client::failure(&error, "reading the UID of namespace kube-system"))?;
     let locations = match locations {
         Ok(list) => list.items,
@@ -511,7 +521,7 @@ async fn read_existing(connection: &Connection, namespace: &str) -> Result<Exist
             })
             .collect(),
         cluster_name: connection.cluster_name.clone(),
-        cluster_uid: system.metadata.uid,
+        cluster_uid,
         locations,
         cron_jobs: cron_jobs.items,
     })

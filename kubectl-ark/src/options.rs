@@ -661,10 +661,7 @@ fn print(
                 return Err(usage(format!(
                     "{object:?} is no object: NAMESPACE/TYPE/NAME, or TYPE/NAME of a cluster-scoped one"
                 ))
-                .hint(format!(
-                    "`kubectl ark backup describe {backup} --details{}` lists what is inside",
-                    place_flag(&storage)
-                )));
+                .hint(storage.lists(&backup)));
             }
             let placed = local || storage != StorageFlags::default();
             let command = args::Command::Show(args::ShowArgs {
@@ -708,15 +705,6 @@ fn print(
         placed,
         local,
     })
-}
-
-/// The flag that says where a backup is, as part of a command in a hint; nothing of the default location.
-pub fn place_flag(storage: &StorageFlags) -> String {
-    match (&storage.location, &storage.storage) {
-        (_, Some(url)) => format!(" --storage {url}"),
-        (Some(name), None) if name != DEFAULT_LOCATION => format!(" --location {name}"),
-        _ => String::new(),
-    }
 }
 
 /// Where backups are, in full: so that the Job says it, whatever becomes of defaults.

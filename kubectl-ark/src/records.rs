@@ -253,7 +253,11 @@ impl Record for Backup {
                     .map(|progress| progress.items_backed_up.to_string())
                     .unwrap_or_default(),
                 status.size.map(bytes).unwrap_or_default(),
-                status.cluster_name.clone().unwrap_or_default(),
+                status
+                    .cluster_name
+                    .filter(|name| !name.is_empty())
+                    .or(status.cluster_uid)
+                    .unwrap_or_default(),
                 status.resource_version.clone().unwrap_or_default(),
             ]);
         }

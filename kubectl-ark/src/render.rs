@@ -217,7 +217,8 @@ fn required(args: &Args, credentials_secret: Option<&str>) -> Value {
             service_account::HOUSEKEEPING
         }
     };
-    let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+    // As the API server would complete it: two who apply the same text must not be in conflict.
+    let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}});
     let mut env = vec![
         field(environment::NAMESPACE, "metadata.namespace"),
         field(

@@ -386,13 +386,20 @@ fn schedules() -> Vec<Shown> {
         backup.status = serde_json::from_value(json!({"phase": phase})).unwrap();
         backups.push(backup);
     }
+    // Another cluster's schedule of that name has failed later, in the same bucket.
+    let mut theirs = backups[0].clone();
+    theirs.metadata.name = Some("nightly-20261123010005".into());
+    theirs.status =
+        serde_json::from_value(json!({"phase": "Failed", "clusterUID": "another"})).unwrap();
+    backups.push(theirs);
+    let here = Some("aaaa");
     for backup in &mut backups {
         let labels = backup.metadata.labels.get_or_insert_default();
         labels.insert("ark.heptio.com/schedule".into(), "nightly".into());
     }
     [cron_job, paused, suspended]
         .into_iter()
-        .map(|one| Shown::new(serde_json::from_value(one).unwrap(), &backups))
+        .map(|one| Shown::new(serde_json::from_value(one).unwrap(), &backups, here))
         .collect()
 }
 
@@ -704,6 +711,12 @@ fn backups() -> Vec<Backup> {
             json!({"phase": "Failed", "failureReason": "the bucket is gone"}),
         ),
         of("demo", done),
+        // Another cluster's, whose name nobody has said; it should be gone by now, and is going.
+        of(
+            "overdue",
+            json!({"phase": "Deleting", "startTimestamp": "2026-11-01T20:00:00Z", "expiration": "2026-11-20T20:00:00Z",
+                "clusterUID": "bbbb"}),
+        ),
     ]
 }
 

@@ -7,10 +7,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use ark_job::api::{Backup, BackupStorageLocation, Restore};
 use ark_tests::job::{ArkJob, Finished};
 use ark_tests::{ControlPlane, Options, process, wait_until};
-use kube::CustomResourceExt;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -154,19 +152,7 @@ pub async fn cluster_with_widget() -> Result<ControlPlane> {
 pub async fn cluster_with_ark() -> Result<ControlPlane> {
     let cluster = cluster_with_widget().await?;
     cluster.kubectl(&["create", "namespace", "heptio-ark"])?;
-    for definition in [Backup::crd(), Restore::crd(), BackupStorageLocation::crd()] {
-        let json = serde_json::to_string(&definition)?;
-        cluster.kubectl_with_input(&["apply", "-f", "-"], &json)?;
-    }
-    for resource in ["backups", "restores", "backupstoragelocations"] {
-        let name = format!("crd/{resource}.ark.heptio.com");
-        cluster.kubectl(&[
-            "wait",
-            "--for=condition=Established",
-            &name,
-            "--timeout=30s",
-        ])?;
-    }
+    cluster.define_resource_types()?;
     Ok(cluster)
 }
 

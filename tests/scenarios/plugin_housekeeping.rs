@@ -8,12 +8,14 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use ark_tests::{FaultProxy, Rule, job, wait_until};
+use ark_tests::foreign::{ForeignBackup, Maker};
+use ark_tests::{ControlPlane, FaultProxy, Options, Rule, job, s3, wait_until};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
 use crate::plugin::{ARK, Ark, Running, Said, ark, bucket, kubectl, outside, run, storage, trifle};
+use crate::sync::forge;
 use crate::world::{self, node_scenario, scenario};
 
 pub fn trials() -> Vec<Trial> {
@@ -45,6 +47,10 @@ pub fn trials() -> Vec<Trial> {
         node_scenario(
             "plugin_housekeeping::exit_codes_tell_why_not",
             exit_codes_tell_why_not,
+        ),
+        scenario(
+            "plugin_housekeeping::what_goes_is_chosen_from_storage_too",
+            chosen_from_storage,
         ),
         scenario(
             "plugin_housekeeping::without_a_terminal_deleting_is_refused_before_any_request",
@@ -153,6 +159,10 @@ async fn deleted_with_consent() -> Result<()> {
     let asked = typed(ark, "backup delete consent-a", "y").await?;
     ensure!(
         asked.code == Some(0) && asked.stdout.contains("backup consent-a is deleted"),
+        "{asked:?}"
+    );
+    ensure!(
+        asked.stdout.matches("consent-a is deleted").count() == 1,
         "{asked:?}"
     );
     is_gone(ark, "consent", "consent-a").await?;
@@ -287,6 +297,33 @@ async fn taken_back() -> Result<()> {
         .await?;
     ensure!(deleted.stdout.contains("regretted"), "{deleted:?}");
 
+    // The name is not free, and nothing is restored from it; both say what can be done.
+    let again = "backup create regretted --location regret --include-namespaces regretted --wait";
+    let deleting = json!({"status": {"phase": "Deleting"}}).to_string();
+    ark.cluster.kubectl(&[
+        "patch",
+        "backups.ark.heptio.com",
+        "regretted",
+        "-n",
+        ARK,
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &deleting,
+    ])?;
+    let refused = ark.expect(11, again).await?;
+    refused.explains(
+        &["backup regretted is being deleted"],
+        "kubectl ark backup undelete regretted",
+    )?;
+    let refused = ark
+        .expect(10, "restore create regretted --location regret --wait")
+        .await?;
+    refused.explains(
+        &["\"regretted\"", "is being deleted"],
+        "kubectl ark backup undelete regretted",
+    )?;
+
     let back = ark.expect(0, "backup undelete regretted").await?;
     ensure!(
         back.stdout.contains("backup regretted is there again"),
@@ -403,6 +440,120 @@ async fn exit_codes_tell_why_not() -> Result<()> {
     ensure!(
         started.stdout.starts_with("job.batch/sync-unwritable-"),
         "{started:?}"
+    );
+    Ok(())
+}
+
+/// A cluster without nodes, in which Ark is installed; backups that this machine makes and deletes, and others'.
+async fn chosen_from_storage() -> Result<()> {
+    let cluster = ControlPlane::start(Options::default()).await?;
+    let directory = tempfile::tempdir()?;
+    let root = directory.path();
+    let plugin = async |code: i32, line: &str| -> Result<Said> {
+        let mut command = outside(cluster.kubeconfig(), line)?;
+        command.envs(s3::environment());
+        let said = run(Ok(command)).await?;
+        ensure!(said.code == Some(code), "{line}: {said:?}");
+        Ok(said)
+    };
+    let local = async |code: i32, line: &str| {
+        let place = format!("--local --storage file://{}", root.display());
+        plugin(code, &format!("{line} {place}")).await
+    };
+    let left = || -> Result<Vec<String>> {
+        let backups = root.join("backups");
+        if !backups.exists() {
+            return Ok(Vec::new());
+        }
+        let entries = std::fs::read_dir(backups)?;
+        let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        let mut names: Vec<String> = names.collect::<Result<_>>()?;
+        names.sort();
+        Ok(names)
+    };
+    plugin(0, "install --storage s3://b --image registry/ark-job:1").await?;
+    let only = "--include-namespaces default";
+    for (name, labels) in [
+        ("mine-1", "pick=yes"),
+        ("mine-2", "pick=no"),
+        ("mine-3", "pick=no"),
+        ("mine-old", "pick=no"),
+    ] {
+        local(0, &format!("backup create {name} {only} --labels {labels}")).await?;
+    }
+    forge(root, "theirs")?;
+    for (name, field, value) in [
+        ("mine-old", "startTimestamp", "2026-01-01T00:00:00Z"),
+        ("theirs", "clusterUID", "another"),
+    ] {
+        let path = root.join(format!("backups/{name}/ark-backup.json"));
+        let mut marker: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+        marker["status"][field] = json!(value);
+        std::fs::write(&path, marker.to_string())?;
+    }
+    ForeignBackup::new(Maker::Velero, "velero").store(root)?;
+
+    let by_age = local(0, "backup delete --older-than 168h --yes").await?;
+    let told = format!("{}{}", by_age.stdout, by_age.stderr);
+    ensure!(
+        told.matches("backup mine-old is deleted").count() == 1,
+        "a single one is told of once: {by_age:?}"
+    );
+    ensure!(left()? == ["mine-1", "mine-2", "mine-3", "theirs", "velero"]);
+    let by_label = local(0, "backup delete -l pick=yes --yes").await?;
+    ensure!(
+        by_label.stdout.contains("backup mine-1 is deleted"),
+        "{by_label:?}"
+    );
+    ensure!(left()? == ["mine-2", "mine-3", "theirs", "velero"]);
+    local(0, "backup delete mine-2 --yes").await?;
+    ensure!(left()? == ["mine-3", "theirs", "velero"]);
+    let nowhere = local(10, "backup delete mine-2 --yes").await?;
+    nowhere.explains_error(&["there is no backup \"mine-2\""])?;
+    let all = local(0, "backup delete --all --yes").await?;
+    for text in [
+        "left: 1 backup that another cluster made",
+        "left: 1 backup that Velero, original Ark or nobody known made",
+    ] {
+        ensure!(all.stderr.contains(text), "{text}: {all:?}");
+    }
+    ensure!(left()? == ["theirs", "velero"]);
+    let none = local(0, "backup delete --all --yes").await?;
+    ensure!(none.stderr.contains("nothing to delete"), "{none:?}");
+    // By name whoever made it.
+    let both = local(0, "backup delete theirs velero --yes").await?;
+    ensure!(both.stdout.contains("2 backups are deleted"), "{both:?}");
+    ensure!(left()?.is_empty());
+    let records = kubectl(
+        &cluster,
+        &format!("get backups.ark.heptio.com -n {ARK} -o name"),
+    )?;
+    ensure!(records.is_empty(), "{records}");
+
+    // Without --local this machine chooses, and a Job deletes.
+    let place = format!("--storage {}", storage("chosen", world::s3().await?.url()));
+    bucket().await?;
+    for name in ["stored-1", "stored-2"] {
+        plugin(0, &format!("backup create {name} {only} --local {place}")).await?;
+    }
+    let key = "chosen/backups/stored-2/ark-backup.json";
+    let mut marker: Value = serde_json::from_slice(&bucket().await?.get(key).await?)?;
+    for uid in ["/status/clusterUID", "/commit/clusterUID"] {
+        *marker.pointer_mut(uid).context("a UID")? = json!("another");
+    }
+    bucket().await?.put(key, marker.to_string()).await?;
+    let dry = "--yes --dry-run=client -o json";
+    let job = plugin(0, &format!("backup delete --all {dry} {place}")).await?;
+    ensure!(
+        job.stderr
+            .contains("left: 1 backup that another cluster made"),
+        "{job:?}"
+    );
+    let job: Value = serde_json::from_str(&job.stdout)?;
+    let args = &job["spec"]["template"]["spec"]["containers"][0]["args"];
+    ensure!(
+        args[0] == "delete" && args[1] == "stored-1" && args[2] != "stored-2",
+        "{args}"
     );
     Ok(())
 }

@@ -64,9 +64,12 @@ async fn create(ark: &Ark, code: i32, name: &str, cron: &str, flags: &str) -> Re
     Ok(said)
 }
 
+/// The label of a schedule, its Jobs and its backups.
+const SCHEDULE: &str = "ark.heptio.com/schedule";
+
 /// The Backup resources of a schedule, oldest first.
 fn backups(ark: &Ark, schedule: &str) -> Result<Vec<Value>> {
-    let selector = format!("ark.heptio.com/schedule={schedule}");
+    let selector = format!("{SCHEDULE}={schedule}");
     let list = ark.get(&format!("backups.ark.heptio.com -l {selector}"))?;
     Ok(list["items"].as_array().context("a list")?.clone())
 }
@@ -159,6 +162,24 @@ async fn a_cron_job_fires() -> Result<()> {
     );
     ensure!(next.ends_with('s'), "{next}");
 
+    // Another cluster's schedule of that name, in the same bucket, fails: that is no failure of this one.
+    let theirs = json!({"apiVersion": "ark.heptio.com/v1", "kind": "Backup",
+        "metadata": {"name": "fires-29991231235900", "namespace": ARK, "labels": {(SCHEDULE): name}},
+        "spec": {"storageLocation": "default"}});
+    ark.cluster
+        .kubectl_with_input(&["create", "-f", "-"], &theirs.to_string())?;
+    let status = json!({"status": {"phase": "Failed", "clusterUID": "another", "startTimestamp": "2999-12-31T23:59:00Z"}});
+    ark.cluster.kubectl(&[
+        "patch",
+        "backups.ark.heptio.com",
+        "fires-29991231235900",
+        "-n",
+        ARK,
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &status.to_string(),
+    ])?;
     ark.expect(0, "schedule pause fires").await?;
     let described = ark.expect(0, "describe schedule fires").await?.stdout;
     for text in [
@@ -170,6 +191,8 @@ async fn a_cron_job_fires() -> Result<()> {
     ] {
         ensure!(described.contains(text), "{text:?} is not in {described}");
     }
+    ensure!(!described.contains("fires-2999"), "{described}");
+    ark.delete("backups.ark.heptio.com fires-29991231235900")?;
     ark.expect(0, "delete schedule fires").await.map(drop)
 }
 
@@ -477,7 +500,9 @@ async fn restore_only_mode() -> Result<()> {
         .await?;
     ark.expect(0, &format!("schedule describe kept {flag}"))
         .await?;
-    let there = kubectl(&ark.cluster, &format!("get cronjobs,jobs -o name {flag}"))?;
+    // Beside what keeps house by the hour.
+    let of_schedules = format!("get cronjobs,jobs -l {SCHEDULE} -o name {flag}");
+    let there = kubectl(&ark.cluster, &of_schedules)?;
     ensure!(there == "cronjob.batch/kept\n", "{there}");
     ark.expect(0, &format!("schedule delete --all {flag}"))
         .await
@@ -492,6 +517,12 @@ async fn installing_again() -> Result<()> {
         ensure!(said.code == Some(0), "{line}: {said:?}");
         Ok(said)
     };
+    // Without a location there is nothing to sync or to expire, and nothing to warn of.
+    let said = expect("install --image registry/ark-job:old").await?;
+    ensure!(
+        !said.stderr.contains("warning") && !said.stdout.contains("cronjob"),
+        "{said:?}"
+    );
     expect("install --storage s3://b --image registry/ark-job:old --env OLD=1").await?;
     let own = "--schedule @daily --paused --keep-last 7 --ttl-after-finished 1h --deadline 2h";
     expect(&format!("schedule create ours {own}")).await?;

@@ -12,8 +12,8 @@ use ark_tests::foreign::{ForeignBackup, Forged, Maker};
 use ark_tests::job::{ArkJob, Finished};
 use ark_tests::{ControlPlane, FaultProxy, Options, Rule};
 use jiff::{SignedDuration, Timestamp};
+use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, CustomResourceExt};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
@@ -51,19 +51,7 @@ impl Ark {
     pub async fn start() -> Result<Ark> {
         let cluster = ControlPlane::start(Options::default()).await?;
         cluster.kubectl(&["create", "namespace", ARK])?;
-        for definition in [Backup::crd(), Restore::crd(), BackupStorageLocation::crd()] {
-            let json = serde_json::to_string(&definition)?;
-            cluster.kubectl_with_input(&["apply", "-f", "-"], &json)?;
-        }
-        for resource in ["backups", "restores", "backupstoragelocations"] {
-            let name = format!("crd/{resource}.{ARK_GROUP}");
-            cluster.kubectl(&[
-                "wait",
-                "--for=condition=Established",
-                &name,
-                "--timeout=30s",
-            ])?;
-        }
+        cluster.define_resource_types()?;
         let client = cluster.client().await?;
         Ok(Ark { cluster, client })
     }
@@ -142,8 +130,6 @@ impl Ark {
         ])
     }
 }
-
-const ARK_GROUP: &str = "ark.heptio.com";
 
 /// A committed backup, forged: quick, and with every digest right.
 pub fn forge(root: &Path, name: &str) -> Result<()> {

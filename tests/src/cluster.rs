@@ -10,9 +10,10 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use ark_job::api::{Backup, BackupStorageLocation, Restore};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::{Api, Client, Config, CustomResourceExt};
 
 use crate::process::{self, Process, Run, output};
 use crate::{certificates, network, prerequisites, wait_until};
@@ -267,6 +268,23 @@ impl ControlPlane {
             );
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Makes the cluster know Ark's resources, without the rest of an installation.
+    ///
+    /// # Errors
+    /// When it does not take them, or does not serve them in time.
+    pub fn define_resource_types(&self) -> Result<()> {
+        for definition in [Backup::crd(), Restore::crd(), BackupStorageLocation::crd()] {
+            let json = serde_json::to_string(&definition)?;
+            self.kubectl_with_input(&["apply", "-f", "-"], &json)?;
+        }
+        for resource in ["backups", "restores", "backupstoragelocations"] {
+            let name = format!("crd/{resource}.ark.heptio.com");
+            let served = "--for=condition=Established";
+            self.kubectl(&["wait", served, &name, "--timeout=30s"])?;
+        }
+        Ok(())
     }
 
     /// kubectl with KUBECONFIG set to this cluster.

@@ -87,7 +87,10 @@ pub async fn look(store: &Store, keys: &BackupKeys, run: &RunId) -> Result<Look,
     let find = |key: &str| listed.iter().find(|object| object.key == key);
     if let Some(tombstone) = find(&keys.tombstone()) {
         if find(&keys.marker()).is_none() || !is_void(store, keys).await? {
-            return Ok(Taken::not_whole("a backup of that name is being deleted"));
+            return Ok(Taken::not_whole(
+                "a backup of that name is being deleted, and the name is free when all of it is gone (deleting it again \
+                 finishes that)",
+            ));
         }
         // Its sweep was cut off, or has not come to look for the marker again: then it does the same.
         remove_tombstone(store, tombstone).await?;

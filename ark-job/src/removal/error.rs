@@ -5,6 +5,7 @@ use crate::context::storage_failure;
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::report::plural;
+use crate::repository::WHERE_BACKUPS_ARE;
 use crate::store::StoreError;
 use jiff::Timestamp;
 
@@ -184,10 +185,7 @@ impl RemovalError {
                 Exit::Failed,
                 Some("delete it with the version of ark that made it, or a later one".to_owned()),
             ),
-            RemovalError::NotFound { .. } => (
-                Exit::NotFound,
-                Some("`kubectl ark get backups` shows those that this cluster knows of".to_owned()),
-            ),
+            RemovalError::NotFound { .. } => (Exit::NotFound, Some(WHERE_BACKUPS_ARE.to_owned())),
             RemovalError::Snapshots { .. } => (
                 Exit::Failed,
                 Some("delete it with what made it: `velero backup delete NAME`".to_owned()),

@@ -3,7 +3,8 @@
 use super::selection::Asked;
 use crate::api::{DEFAULT_LOCATION, RestoreSpec, RestoreStatusSpec};
 use crate::args::{
-    DryRun, ExistingPolicy, PlanFormat, RestoreArgs, RestoreFlags, parse_duration, word,
+    DryRun, ExistingPolicy, PlanFormat, RestoreArgs, RestoreFlags, StorageFlags, parse_duration,
+    word,
 };
 use crate::error::Failure;
 use crate::exit::Exit;
@@ -16,6 +17,8 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct Options {
     pub(super) name: String,
+    /// Where the backup is.
+    pub(super) storage: StorageFlags,
     pub(super) spec: RestoreSpec,
     pub(super) asked: Asked,
     /// The value of the label on what is created.
@@ -132,6 +135,7 @@ impl Options {
             name: name
                 .clone()
                 .unwrap_or_else(|| format!("{backup}-{}", timestamp(requested))),
+            storage: storage.clone(),
             spec,
             asked,
             label: restore_label(backup, requested),

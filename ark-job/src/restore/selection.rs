@@ -5,7 +5,7 @@ use super::order::{
 };
 use crate::archive::footer::{Footer, TypeEntry};
 use crate::archive::read::Entry;
-use crate::args::SelectFlags;
+use crate::args::{SelectFlags, StorageFlags};
 use crate::cluster::discover::ResourceType;
 use crate::error::Failure;
 use crate::exit::Exit;
@@ -78,7 +78,7 @@ impl Asked {
         })
     }
 
-    /// What is wanted of the types that the backup has and the cluster serves.
+    /// What is wanted of the types that the backup has and the cluster serves; `storage` is where the backup is, for a hint.
     ///
     /// # Errors
     /// [`Exit::Usage`], when a type that was named is not known, or never restored.
@@ -87,6 +87,7 @@ impl Asked {
         served: &[ResourceType],
         footer: &Footer,
         mapping: &BTreeMap<String, String>,
+        storage: &StorageFlags,
     ) -> Result<Selection, Failure> {
         let included: Vec<String> = match &self.included_resources[..] {
             [all] if all == "*" => Vec::new(),
@@ -98,10 +99,7 @@ impl Asked {
                     Exit::Usage,
                     format!("--include-resources, --exclude-resources: {why}"),
                 )
-                .hint(format!(
-                    "`kubectl ark backup describe {} --details` lists what is in the backup",
-                    footer.head.backup
-                ))
+                .hint(storage.lists(&footer.head.backup))
             })?;
         Ok(Selection {
             namespaces: self.namespaces.clone(),

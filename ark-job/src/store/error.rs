@@ -238,7 +238,7 @@ impl StoreError {
             }
             Meaning::Full => "make room or raise the quota, then run it again",
             Meaning::Unsupported => {
-                "the store does not know this request; `kubectl ark doctor` shows what it can do"
+                "the store does not know this request: it is not as complete as S3, or a proxy before it is not"
             }
             Meaning::NotFound | Meaning::Precondition | Meaning::UploadGone | Meaning::Other => {
                 return None;

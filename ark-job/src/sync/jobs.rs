@@ -1,9 +1,12 @@
 //! The Jobs in Ark's namespace: whether the run that a record speaks of can still be at work.
 
 use crate::api::OPERATION_LABEL;
+use crate::args::{Args, Command};
 use crate::cluster::{Cluster, ClusterError};
 use crate::identity::{Origin, RunId};
 use crate::schedule;
+use clap::Parser;
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1 as batch;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 
@@ -44,13 +47,13 @@ impl Job {
     fn new(job: &batch::Job, cluster_uid: &str, namespace: &str) -> Job {
         let uid = job.metadata.uid.clone().unwrap_or_default();
         let mut origins = vec![Origin::Job { uid }];
-        if let (Some(schedule), Some(scheduled)) =
-            (schedule::of_job(job), schedule::scheduled_time(job))
-        {
-            origins.push(Origin::Schedule {
+        if let Some(schedule) = schedule::of_job(job) {
+            // What it was told counts more than when it was made; it may have been told nothing.
+            let times = [told_time(job), schedule::scheduled_time(job)];
+            origins.extend(times.into_iter().flatten().map(|scheduled| Origin::Schedule {
                 name: schedule.to_owned(),
                 scheduled,
-            });
+            }));
         }
         Job {
             name: job.metadata.name.clone().unwrap_or_default(),
@@ -61,6 +64,19 @@ impl Job {
                 .collect(),
         }
     }
+}
+
+/// The time that a Job's arguments name, as those of a schedule's first backup do.
+fn told_time(job: &batch::Job) -> Option<Timestamp> {
+    let containers = &job.spec.as_ref()?.template.spec.as_ref()?.containers;
+    containers.iter().find_map(|container| {
+        let words = container.args.iter().flatten().map(String::as_str);
+        let args = Args::try_parse_from(std::iter::once("ark-job").chain(words)).ok()?;
+        match args.command {
+            Command::Backup(backup) => backup.tick.scheduled.map(schedule::whole_second),
+            _ => None,
+        }
+    })
 }
 
 fn state(job: &batch::Job) -> JobState {
@@ -135,6 +151,24 @@ mod tests {
             "status": {"conditions": conditions},
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn a_job_that_is_told_its_time_is_that_run_whatever_it_is_called() {
+        let at: Timestamp = "2026-11-26T03:00:00Z".parse().unwrap();
+        let first: batch::Job = serde_json::from_value(json!({
+            "metadata": {"name": "backup-daily-20261126030000", "uid": "u", "creationTimestamp": "2026-11-26T03:00:01Z",
+                "labels": {"ark.heptio.com/schedule": "daily"}},
+            "spec": {"template": {"spec": {"containers": [{"name": "ark-job",
+                "args": ["backup", "--schedule=daily", "--scheduled=2026-11-26T03:00:00Z", "--location=default"]}]}}},
+        }))
+        .unwrap();
+        let job = Job::new(&first, "c", "n");
+        let tick = Origin::Schedule {
+            name: "daily".into(),
+            scheduled: at,
+        };
+        assert!(job.is_of(RunId::new("c", "n", &tick).as_str()));
     }
 
     #[test]

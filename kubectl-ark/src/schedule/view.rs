@@ -10,7 +10,7 @@ use crate::records::{self, Planned, Record};
 use crate::schedule::create::moment;
 use crate::schedule::times::SHOWN;
 use crate::table::Table;
-use crate::{get as records_of, output};
+use crate::{client, get as records_of, output};
 use ark_job::api::{Backup, BackupPhase, SCHEDULE_LABEL, SUSPENDED_BY_ANNOTATION};
 use ark_job::args::{Args, BackupArgs, Command};
 use ark_job::error::Failure;
@@ -65,9 +65,19 @@ impl State {
 }
 
 impl Shown {
-    /// A schedule with those of these backups that are its own.
-    pub fn new(cron_job: CronJob, backups: &[Backup]) -> Shown {
+    /// A schedule with those of these backups that are its own: in a shared bucket another cluster's schedule may have the
+    /// same name. What says of no cluster that it made it has only a Job, which is here. When it is not known which cluster
+    /// this is, all count.
+    pub fn new(cron_job: CronJob, backups: &[Backup], cluster_uid: Option<&str>) -> Shown {
         let schedule = of_cron_job(&cron_job).unwrap_or_default();
+        let made_here = |backup: &Backup| {
+            let status = backup.status.as_ref();
+            let made_by = status.and_then(|status| status.cluster_uid.as_deref());
+            match (made_by, cluster_uid) {
+                (Some(made_by), Some(here)) => made_by == here,
+                (None, _) | (_, None) => true,
+            }
+        };
         let mut backups: Vec<Backup> = backups
             .iter()
             .filter(|backup| {
@@ -77,6 +87,7 @@ impl Shown {
                     .map(String::as_str)
                     == Some(schedule)
             })
+            .filter(|backup| made_here(backup))
             .cloned()
             .collect();
         backups.sort_by(|one, other| {
@@ -339,10 +350,10 @@ pub async fn get(client: &Client, options: &GetOptions, now: Timestamp) -> Resul
             }
         }
         GetFormat::Table | GetFormat::Wide => {
-            let backups = backups(client, namespace, SCHEDULE_LABEL).await?;
+            let (backups, here) = backups(client, namespace, SCHEDULE_LABEL).await?;
             let mut table = Table::new(Shown::header(wide));
             for schedule in schedules {
-                table.push(Shown::new(schedule, &backups).row(wide, now));
+                table.push(Shown::new(schedule, &backups, here.as_deref()).row(wide, now));
             }
             print!("{}", table.render(!no_headers));
         }
@@ -381,13 +392,22 @@ pub async fn describe(client: &Client, which: &Chosen, now: Timestamp) -> Result
         }
         let label = of_cron_job(&schedule).unwrap_or_default();
         let of_schedule = format!("{SCHEDULE_LABEL}={label}");
-        let backups = backups(client, &which.namespace, &of_schedule).await?;
-        print!("{}", Shown::new(schedule, &backups).describe(now));
+        let (backups, here) = backups(client, &which.namespace, &of_schedule).await?;
+        let shown = Shown::new(schedule, &backups, here.as_deref());
+        print!("{}", shown.describe(now));
     }
     missing.map_or(Ok(Exit::Done), Err)
 }
 
-/// The backups with a label, and Jobs that have no record yet.
-async fn backups(client: &Client, namespace: &str, label: &str) -> Result<Vec<Backup>, Failure> {
-    records_of::list::<Backup>(client, namespace, Some(label)).await
+/// The backups with a label, and Jobs that have no record yet; and the UID of this cluster, if it may be read.
+async fn backups(
+    client: &Client,
+    namespace: &str,
+    label: &str,
+) -> Result<(Vec<Backup>, Option<String>), Failure> {
+    let (backups, here) = futures::join!(
+        records_of::list::<Backup>(client, namespace, Some(label)),
+        client::cluster_uid(client)
+    );
+    Ok((backups?, here.ok().flatten()))
 }

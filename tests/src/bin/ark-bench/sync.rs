@@ -10,16 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Result, ensure};
-use ark_job::api::{
-    Backup, BackupPhase, BackupProgress, BackupStatus, BackupStorageLocation, Restore,
-};
+use ark_job::api::{BackupPhase, BackupProgress, BackupStatus};
 use ark_tests::foreign::Forged;
 use ark_tests::proxy::Request;
 use ark_tests::{Bucket, ControlPlane, FaultProxy, Options, Rule, S3Server, job, s3};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::CustomResourceExt;
 use serde_json::json;
 
 use crate::report::{Limit, write_limits};
@@ -53,19 +50,7 @@ impl Syncs {
     /// A first sync of a bucket with that many backups, and a second one.
     pub async fn measure(backups: usize) -> Result<Syncs> {
         let cluster = ControlPlane::start(Options::default()).await?;
-        for definition in [Backup::crd(), Restore::crd(), BackupStorageLocation::crd()] {
-            let json = serde_json::to_string(&definition)?;
-            cluster.kubectl_with_input(&["apply", "-f", "-"], &json)?;
-        }
-        for resource in ["backups", "restores", "backupstoragelocations"] {
-            let name = format!("crd/{resource}.ark.heptio.com");
-            cluster.kubectl(&[
-                "wait",
-                "--for=condition=Established",
-                &name,
-                "--timeout=30s",
-            ])?;
-        }
+        cluster.define_resource_types()?;
         let store = S3Server::start().await?;
         let bucket = store.bucket("bench").await?;
         eprintln!("sync: writing {backups} backups …");

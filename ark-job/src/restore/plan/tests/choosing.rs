@@ -1,7 +1,7 @@
 //! Rows of lists A, B, E and J of docs/restore-checklist.md that are about what is chosen.
 
 use super::*;
-use crate::args::SelectFlags;
+use crate::args::{SelectFlags, StorageFlags};
 use crate::restore::selection::{Asked, idle_mappings};
 
 fn selected(text: &str) -> Selection {
@@ -43,16 +43,22 @@ fn a14_to_a17_p16_to_p18_what_contradicts_itself_or_means_nothing_is_refused() {
         let failure = Asked::resolve(&flags(include, exclude)).unwrap_err();
         assert_eq!(failure.exit(), crate::exit::Exit::Usage);
     }
+    let elsewhere = StorageFlags {
+        location: Some("elsewhere".into()),
+        storage: None,
+    };
     for (include, exclude) in [(&["pods", "pots"][..], &[][..]), (&[], &["pots"])] {
         let asked = Asked::resolve(&flags(include, exclude)).unwrap();
         let failure = asked
-            .select(&[], &archive.footer, &BTreeMap::new())
+            .select(&[], &archive.footer, &BTreeMap::new(), &elsewhere)
             .unwrap_err();
         assert!(failure.message().contains("pots"), "{}", failure.message());
+        let hint = failure.next_step().unwrap_or_default();
+        assert!(hint.contains("--details --location elsewhere`"), "{hint}");
     }
     let asked = Asked::resolve(&flags(&["*"], &[])).unwrap();
     let all = asked
-        .select(&[], &archive.footer, &BTreeMap::new())
+        .select(&[], &archive.footer, &BTreeMap::new(), &elsewhere)
         .unwrap();
     assert_eq!(archive.restored(all).len(), 8);
     for bad in ["a|b", "a(b", "a!", "a,b", "-a[", "A"] {
