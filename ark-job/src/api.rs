@@ -527,7 +527,8 @@ impl std::fmt::Display for RestorePhase {
     derive = "PartialEq",
     printcolumn = r#"{"name":"URL","type":"string","jsonPath":".spec.url"}"#,
     printcolumn = r#"{"name":"Access Mode","type":"string","jsonPath":".spec.accessMode"}"#,
-    printcolumn = r#"{"name":"Last Sync","type":"date","jsonPath":".status.lastSyncTime"}"#
+    printcolumn = r#"{"name":"Last Sync","type":"date","jsonPath":".status.lastSyncTime"}"#,
+    printcolumn = r#"{"name":"Unreachable","type":"string","jsonPath":".status.unreachable"}"#
 )]
 #[serde(rename_all = "camelCase", default)]
 pub struct BackupStorageLocationSpec {

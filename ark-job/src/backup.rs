@@ -44,7 +44,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 pub async fn backup(context: &Context, options: &Options) -> Result<Outcome, Failure> {
     // Refused, it leaves nothing behind, no log either.
     mode::refuse_unless_writable(context).await?;
-    let result = back_up(context, options).await;
+    let result = back_up(context, options)
+        .await
+        .map_err(|failure| with_way_out_of_schedule(failure, options));
     match &result {
         Ok(_) => failed_log::remove(context, &options.name).await,
         // The name is another run's, and so is the log that is kept under it.
@@ -52,6 +54,18 @@ pub async fn backup(context: &Context, options: &Options) -> Result<Outcome, Fai
         Err(failure) => failed_log::keep(context, &options.name, failure.message()).await,
     }
     result
+}
+
+/// Of a schedule, another name is no way out, and least of all is deleting a backup that another cluster has made.
+fn with_way_out_of_schedule(failure: Failure, options: &Options) -> Failure {
+    match &options.tick {
+        Some(tick) if failure.next_step() == Some(commit::WAY_OUT) => failure.hint(format!(
+            "two clusters that back up to one place must not have schedules of one name: give this one another name than \
+             {}, or this cluster a prefix of its own",
+            tick.schedule
+        )),
+        _ => failure,
+    }
 }
 
 async fn back_up(context: &Context, options: &Options) -> Result<Outcome, Failure> {

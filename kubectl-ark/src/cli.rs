@@ -2,7 +2,7 @@
 //!
 //! Flags that `ark-job` has too are its own types, flattened; [`crate::options`] turns everything into typed values.
 
-use ark_job::api::{AccessMode, DEFAULT_LOCATION, DEFAULT_NAMESPACE};
+use ark_job::api::{AccessMode, DEFAULT_NAMESPACE};
 use ark_job::args::{
     BackupFlags, ExitFlags, ExpireFlags, PlanFormat, RestoreFlags, SelectFlags, ShowFormat,
     StorageFlags,
@@ -837,10 +837,9 @@ pub enum RestoreRights {
 }
 
 /// What `install` may do with a location.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LocationAccess {
     /// Write and delete backups
-    #[default]
     #[value(name = "read-write", alias = "ReadWrite")]
     ReadWrite,
     /// Only restore from it
@@ -860,26 +859,20 @@ impl From<LocationAccess> for AccessMode {
 /// `kubectl ark install`
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "Installing again upgrades. Pod settings, rights, mode and cluster name that are there stay as they are where \
+    after_help = "Installing again upgrades. Pod settings, rights, mode, cluster name, and a location's mode and credentials that are there stay as they are where \
                   no flag says otherwise (--reset-pod-template starts afresh)."
 )]
 pub struct InstallArgs {
     /// Where backups are: s3://bucket/prefix?region=…&endpoint=…&path-style=true
     #[arg(long, value_name = "URL", help_heading = "Storage")]
     pub storage: Option<String>,
-    /// Name of the BackupStorageLocation that --storage makes
-    #[arg(long, value_name = "NAME", default_value = DEFAULT_LOCATION, help_heading = "Storage")]
-    pub location_name: String,
-    /// What may be done with the location
-    #[arg(
-        long,
-        value_enum,
-        value_name = "MODE",
-        default_value_t,
-        help_heading = "Storage"
-    )]
-    pub access_mode: LocationAccess,
-    /// AWS shared-credentials file for the location, put into a Secret; without: the pod's own identity
+    /// Name of the BackupStorageLocation that --storage makes, or --access-mode changes; 'default' if not given
+    #[arg(long, value_name = "NAME", help_heading = "Storage")]
+    pub location_name: Option<String>,
+    /// What may be done with the location; read-write if it is new
+    #[arg(long, value_enum, value_name = "MODE", help_heading = "Storage")]
+    pub access_mode: Option<LocationAccess>,
+    /// AWS shared-credentials file for the location, put into a Secret; without, of a new one: the pod's own identity
     #[arg(
         long,
         value_name = "FILE",

@@ -12,8 +12,8 @@ use crate::pod_template::{
 use crate::{hourly, names, output, restore_only, rights, schedule};
 use ark_job::api::{
     AccessMode, Backup, BackupStorageLocation, BackupStorageLocationSpec, CLUSTER_NAME_KEY,
-    CONFIG_NAME, CONTRACT_ANNOTATION, CREDENTIALS_KEY, EXCLUDE_LABEL, MODE_KEY, NORMAL,
-    RESTORE_ONLY, Restore, VELERO_EXCLUDE_LABEL,
+    CONFIG_NAME, CONTRACT_ANNOTATION, CREDENTIALS_KEY, DEFAULT_LOCATION, EXCLUDE_LABEL, MODE_KEY,
+    NORMAL, RESTORE_ONLY, Restore, VELERO_EXCLUDE_LABEL,
 };
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
@@ -118,7 +118,11 @@ fn plan_and_warnings(
         template: Some(template),
     };
     objects.push(Manifest::of(&template));
-    if let Some(location) = location {
+    let location = location
+        .as_ref()
+        .map(|location| located(location, namespace, existing))
+        .transpose()?;
+    if let Some(location) = &location {
         objects.extend(location_objects(namespace, location));
     }
     let mut warnings = Vec::new();
@@ -159,7 +163,7 @@ fn is_restore_only(existing: &Existing) -> bool {
 
 /// The locations that there will be.
 fn all_locations<'a>(
-    new: Option<&'a LocationOptions>,
+    new: Option<&'a Located<'_>>,
     existing: &'a Existing,
 ) -> BTreeMap<&'a str, &'a BackupStorageLocationSpec> {
     let existing = existing
@@ -167,7 +171,7 @@ fn all_locations<'a>(
         .iter()
         .filter_map(|location| Some((location.metadata.name.as_deref()?, &location.spec)));
     existing
-        .chain(new.map(|location| (location.name.as_str(), &location.spec)))
+        .chain(new.map(|location| (location.name, &location.spec)))
         .collect()
 }
 
@@ -266,8 +270,53 @@ fn config(
     })
 }
 
-fn location_objects(namespace: &str, location: &LocationOptions) -> Vec<Manifest> {
+/// A location as it will be.
+struct Located<'a> {
+    name: &'a str,
+    spec: BackupStorageLocationSpec,
+    credentials: Option<&'a str>,
+}
+
+/// What is asked for over what is there: neither its mode nor its credentials change unless a flag says so.
+///
+/// # Errors
+/// [`Exit::NotFound`] when a location is to be changed that is not there.
+fn located<'a>(
+    location: &'a LocationOptions,
+    namespace: &str,
+    existing: &Existing,
+) -> Result<Located<'a>, Failure> {
     let LocationOptions {
+        name,
+        place,
+        access_mode,
+        credential_secret,
+        credentials,
+    } = location;
+    let there = existing
+        .locations
+        .iter()
+        .find(|there| there.metadata.name.as_ref() == Some(name))
+        .map(|there| &there.spec);
+    let Some(place) = place.as_ref().or(there) else {
+        let text = format!("there is no BackupStorageLocation {name} in namespace {namespace}");
+        return Err(Failure::new(Exit::NotFound, text).hint("--storage URL makes it"));
+    };
+    let kept = there.cloned().unwrap_or_default();
+    Ok(Located {
+        name,
+        spec: BackupStorageLocationSpec {
+            access_mode: access_mode.unwrap_or(kept.access_mode),
+            credential_secret: credential_secret.clone().or(kept.credential_secret),
+            ca_config_map: place.ca_config_map.clone().or(kept.ca_config_map),
+            ..place.clone()
+        },
+        credentials: credentials.as_deref(),
+    })
+}
+
+fn location_objects(namespace: &str, location: &Located<'_>) -> Vec<Manifest> {
+    let Located {
         name,
         spec,
         credentials,
@@ -288,7 +337,7 @@ fn location_objects(namespace: &str, location: &LocationOptions) -> Vec<Manifest
             data: Some(
                 [(
                     CREDENTIALS_KEY.to_owned(),
-                    k8s_openapi::ByteString(credentials.clone().into_bytes()),
+                    k8s_openapi::ByteString(credentials.as_bytes().to_vec()),
                 )]
                 .into(),
             ),
@@ -348,7 +397,12 @@ pub async fn run(connection: &Connection, options: &InstallOptions) -> Result<Ex
             eprintln!("{} deleted: backups run no hooks", object.reference());
         }
     }
-    let locations = all_locations(options.location.as_ref(), &existing);
+    let location = options
+        .location
+        .as_ref()
+        .map(|location| located(location, &options.namespace, &existing))
+        .transpose()?;
+    let locations = all_locations(location.as_ref(), &existing);
     for cron_job in existing
         .cron_jobs
         .iter()
@@ -370,12 +424,12 @@ pub async fn run(connection: &Connection, options: &InstallOptions) -> Result<Ex
             "next: kubectl ark restore create BACKUP --wait{flag}; `kubectl ark restore-only off{flag}` ends restore-only mode",
             flag = flag(&options.namespace)
         );
-    } else if let Some(location) = &options.location {
-        let next = match objects.iter().any(|object| is_read_only(object, &location.name)) {
-            true => "restore create BACKUP",
-            false => "backup create NAME",
+    } else if let Some(location) = &location {
+        let next = match location.spec.access_mode {
+            AccessMode::ReadOnly => "restore create BACKUP",
+            AccessMode::ReadWrite => "backup create NAME",
         };
-        let place = match location.name.as_str() {
+        let place = match location.name {
             DEFAULT_LOCATION => String::new(),
             name => format!(" --location {name}"),
         };
@@ -525,4 +579,68 @@ async fn read_existing(connection: &Connection, namespace: &str) -> Result<Exist
         locations,
         cron_jobs: cron_jobs.items,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn existing(mode: AccessMode) -> Existing {
+        let spec = BackupStorageLocationSpec {
+            url: "s3://b/p".into(),
+            region: Some("r".into()),
+            credential_secret: Some("secret".into()),
+            ca_config_map: Some("ca".into()),
+            access_mode: mode,
+            ..BackupStorageLocationSpec::default()
+        };
+        let mut location = BackupStorageLocation::new("default", spec);
+        location.metadata.namespace = Some("ark".into());
+        Existing {
+            locations: vec![location],
+            ..Existing::default()
+        }
+    }
+
+    fn asked(place: Option<&str>, access_mode: Option<AccessMode>) -> LocationOptions {
+        LocationOptions {
+            name: "default".into(),
+            place: place.map(|url| BackupStorageLocationSpec {
+                url: url.into(),
+                ..BackupStorageLocationSpec::default()
+            }),
+            access_mode,
+            credential_secret: None,
+            credentials: None,
+        }
+    }
+
+    #[test]
+    fn a_location_that_is_there_keeps_its_mode_and_its_credentials() {
+        let there = existing(AccessMode::ReadOnly);
+        let again = asked(Some("s3://b/p"), None);
+        let spec = located(&again, "ark", &there).unwrap().spec;
+        assert_eq!(spec.access_mode, AccessMode::ReadOnly);
+        assert_eq!(spec.credential_secret.as_deref(), Some("secret"));
+        assert_eq!(spec.ca_config_map.as_deref(), Some("ca"));
+        assert_eq!(spec.region, None, "the URL says the place, and all of it");
+        let new = located(&again, "ark", &Existing::default()).unwrap().spec;
+        assert_eq!(new.access_mode, AccessMode::ReadWrite);
+    }
+
+    #[test]
+    fn the_mode_of_a_location_is_changed_without_its_url() {
+        let only = asked(None, Some(AccessMode::ReadOnly));
+        let there = existing(AccessMode::ReadWrite);
+        let spec = located(&only, "ark", &there).unwrap().spec;
+        assert_eq!(
+            spec,
+            BackupStorageLocationSpec {
+                access_mode: AccessMode::ReadOnly,
+                ..there.locations[0].spec.clone()
+            }
+        );
+        let missing = located(&only, "ark", &Existing::default()).err().unwrap();
+        assert_eq!(missing.exit(), Exit::NotFound);
+    }
 }

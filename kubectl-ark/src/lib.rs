@@ -4,6 +4,23 @@
 //! [`create`], [`wait`]) → report ([`table`], [`output`]). Everything before the effects is pure. What an operation
 //! *does* is in `ark-job`; the plugin knows only its contract, and runs it in its own process for `--local`.
 
+/// As the standard one, but work goes on when nobody reads any more: `restore-only on | head` must not stop half-way.
+macro_rules! print {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        // There is nobody to tell.
+        drop(write!(std::io::stdout(), $($text)*));
+    }};
+}
+
+/// As [`print!`], with the end of a line.
+macro_rules! println {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        drop(writeln!(std::io::stdout(), $($text)*));
+    }};
+}
+
 pub mod cli;
 pub mod options;
 // objects

@@ -102,13 +102,17 @@ pub struct InstallOptions {
     pub force_conflicts: bool,
 }
 
-/// A BackupStorageLocation to make.
+/// A BackupStorageLocation to make, or to change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LocationOptions {
     /// Its name.
     pub name: String,
-    /// What it says.
-    pub spec: BackupStorageLocationSpec,
+    /// What its URL says, if one is given.
+    pub place: Option<BackupStorageLocationSpec>,
+    /// What may be done with it, if given.
+    pub access_mode: Option<AccessMode>,
+    /// The Secret with its credentials, if given.
+    pub credential_secret: Option<String>,
     /// Content of the Secret to make for it.
     pub credentials: Option<String>,
 }
@@ -838,23 +842,30 @@ fn install(namespace: &str, args: InstallArgs) -> Result<InstallOptions, Failure
         output,
         force_conflicts,
     } = args;
-    let location = match storage {
-        Some(url) => {
-            check_name(&location_name).map_err(usage)?;
+    let location = match (&storage, access_mode, &location_name) {
+        (None, None, None) => None,
+        (None, None, Some(_)) => {
+            return Err(usage(
+                "--location-name says which location --storage makes, or --access-mode changes: neither is given".into(),
+            ));
+        }
+        _ => {
+            let name = location_name.unwrap_or_else(|| DEFAULT_LOCATION.to_owned());
+            check_name(&name).map_err(usage)?;
             let credentials = credentials_file
                 .map(|path| read(&path).and_then(|text| check_credentials(&path, text)))
                 .transpose()?;
-            let secret = match &credentials {
-                Some(_) => Some(format!("ark-credentials-{location_name}")),
-                None => credentials_secret,
-            };
             Some(LocationOptions {
-                spec: location_spec(&url, access_mode.into(), secret)?,
-                name: location_name,
+                place: storage.as_deref().map(location_spec).transpose()?,
+                access_mode: access_mode.map(AccessMode::from),
+                credential_secret: match &credentials {
+                    Some(_) => Some(format!("ark-credentials-{name}")),
+                    None => credentials_secret,
+                },
+                name,
                 credentials,
             })
         }
-        None => None,
     };
     let template = pod_template
         .map(|path| read(&path).and_then(|text| template(&path, &text)))
@@ -918,17 +929,9 @@ fn install(namespace: &str, args: InstallArgs) -> Result<InstallOptions, Failure
 }
 
 /// The resource that says what a storage URL says.
-fn location_spec(
-    url: &str,
-    access_mode: AccessMode,
-    credential_secret: Option<String>,
-) -> Result<BackupStorageLocationSpec, Failure> {
+fn location_spec(url: &str) -> Result<BackupStorageLocationSpec, Failure> {
     let location: Location = url.parse().map_err(|error| usage(chain(&error)))?;
-    let mut spec = BackupStorageLocationSpec {
-        access_mode,
-        credential_secret,
-        ..BackupStorageLocationSpec::default()
-    };
+    let mut spec = BackupStorageLocationSpec::default();
     match location {
         Location::File { dir } => spec.url = Location::File { dir }.to_string(),
         Location::S3(s3) => {
@@ -1338,16 +1341,13 @@ mod tests {
     fn a_location_says_what_its_url_says() {
         let spec = location_spec(
             "s3://b/p?region=r&endpoint=http://h:1&path-style=true&sse=aws:kms&kms-key-id=k&profile=p&role-arn=arn:x",
-            AccessMode::ReadOnly,
-            Some("s".into()),
         )
         .unwrap();
         assert_eq!(
             serde_json::to_value(spec).unwrap(),
             json!({
                 "url": "s3://b/p", "region": "r", "endpoint": "http://h:1", "pathStyle": true, "kmsKeyId": "k",
-                "serverSideEncryption": "aws:kms", "profile": "p", "roleARN": "arn:x", "credentialSecret": "s",
-                "accessMode": "ReadOnly",
+                "serverSideEncryption": "aws:kms", "profile": "p", "roleARN": "arn:x", "accessMode": "ReadWrite",
             })
         );
     }

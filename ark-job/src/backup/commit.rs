@@ -162,7 +162,12 @@ async fn look_at_marker(
     let whole = archive == Some(marker.commit.archive.length);
     if marker.commit.run_id != run.as_str() {
         let (run, cluster) = (&marker.commit.run_id, &marker.commit.cluster_uid);
-        let by = format!("run {run} of cluster {cluster} has made a backup of that name");
+        let name = marker.status.cluster_name.as_deref().unwrap_or_default();
+        let called = match name {
+            "" => String::new(),
+            name => format!("{name}, "),
+        };
+        let by = format!("run {run} of cluster {called}{cluster} has made a backup of that name");
         return Ok(Look::Taken(Taken { by, whole }));
     }
     if !whole {
@@ -299,11 +304,14 @@ pub async fn settle(
     Ok(stored)
 }
 
+/// What to do when a name is taken.
+pub const WAY_OUT: &str =
+    "choose another name, or delete that backup; `--if-exists keep` makes this a success";
+
 /// The failure of finding a name taken.
 pub fn taken(keys: &BackupKeys, by: &str) -> Failure {
     let directory = keys.directory();
-    Failure::new(Exit::Conflict, format!("{directory} is taken: {by}"))
-        .hint("choose another name, or delete that backup; `--if-exists keep` makes this a success")
+    Failure::new(Exit::Conflict, format!("{directory} is taken: {by}")).hint(WAY_OUT)
 }
 
 /// Writes everything after the archive: the other files, then the marker; and looks whether it holds.

@@ -50,10 +50,15 @@ impl Job {
         if let Some(schedule) = schedule::of_job(job) {
             // What it was told counts more than when it was made; it may have been told nothing.
             let times = [told_time(job), schedule::scheduled_time(job)];
-            origins.extend(times.into_iter().flatten().map(|scheduled| Origin::Schedule {
-                name: schedule.to_owned(),
-                scheduled,
-            }));
+            origins.extend(
+                times
+                    .into_iter()
+                    .flatten()
+                    .map(|scheduled| Origin::Schedule {
+                        name: schedule.to_owned(),
+                        scheduled,
+                    }),
+            );
         }
         Job {
             name: job.metadata.name.clone().unwrap_or_default(),

@@ -116,7 +116,7 @@ pub fn delete(
         return Err(usage(
             "deleting backups needs consent, and there is no terminal to ask on".into(),
         )
-        .hint("--yes deletes without being asked; --dry-run=client shows which would be deleted"));
+        .hint("--yes deletes without being asked; --dry-run=client -o yaml shows which would be deleted"));
     }
     Ok(DeleteOptions {
         namespace: namespace.to_owned(),

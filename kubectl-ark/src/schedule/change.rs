@@ -1,5 +1,6 @@
 //! `schedule pause`, `unpause` and `delete`.
 
+use super::create::check_place;
 use super::{api, chosen, name, of_cron_job, reference};
 use crate::manifest::FIELD_MANAGER;
 use crate::options::schedule::Chosen;
@@ -39,6 +40,11 @@ async fn suspend(client: &Client, which: &Chosen, suspend: bool) -> Result<Exit,
         field_manager: Some(FIELD_MANAGER.into()),
         ..PatchParams::default()
     };
+    if !suspend {
+        for schedule in &schedules {
+            check_place(client, &which.namespace, schedule).await?;
+        }
+    }
     for schedule in &schedules {
         // Whoever decides by hand is not overruled when the mode ends.
         let patch = json!({

@@ -164,7 +164,7 @@ pub async fn run_now(
         output,
     } = options;
     let cron_job = find(client, namespace, name).await?;
-    mode::refuse_unless_writable(client, namespace, None).await?;
+    check_place(client, namespace, &cron_job).await?;
     let (backup, job) = job_now(&cron_job, surroundings.now).ok_or_else(|| {
         Failure::new(
             Exit::Failed,
@@ -202,6 +202,29 @@ pub async fn run_now(
         done_before: None,
     };
     wait::follow::<Backup>(client, &followed, surroundings.terminal, interrupt).await
+}
+
+/// Refuses what would make backups that cannot be written: as when the schedule was made, its location must be there, and
+/// nothing may be restore-only.
+///
+/// # Errors
+/// [`Exit::NotFound`] or [`Exit::Refused`], as `ark-job` would end.
+pub async fn check_place(
+    client: &Client,
+    namespace: &str,
+    cron_job: &CronJob,
+) -> Result<(), Failure> {
+    let template = cron_job
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.job_template.spec.as_ref());
+    let args = template.and_then(|job| records::args(&job.template));
+    let storage = args.as_ref().map(|args| args.command.storage());
+    mode::refuse_unless_writable(client, namespace, storage).await?;
+    match storage {
+        Some(storage) => create::read(client, namespace, storage).await.map(drop),
+        None => Ok(()),
+    }
 }
 
 /// The name of a backup that a CronJob makes for `now`, to the second, and its Job; `None` if it makes none.
