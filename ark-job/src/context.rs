@@ -49,6 +49,8 @@ pub struct Context {
     pub cluster: Cluster,
     /// Where backups are.
     pub store: Store,
+    /// The same, as it was told.
+    pub place: Location,
     /// The name of that location, unless a URL was given.
     pub location: Option<String>,
     /// What may be done with it: ReadOnly if any location that is this place is.
@@ -141,6 +143,7 @@ impl Context {
         Ok(Context {
             cluster,
             store,
+            place,
             location,
             access_mode,
             read_only,

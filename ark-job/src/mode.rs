@@ -22,6 +22,7 @@ use crate::layout::TOP_LEVEL;
 use crate::store::{Credentials, Location, Store};
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde::Deserialize;
+use std::collections::BTreeSet;
 
 /// Why nothing may be written to a place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,9 +52,48 @@ pub async fn refuse_unless_writable(context: &Context) -> Result<(), Failure> {
     let path = format!("/api/v1/namespaces/{namespace}/configmaps/{CONFIG_NAME}");
     match context.cluster.get::<ConfigMap>(&path, READING).await {
         Ok(map) => refuse_by(Some(&map), namespace),
-        Err(error) if error.is_not_found() => refuse_by(None, namespace),
+        Err(error) if error.is_not_found() => refuse_by_others(context).await,
         Err(error) => Err(unreadable(&error.full_text(), namespace)),
     }
+}
+
+/// Refuses by the mode of an installation in another namespace that has a location at this place: who runs something by hand
+/// in a namespace without Ark, or forgets `-n`, must not come round it.
+async fn refuse_by_others(context: &Context) -> Result<(), Failure> {
+    let here = [
+        context.place.canonical(),
+        context.store.canonical().to_owned(),
+    ];
+    let Ok(locations) = list(&context.cluster, None).await else {
+        // Ark is not installed, or not for who runs this.
+        return Ok(());
+    };
+    let mut asked = BTreeSet::new();
+    for location in &locations {
+        let namespace = location.metadata.namespace.as_deref().unwrap_or_default();
+        if asked.contains(namespace)
+            || concerns(location, namespace, &context.place, &here)
+                .await
+                .is_none()
+        {
+            continue;
+        }
+        asked.insert(namespace);
+        if location.spec.access_mode == AccessMode::ReadOnly {
+            return Err(named(
+                location.metadata.name.as_deref().unwrap_or_default(),
+                namespace,
+            )
+            .into_failure());
+        }
+        let path = format!("/api/v1/namespaces/{namespace}/configmaps/{CONFIG_NAME}");
+        match context.cluster.get::<ConfigMap>(&path, READING).await {
+            Ok(map) => refuse_by(Some(&map), namespace)?,
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(unreadable(&error.full_text(), namespace)),
+        }
+    }
+    Ok(())
 }
 
 const READING: &str = "reading the mode";
@@ -116,7 +156,7 @@ pub async fn read_only(
     if let (AccessMode::ReadOnly, Some(name)) = (own, name) {
         return Some(named(name, namespace));
     }
-    let locations = match list(cluster, namespace).await {
+    let locations = match list(cluster, Some(namespace)).await {
         Ok(locations) => locations,
         // Ark's resource types are not installed.
         Err(error) if error.is_not_found() => return None,
@@ -144,16 +184,25 @@ pub async fn read_only(
     None
 }
 
+/// The locations of a namespace, or of all.
 async fn list(
     cluster: &Cluster,
-    namespace: &str,
+    namespace: Option<&str>,
 ) -> Result<Vec<BackupStorageLocation>, ClusterError> {
     #[derive(Deserialize)]
     struct List {
         items: Vec<BackupStorageLocation>,
     }
-    let path = format!("/apis/{GROUP}/v1/namespaces/{namespace}/backupstoragelocations");
-    let doing = format!("listing the storage locations in namespace {namespace}");
+    let (path, doing) = match namespace {
+        Some(namespace) => (
+            format!("/apis/{GROUP}/v1/namespaces/{namespace}/backupstoragelocations"),
+            format!("listing the storage locations in namespace {namespace}"),
+        ),
+        None => (
+            format!("/apis/{GROUP}/v1/backupstoragelocations"),
+            "listing the storage locations of all namespaces".to_owned(),
+        ),
+    };
     let list: List = cluster.get(&path, &doing).await?;
     Ok(list.items)
 }

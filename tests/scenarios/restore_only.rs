@@ -151,6 +151,18 @@ async fn places() -> Result<()> {
     // Beside it is another place.
     let beside = at(&endpoint, &format!("{prefix}-beside"));
     backup("x", &["--storage", &beside]).expect(0).await?;
+
+    // Who forgets -n, or has no Ark in that namespace, comes to the same place.
+    let elsewhere = |place: &str| backup("y", &["--storage", place, "--namespace", "default"]);
+    location(&cluster, "beside", &beside, "ReadWrite")?;
+    for (place, mode, code) in [
+        (own.as_str(), "Normal", 4),
+        (&beside, "RestoreOnly", 4),
+        (&beside, "Normal", 0),
+    ] {
+        set_mode(&cluster, mode)?;
+        elsewhere(place).expect(code).await?;
+    }
     Ok(())
 }
 
