@@ -4,10 +4,16 @@ use crate::args::{DeleteArgs, UndeleteArgs};
 use crate::context::{Context, Outcome};
 use crate::error::Failure;
 use crate::exit::Exit;
-use crate::removal::{self, Removed, Seen};
+use crate::removal::{self, Removed, Seen, Undeleted};
 use crate::report::plural;
+use crate::store::StoreError;
 use crate::tombstone::Cause;
+use jiff::Timestamp;
 use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How long an interrupted run looks what it has begun: whoever has interrupted it waits.
+const LAST_LOOK: Duration = Duration::from_secs(5);
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -57,12 +63,36 @@ pub async fn delete(context: &Context, options: &Options) -> Result<Outcome, Fai
     tally.outcome("deleted")
 }
 
+/// What can be done about deletions that were begun and interrupted.
+pub async fn interrupted(context: &Context, options: &Options) -> Option<String> {
+    let asking = async {
+        for name in &options.names {
+            // They are deleted one after the other, so there is one at most.
+            if removal::has_begun(context, name).await? {
+                return Ok(Some(removal::next_step(context, name)));
+            }
+        }
+        Ok::<_, StoreError>(None)
+    };
+    match tokio::time::timeout(LAST_LOOK, asking).await {
+        Ok(Ok(next)) => next,
+        // It may have, then.
+        Ok(Err(_)) | Err(_) => Some(format!(
+            "whether a deletion has begun could not be found out: if one has, `kubectl ark backup delete {0}` goes on with \
+             it, and `kubectl ark backup undelete {0}` takes it back",
+            options.names.join(" ")
+        )),
+    }
+}
+
 fn tell(name: &str, removed: Removed) -> String {
     let Removed {
         objects,
         bytes,
         restores,
         record,
+        begun: _,
+        ended: _,
     } = removed;
     let restores = match restores {
         0 => String::new(),
@@ -85,13 +115,25 @@ pub async fn undelete(context: &Context, options: &Options) -> Result<Outcome, F
     let mut tally = Tally::new(options);
     for name in &options.names {
         let undeleted = removal::undelete(context, name).await;
-        let told = undeleted.map(|was_deleted| match was_deleted {
+        if let Ok(undeleted) = &undeleted {
+            tally.hint = tally.hint.or(expired(name, undeleted, Timestamp::now()));
+        }
+        let told = undeleted.map(|undeleted| match undeleted.was_deleted {
             true => format!("backup {name} is there again"),
             false => format!("backup {name} is not being deleted; it is whole"),
         });
         tally.add(context, told);
     }
     tally.outcome("there")
+}
+
+/// That the next expiry may delete a backup again.
+fn expired(name: &str, undeleted: &Undeleted, now: Timestamp) -> Option<String> {
+    let expiration = undeleted.expiration.filter(|at| *at <= now)?;
+    Some(format!(
+        "{name} has expired, at {expiration}, and the next expiry may delete it again: download it (`kubectl ark backup \
+         download {name}`), or suspend expiry with `kubectl ark restore-only on`"
+    ))
 }
 
 /// How it went with each name.
@@ -101,6 +143,8 @@ struct Tally {
     several: bool,
     done: Vec<String>,
     failed: Vec<Failure>,
+    /// What to do next although it went well.
+    hint: Option<String>,
 }
 
 impl Tally {
@@ -140,7 +184,7 @@ impl Tally {
             return Ok(Outcome {
                 exit: Exit::Done,
                 message,
-                hint: None,
+                hint: self.hint,
             });
         }
         if good == 0 && bad == 1 {
@@ -161,7 +205,7 @@ impl Tally {
             are(bad),
             first.message()
         );
-        let hint = first.next_step().map(str::to_owned);
+        let hint = first.next_step().map(str::to_owned).or(self.hint.take());
         Err(Failure::new(exit, text).maybe_hint(hint))
     }
 }
@@ -178,6 +222,7 @@ mod tests {
                 .iter()
                 .map(|exit| Failure::new(*exit, format!("why {exit}")))
                 .collect(),
+            hint: None,
         };
         match tally.outcome("deleted") {
             Ok(outcome) => (outcome.exit, outcome.message),
@@ -196,6 +241,25 @@ mod tests {
         let (exit, text) = outcome(2, &[Conflict]);
         assert_eq!(exit, PartiallyFailed);
         assert_eq!(text, "2 backups are deleted, 1 is not: why name taken");
+    }
+
+    #[test]
+    fn who_undeletes_what_has_expired_is_told() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let now = at("2026-11-23T20:15:01Z");
+        let hint = |expiration: Option<&str>| {
+            let undeleted = Undeleted {
+                was_deleted: true,
+                expiration: expiration.map(at),
+            };
+            expired("b", &undeleted, now)
+        };
+        assert_eq!(hint(None), None);
+        assert_eq!(hint(Some("2026-11-23T20:15:02Z")), None);
+        let told = hint(Some("2026-11-23T20:15:01Z")).unwrap();
+        for text in ["backup download b", "restore-only on"] {
+            assert!(told.contains(text), "{told}");
+        }
     }
 
     #[test]

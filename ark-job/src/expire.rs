@@ -1,11 +1,12 @@
 //! Expiry: what has outlived its time goes, and what runs that were cut off have left is swept up.
 //!
-//! In three steps: [`look`](mod@look) reads what there is, [`plan`](mod@plan) decides, and the entries of the plan are
-//! printed or done, one after the other. Each may be done twice, by anyone, so twins do no harm.
+//! In four steps: [`look`](mod@look) reads what there is, [`plan`](mod@plan) decides, [`refine`](mod@refine) asks
+//! whether what is to go may, and the entries of the plan are printed or done, one after the other. Each may be done twice, by anyone, so twins do no harm.
 
 mod look;
 mod perform;
 pub mod plan;
+mod refine;
 
 use self::plan::{Clocks, Entry, Rules};
 use crate::args::{ExpireArgs, ExpireFlags, PlanFormat, parse_duration};
@@ -79,6 +80,7 @@ pub async fn expire(context: &Context, options: &Options) -> Result<Outcome, Fai
     };
     let clocks = clocks(context, options.preview.is_some()).await?;
     let entries = plan::plan(&found, &rules, clocks);
+    let entries = refine::refine(context, entries).await?;
     match options.preview {
         Some(format) => preview(&entries, format).await,
         None => perform::perform(context, &entries).await,

@@ -13,6 +13,15 @@ use std::collections::BTreeMap;
 /// Layouts of archives that are known: 1 had no directories of versions.
 const FORMATS: [&str; 3] = ["1", "1.0.0", "1.1.0"];
 
+/// Phases of Velero's and original Ark's backups that are final; one without a phase is new.
+const ENDED: [&str; 5] = [
+    "Completed",
+    "PartiallyFailed",
+    "Failed",
+    "FailedValidation",
+    "Deleting",
+];
+
 /// Who made a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -140,6 +149,11 @@ impl Description {
             },
             phase,
         })
+    }
+
+    /// Whether its maker is done with it, whatever came of it.
+    pub fn has_ended(&self) -> bool {
+        ENDED.contains(&self.phase.as_str())
     }
 
     /// Whether the backup is done, and so may be restored.

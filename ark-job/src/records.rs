@@ -14,9 +14,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Time};
 use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// A record whose run has given no sign of life for this long is nobody's (STORAGE: sync marks it Failed).
 pub const ALIVE_WITHIN: SignedDuration = SignedDuration::from_mins(10);
@@ -66,6 +67,8 @@ pub struct Records {
     namespace: String,
     run: RunId,
     served: Vec<String>,
+    /// The heartbeat of each run that was asked about, by the record's UID, and when it was first heard.
+    heard: Arc<Mutex<HashMap<String, (Timestamp, Instant)>>>,
 }
 
 /// Why a record could not be written.
@@ -144,7 +147,21 @@ impl Records {
             namespace: namespace.to_owned(),
             run: run.clone(),
             served,
+            heard: Arc::default(),
         })
+    }
+
+    /// For how long the heartbeat of an operation in progress is known to be what it is in `record`.
+    pub fn unchanged_for<K: Record>(&self, record: &K) -> Duration {
+        let (Some(uid), Some(heartbeat)) = (record.meta().uid.clone(), record.alive()) else {
+            return Duration::ZERO;
+        };
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, since) = heard.entry(uid).or_insert((heartbeat, Instant::now()));
+        if *known != heartbeat {
+            (*known, *since) = (heartbeat, Instant::now());
+        }
+        since.elapsed()
     }
 
     /// Whether records of this type are kept.

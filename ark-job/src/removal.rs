@@ -7,19 +7,24 @@
 
 mod error;
 pub mod intact;
+mod permission;
 mod records;
 mod snapshots;
 mod target;
+mod too_late;
 mod undelete;
 
-pub use self::error::RemovalError;
+pub use self::error::{RemovalError, lasts};
+pub use self::permission::refuse_unless_deletable;
 pub use self::target::Target;
-pub use self::undelete::undelete;
+pub use self::undelete::{Undeleted, undelete};
 
 use self::records::Of;
-use crate::api::{Backup, BackupPhase};
+use crate::api::{Backup, BackupPhase, DEFAULT_LOCATION, namespace_flag};
 use crate::context::Context;
+use crate::foreign::Description;
 use crate::layout::BackupKeys;
+use crate::marker::MAX_LENGTH;
 use crate::mode;
 use crate::store::{Created, Lock, ObjectMeta, Store, StoreError};
 use crate::tombstone::{Cause, Tombstone};
@@ -40,6 +45,10 @@ pub struct Removed {
     pub restores: u64,
     /// Whether there was a Backup resource.
     pub record: bool,
+    /// Whether this run began it. Of several at once, one has.
+    pub begun: bool,
+    /// Whether this run ended it.
+    pub ended: bool,
 }
 
 /// What was there when a removal was decided: if it is another one now, nothing is done.
@@ -49,6 +58,16 @@ pub struct Seen<'a> {
     pub description: Option<&'a str>,
     /// ETag of the tombstone of the deletion that is to be finished: without it none is begun.
     pub tombstone: Option<&'a str>,
+}
+
+impl Seen<'_> {
+    /// Of what was described by, or is an archive with, this ETag.
+    pub fn of(etag: &str) -> Seen<'_> {
+        Seen {
+            description: Some(etag),
+            tombstone: None,
+        }
+    }
 }
 
 /// Removes the backup called `name`, whoever made it, if it still is what was `seen`.
@@ -62,66 +81,98 @@ pub async fn remove(
     seen: Seen<'_>,
 ) -> Result<Removed, RemovalError> {
     refuse_unless_writable(context).await?;
-    let target = Target::look(&context.store, name).await?;
-    let record = records::find(context, name).await?;
-    if target.is_nothing() && record.is_none() {
-        return Err(RemovalError::NotFound {
-            backup: name.to_owned(),
-            location: context.store.canonical().to_owned(),
-        });
-    }
-    let is_seen = |seen| target.is_seen(seen);
-    if !seen.description.is_none_or(is_seen) {
-        let backup = name.to_owned();
-        return Err(RemovalError::Changed { backup });
-    }
-    refuse_another_deletion(name, seen, &target)?;
-    records::refuse_while_in_use(context, name, record.as_ref()).await?;
-    let mut removal = Removal {
-        context,
-        keys: BackupKeys::new(name),
-        name,
-        cause,
-        seen,
-        target,
-        removed: Removed::default(),
-        locked: Vec::new(),
-        refused: Vec::new(),
-    };
-    removal.refuse_sweep_of_others().await?;
-    removal.refuse_locked().await?;
-    snapshots::refuse(&context.store, &removal.target).await?;
+    let (mut removal, record) = Removal::prepare(context, name, cause, seen).await?;
+    let record = record.as_ref();
     if removal.target.is_nothing() {
         // A record without anything in storage, such as that of a failed backup.
-        removal.mark(record.as_ref()).await?;
-        removal.remove_records(record.as_ref()).await?;
+        removal.mark(record).await?;
+        removal.remove_records(record).await?;
         return Ok(removal.removed);
     }
-    removal.mark(record.as_ref()).await?;
-    let began = match removal.bury().await {
+    removal.mark(record).await?;
+    removal.removed.begun = match removal.bury().await {
         Ok(began) => began,
         Err(error) => {
-            removal.unmark(record.as_ref()).await;
+            removal.unmark(record).await;
             return Err(error);
         }
     };
+    let begun = |error: RemovalError| error.after_beginning(next_step(context, name));
     // Whoever began before the tombstone was there may not have been seen before.
-    let used = records::refuse_while_in_use(context, name, None).await;
-    if let Err(error) = used {
-        if began {
-            removal.take_back().await?;
-            removal.unmark(record.as_ref()).await;
+    if let Err(error) = records::refuse_while_in_use(context, name, None).await {
+        if !removal.removed.begun {
+            return Err(begun(error));
         }
+        removal.take_back().await.map_err(begun)?;
+        removal.unmark(record).await;
         return Err(error);
     }
-    match removal.remove_all(record.as_ref()).await {
-        Err(error @ RemovalError::Marked { .. }) => {
-            removal.unmark(record.as_ref()).await;
-            Err(error)
-        }
-        Err(RemovalError::TakenBack { .. }) if removal.is_gone().await? => Ok(removal.removed),
-        result => result.map(|()| removal.removed),
+    removal.go_on(record).await.map_err(begun)?;
+    Ok(removal.removed)
+}
+
+/// What speaks against removing the backup called `name` now: asked, and nothing touched.
+///
+/// # Errors
+/// When [`remove`] would refuse; the mode is not asked for.
+pub async fn obstacle(
+    context: &Context,
+    name: &str,
+    cause: Cause,
+    seen: Seen<'_>,
+) -> Result<(), RemovalError> {
+    Removal::prepare(context, name, cause, seen).await?;
+    Ok(())
+}
+
+/// For who would otherwise ask once for each of many backups: heartbeats that stand still are told from others in the
+/// background of other questions.
+///
+/// # Errors
+/// When the cluster does not answer.
+pub async fn listen(context: &Context) -> Result<(), RemovalError> {
+    Ok(records::listen(context).await?)
+}
+
+/// What can be done about a deletion that has begun and not ended.
+pub fn next_step(context: &Context, name: &str) -> String {
+    let namespace = namespace_flag(&context.namespace);
+    let place = match context.location.as_deref() {
+        Some(DEFAULT_LOCATION) => String::new(),
+        Some(location) => format!(" --location {location}"),
+        None => " --storage=…".to_owned(),
+    };
+    let flags = namespace + &place;
+    format!(
+        "the deletion of {name} has begun, and it is not listed any more: `kubectl ark backup delete {name}{flags}` goes on \
+         with it, `kubectl ark backup undelete {name}{flags}` takes it back as long as nothing is lost"
+    )
+}
+
+/// Whether the deletion of the backup called `name` has begun, and not ended.
+///
+/// # Errors
+/// When the store fails.
+pub async fn has_begun(context: &Context, name: &str) -> Result<bool, StoreError> {
+    let key = BackupKeys::new(name).tombstone();
+    Ok(context.store.head(&key).await?.is_some())
+}
+
+/// Refuses what is no backup, with or without files of somebody's under its name.
+fn refuse_nothing(context: &Context, name: &str, target: &Target) -> Result<(), RemovalError> {
+    let (backup, location) = (name.to_owned(), context.store.canonical().to_owned());
+    if target.is_nothing() {
+        return Err(RemovalError::NotFound { backup, location });
     }
+    let archive = target.archive().or(target.description());
+    if archive.is_none() && target.tombstone.is_none() {
+        let directory = BackupKeys::new(name).directory();
+        return Err(RemovalError::NoBackup {
+            directory,
+            location,
+        });
+    }
+    Ok(())
 }
 
 /// Refuses when the deletion that is to be finished is not under way any more: it has been taken back since, and perhaps
@@ -171,6 +222,10 @@ struct Removal<'a> {
     cause: Cause,
     seen: Seen<'a>,
     target: Target,
+    /// Which backup it is that is being removed.
+    described: too_late::Identity,
+    /// Whether a DELETE was sent.
+    has_deleted: bool,
     removed: Removed,
     /// What the bucket keeps, though not archive and marker.
     locked: Vec<(String, Lock)>,
@@ -178,7 +233,72 @@ struct Removal<'a> {
     refused: Vec<String>,
 }
 
-impl Removal<'_> {
+impl<'a> Removal<'a> {
+    /// Looks, and asks for all that speaks against it.
+    async fn prepare(
+        context: &'a Context,
+        name: &'a str,
+        cause: Cause,
+        seen: Seen<'a>,
+    ) -> Result<(Removal<'a>, Option<Backup>), RemovalError> {
+        let target = Target::look(&context.store, name).await?;
+        let record = records::find(context, name).await?;
+        if record.is_none() {
+            refuse_nothing(context, name, &target)?;
+        }
+        let is_seen = |seen| target.is_seen(seen);
+        if !seen.description.is_none_or(is_seen) {
+            let backup = name.to_owned();
+            return Err(RemovalError::Changed { backup });
+        }
+        refuse_another_deletion(name, seen, &target)?;
+        records::refuse_while_in_use(context, name, record.as_ref()).await?;
+        let removal = Removal {
+            context,
+            keys: BackupKeys::new(name),
+            name,
+            cause,
+            seen,
+            target,
+            described: too_late::Identity::default(),
+            has_deleted: false,
+            removed: Removed::default(),
+            locked: Vec::new(),
+            refused: Vec::new(),
+        };
+        removal.refuse_sweep_of_others().await?;
+        removal.refuse_being_made_by_others().await?;
+        removal.refuse_locked().await?;
+        match snapshots::refuse(&context.store, &removal.target).await {
+            // Listed, and gone: somebody else removes it right now.
+            Err(RemovalError::Store(error)) if error.is_not_found() => {
+                let backup = name.to_owned();
+                return Err(RemovalError::Changed { backup });
+            }
+            refused => refused?,
+        }
+        Ok((removal, record))
+    }
+
+    /// Behind the tombstone.
+    async fn go_on(&mut self, record: Option<&Backup>) -> Result<(), RemovalError> {
+        self.described = too_late::Identity::of(&self.target);
+        match self.remove_all(record).await {
+            Err(error @ RemovalError::Marked { .. }) => {
+                self.unmark(record).await;
+                Err(error)
+            }
+            Err(error @ RemovalError::TakenBack { .. }) => {
+                if self.is_gone().await? {
+                    return Ok(());
+                }
+                self.refuse_to_leave_it_broken(record).await?;
+                Err(error)
+            }
+            result => result,
+        }
+    }
+
     fn store(&self) -> &Store {
         &self.context.store
     }
@@ -203,6 +323,31 @@ impl Removal<'_> {
             backup: backup(),
             why: "it is no archive of ark's, so it is not swept up".into(),
         })
+    }
+
+    /// Velero and original Ark describe a backup while they make it.
+    async fn refuse_being_made_by_others(&self) -> Result<(), RemovalError> {
+        let Some(described) = self.target.description() else {
+            return Ok(());
+        };
+        if self.target.tombstone.is_some() {
+            return Ok(());
+        }
+        let json = match self.store().get(&described.key, MAX_LENGTH).await {
+            Err(StoreError::TooLong { .. }) => None,
+            json => json?,
+        };
+        let found = json.and_then(|json| Description::from_json(&json, self.name).ok());
+        match found {
+            Some(found) if !found.is_ours && !found.has_ended() => {
+                Err(RemovalError::BeingMadeByOthers {
+                    backup: self.name.to_owned(),
+                    origin: found.origin,
+                    phase: found.phase,
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Asks before anything is touched: a plain delete of a locked object would only hide it.
@@ -273,17 +418,7 @@ impl Removal<'_> {
                 return Ok(false);
             }
             refuse_unless_writable(self.context).await?;
-            let run = &self.context.run;
-            let tombstone = Tombstone {
-                backup: self.name.to_owned(),
-                cause: self.cause,
-                original: self.target.is_original(),
-                run_id: run.id.to_string(),
-                cluster_uid: run.cluster_uid.clone(),
-                at: Timestamp::now(),
-            };
-            let json = tombstone.to_json().into();
-            let created = self.store().put_new(&key, json).await?;
+            let created = self.put_tombstone(self.target.is_original()).await?;
             if let Created::New { .. } = created {
                 return Ok(true);
             }
@@ -292,10 +427,24 @@ impl Removal<'_> {
         Err(self.unsettled())
     }
 
-    /// Removes the tombstone, and nothing else.
-    async fn take_back(&self) -> Result<(), RemovalError> {
-        target::remove_tombstone(self.store(), &self.keys, None).await?;
-        Ok(())
+    /// Puts a tombstone, if there is none.
+    async fn put_tombstone(&self, original: bool) -> Result<Created, RemovalError> {
+        let run = &self.context.run;
+        let tombstone = Tombstone {
+            backup: self.name.to_owned(),
+            cause: self.cause,
+            original,
+            run_id: run.id.to_string(),
+            cluster_uid: run.cluster_uid.clone(),
+            at: Timestamp::now(),
+        };
+        let json = tombstone.to_json().into();
+        Ok(self.store().put_new(&self.keys.tombstone(), json).await?)
+    }
+
+    /// Removes the tombstone, and nothing else; tells whether it was there.
+    async fn take_back(&self) -> Result<bool, RemovalError> {
+        Ok(target::remove_tombstone(self.store(), &self.keys, None).await?)
     }
 
     fn unsettled(&self) -> RemovalError {
@@ -415,6 +564,7 @@ impl Removal<'_> {
         }
         // As close as can be: an undeletion trusts that whoever has seen the tombstone deletes at once.
         self.is_standing().await?;
+        self.has_deleted = true;
         self.store().delete(key, found.version.as_deref()).await?;
         self.removed.objects += 1;
         self.removed.bytes += found.length;
@@ -452,9 +602,9 @@ impl Removal<'_> {
                 self.removed.restores += 1;
             }
         }
-        if records::remove_backup(self.context, self.name, record).await? {
-            self.removed.record = true;
-        }
+        let gone = records::remove_backup(self.context, self.name, record).await?;
+        self.removed.record = gone;
+        (self.removed.begun, self.removed.ended) = (gone, gone);
         Ok(())
     }
 
@@ -486,7 +636,8 @@ impl Removal<'_> {
                 legal_hold: lock.legal_hold,
             });
         }
-        self.take_back().await
+        self.removed.ended = self.take_back().await?;
+        Ok(())
     }
 
     /// Whether nothing is left, so that somebody else has finished.

@@ -120,8 +120,8 @@ async fn try_run(
     let mut outcome = tokio::select! {
         outcome = operation.perform(&context) => outcome?,
         () = &mut interrupt => {
-            operation.interrupted(&context).await;
-            return Err(interrupted(&environment));
+            let next = operation.interrupted(&context).await;
+            return Err(interrupted(&environment).maybe_hint(next));
         }
     };
     if outcome.exit == Exit::PartiallyFailed && partial == 0 {
@@ -209,17 +209,16 @@ impl Operation {
         }
     }
 
-    /// Says in the record that nobody is at work any more.
-    async fn interrupted(&self, context: &Context) {
+    /// Says in the record that nobody is at work any more; answers what to do next, if something is left half done.
+    async fn interrupted(&self, context: &Context) -> Option<String> {
         match self {
             Operation::Backup(options) => backup::interrupted(context, options).await,
             Operation::Restore(options) => restore::interrupted(context, options).await,
+            Operation::Delete(options) => return delete::interrupted(context, options).await,
             // They keep no record: whoever runs them next goes on from what is there.
-            Operation::Delete(_)
-            | Operation::Undelete(_)
-            | Operation::Expire(_)
-            | Operation::Sync(_) => {}
+            Operation::Undelete(_) | Operation::Expire(_) | Operation::Sync(_) => {}
         }
+        None
     }
 }
 

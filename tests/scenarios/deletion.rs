@@ -414,6 +414,39 @@ async fn on_files() -> Result<()> {
     std::fs::write(root.join(snapshots), gzip(b"[]")?)?;
     place.run(&["delete", "snap"]).await?;
     ensure!(files(root)?.len() == 3);
+    // What is no backup is not touched.
+    std::fs::create_dir_all(root.join("backups/notes"))?;
+    std::fs::write(root.join("backups/notes/todo.txt"), "x")?;
+    let finished = place.job(&["delete", "notes"]).expect(10).await?;
+    says(&finished, &["backups/notes/ in", "holds no backup"])?;
+    // Nor what its maker is still making.
+    for (maker, phase, code) in [
+        (Maker::Velero, "", 11),
+        (Maker::Velero, "InProgress", 11),
+        (Maker::Velero, "WaitingForPluginOperations", 11),
+        (Maker::Ark10, "InProgress", 11),
+        (Maker::Ark05, "New", 11),
+        (Maker::Ark05, "Failed", 0),
+        (Maker::Velero, "PartiallyFailed", 0),
+        (Maker::Velero, "FailedValidation", 0),
+    ] {
+        let mut made = ForeignBackup::new(maker, "made");
+        made.phase = phase.to_owned();
+        made.store(root)?;
+        let before = files(root)?;
+        let finished = place.job(&["delete", "made"]).expect(code).await?;
+        if code == 0 {
+            continue;
+        }
+        says(&finished, &["is being made by", phase, "hint: wait for"])?;
+        ensure!(files(root)? == before, "{maker:?} {phase}");
+        let directory = match maker {
+            Maker::Ark05 => "made",
+            _ => "backups/made",
+        };
+        std::fs::remove_dir_all(root.join(directory))?;
+    }
+    ensure!(files(root)?.len() == 4, "{:?}", files(root)?);
     Ok(())
 }
 
@@ -477,6 +510,19 @@ async fn undeleted() -> Result<()> {
         ensure!(scene.phase("b")? == "Completed");
         scene.is_whole("b").await?;
     }
+    // Who undeletes what has expired is told that it goes again.
+    let expired = ["--ttl=1s", "--include-namespaces=app"];
+    scene
+        .job(&[&["backup", "old"], &expired[..]].concat())
+        .expect(0)
+        .await?;
+    cut_off(&scene, "old", 1).await?;
+    let finished = scene.job(&["undelete", "old"]).expect(0).await?;
+    says(
+        &finished,
+        &["is there again", "hint: old has expired", "restore-only on"],
+    )?;
+    scene.job(&["delete", "old"]).expect(0).await?;
     // When a file is gone, it is too late; deleting goes on.
     cut_off(&scene, "b", 2).await?;
     scene

@@ -18,6 +18,7 @@ use ark_tests::job::{ArkJob, Running};
 use ark_tests::proxy::Request;
 use ark_tests::{ControlPlane, FaultProxy, Gate, Rule, Victim, prerequisites, process, wait_until};
 use libtest_mimic::Trial;
+use rustix::process::Signal;
 
 use crate::deletion::{Scene, cut_off, files, says};
 use crate::place::{Place, cluster_with_ark, exists};
@@ -53,6 +54,10 @@ pub fn trials() -> Vec<Trial> {
         scenario(
             "deletion_faults::an_undeletion_racing_a_deletion_says_what_came_of_it",
             racing_an_undeletion,
+        ),
+        scenario(
+            "deletion_faults::a_backup_that_was_undeleted_too_early_is_deleted_again",
+            undeleted_too_early,
         ),
         scenario(
             "deletion_faults::a_deletion_racing_a_commit_leaves_a_whole_backup_or_none",
@@ -491,6 +496,10 @@ async fn racing_an_undeletion() -> Result<()> {
     held.gate.open();
     let deleted = deleting.wait().await?;
     ensure!(deleted.code == Some(1), "{deleted:?}");
+    says(
+        &deleted,
+        &["could not be any more", "b.tar.gz is gone", "deleted again"],
+    )?;
     let undeleted = undeleting.wait().await?;
     ensure!(undeleted.code == Some(5), "{undeleted:?}");
     says(&undeleted, &["b.tar.gz is gone"])?;
@@ -498,6 +507,69 @@ async fn racing_an_undeletion() -> Result<()> {
     scene.proxy.clear_rules();
     scene.job(&["delete", "b"]).expect(0).await?;
     scene.is_gone("b").await
+}
+
+/// The DELETE of the archive is on its way for longer than an undeletion waits.
+async fn undeleted_too_early() -> Result<()> {
+    let scene = Scene::new("early").await?;
+    let direct = format!("--storage={}", scene.url(s3().await?.url()));
+    let tombstone = "early/backups/b/ark-deleting.json";
+    scene.make("b").await?;
+    let held = Held::at(&scene.proxy, 1, is_archive_delete);
+    let deleting = scene.job(&["delete", "b"]).start()?;
+    held.come().await?;
+    let undeleted = scene.job(&["undelete", "b"]).expect(0).await?;
+    says(&undeleted, &["is there again"])?;
+    ensure!(scene.phase("b")? == "Completed");
+    held.gate.open();
+    let finished = deleting.wait().await?;
+    ensure!(finished.code == Some(1), "{finished:?}");
+    says(
+        &finished,
+        &["could not be any more", "b.tar.gz is gone", "deleted again"],
+    )?;
+    ensure!(scene.bucket.keys(tombstone).await? == [tombstone]);
+    ensure!(scene.phase("b")? == "Deleting");
+    scene.proxy.clear_rules();
+    let finished = scene.job(&["undelete", "b"]).expect(5).await?;
+    says(&finished, &["b.tar.gz is gone"])?;
+    scene.job(&["delete", "b"]).expect(0).await?;
+    scene.is_gone("b").await?;
+    // What can be made again is made again: then the backup is whole.
+    scene.make("b").await?;
+    let before = scene.bucket.objects("early/").await?;
+    let held = Held::at(&scene.proxy, 1, |request| {
+        request.method == "DELETE" && request.path.ends_with("/velero-backup.json")
+    });
+    let deleting = scene.job(&["delete", "b"]).start()?;
+    held.come().await?;
+    scene.job(&["undelete", "b"]).expect(0).await?;
+    held.gate.open();
+    let finished = deleting.wait().await?;
+    ensure!(finished.code == Some(1), "{finished:?}");
+    says(&finished, &["has been taken back by somebody else"])?;
+    ensure!(scene.bucket.objects("early/").await? == before);
+    ensure!(scene.phase("b")? == "Completed");
+    scene.is_whole("b").await?;
+    scene.proxy.clear_rules();
+    // A later backup of the name gets no tombstone, though it lacks what this deletion has deleted too late.
+    let held = Held::at(&scene.proxy, 1, is_archive_delete);
+    let deleting = scene.job(&["delete", "b"]).start()?;
+    held.come().await?;
+    scene.job(&["delete", "b", &direct]).expect(0).await?;
+    scene
+        .job(&["backup", "b", "--include-namespaces", "app", &direct])
+        .expect(0)
+        .await?;
+    let before = scene.bucket.objects("early/backups/b/").await?;
+    held.gate.open();
+    let finished = deleting.wait().await?;
+    ensure!(finished.code == Some(1), "{finished:?}");
+    says(&finished, &["has been taken back by somebody else"])?;
+    let mut after = scene.bucket.objects("early/backups/b/").await?;
+    ensure!(after.remove(tombstone).is_none(), "{finished:?}");
+    ensure!(after.len() + 1 == before.len(), "{:?}", after.keys());
+    Ok(())
 }
 
 async fn racing_a_commit() -> Result<()> {
@@ -628,7 +700,13 @@ async fn store_fails() -> Result<()> {
     let finished = scene.job(&["delete", "b"]).expect(1).await?;
     says(
         &finished,
-        &["deleting ", "HTTP 503", "hint: check the endpoint"],
+        &[
+            "deleting ",
+            "HTTP 503",
+            "hint: check the endpoint",
+            "the deletion of b has begun",
+            "`kubectl ark backup undelete b` takes it back",
+        ],
     )?;
     let keys = scene.keys("b").await?;
     let is = |end: &str| keys.iter().any(|key| key.ends_with(end));
@@ -639,7 +717,24 @@ async fn store_fails() -> Result<()> {
     ensure!(scene.phase("b")? == "Deleting");
     scene.proxy.clear_rules();
     scene.job(&["delete", "b"]).expect(0).await?;
-    scene.is_gone("b").await
+    scene.is_gone("b").await?;
+    // Who interrupts it is told the same, but not before it has begun.
+    scene.make("b").await?;
+    for begun in [false, true] {
+        let held = match begun {
+            false => Held::at(&scene.proxy, 1, is_tombstone_put),
+            true => Held::at(&scene.proxy, 1, is_archive_delete),
+        };
+        let running = scene.job(&["delete", "b"]).start()?;
+        held.come().await?;
+        process::signal(running.id(), Signal::INT)?;
+        let finished = running.wait().await?;
+        ensure!(finished.code == Some(130), "{finished:?}");
+        let told = finished.stderr.contains("kubectl ark backup undelete b");
+        ensure!(told == begun, "{finished:?}");
+        scene.proxy.clear_rules();
+    }
+    Ok(())
 }
 
 async fn mode_switched_on() -> Result<()> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ark_tests::clock::WrongClock;
+use ark_tests::proxy::Request;
 use ark_tests::{FaultProxy, Gate, Rule, Victim, wait_until};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use libtest_mimic::Trial;
@@ -41,6 +42,7 @@ pub fn trials() -> Vec<Trial> {
             "expire_faults::a_store_that_fails_deletes_nothing",
             store_fails,
         ),
+        scenario("expire_faults::who_may_not_delete_hides_no_backup", denied),
         scenario(
             "expire_faults::a_deletion_that_is_taken_back_meanwhile_is_not_finished",
             taken_back,
@@ -163,9 +165,16 @@ async fn twins() -> Result<()> {
     for round in 0..3 {
         fill(&vault).await?;
         let (a, b) = (vault.expire(&[]).start()?, vault.expire(&[]).start()?);
-        for finished in [a.wait().await?, b.wait().await?] {
+        let mut deleted = 0;
+        let both = [a.wait().await?, b.wait().await?];
+        for finished in &both {
             ensure!(finished.code == Some(0), "round {round}: {finished:?}");
+            deleted += (0..=3)
+                .filter(|n| finished.stderr.contains(&format!("{n} expired backup")))
+                .sum::<usize>();
         }
+        // Each is counted by one of them.
+        ensure!(deleted == 3, "round {round}: {both:?}");
         let left = stored(&world).await?;
         ensure!(
             left == BTreeSet::from(["young".to_owned()]),
@@ -233,9 +242,9 @@ async fn store_fails() -> Result<()> {
     // One that cannot be removed stops no other, and is named.
     proxy.add(
         Rule::on(|request| request.is_write() && request.path.contains("/old-2/")).answer(
-            403,
+            400,
             &[("content-type", "application/xml")],
-            "<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code><Message>made up</Message></Error>",
+            "<?xml version=\"1.0\"?><Error><Code>InvalidRequest</Code><Message>made up</Message></Error>",
         ),
     );
     let finished = vault.expire(&[]).expect(3).await?;
@@ -244,6 +253,57 @@ async fn store_fails() -> Result<()> {
         "{finished:?}"
     );
     ensure!(stored(&world).await? == BTreeSet::from(["old-2".to_owned()]));
+    Ok(())
+}
+
+/// Who may write and not delete hides no backup behind a tombstone that cannot be removed.
+async fn denied() -> Result<()> {
+    let world = World::new("denied").await?;
+    let proxy = FaultProxy::start(world.s3.url()).await?;
+    let mut vault = vault(&world);
+    fill(&vault).await?;
+    vault.storage = world.storage_at(proxy.url());
+    let deny = |matches: fn(&Request) -> bool| {
+        Rule::on(matches).answer(
+            403,
+            &[("content-type", "application/xml")],
+            "<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code><Message>made up</Message></Error>",
+        )
+    };
+    let prefix = format!("{}/backups/", world.prefix());
+    let before = world.bucket.objects(&prefix).await?;
+    proxy.add(deny(|request| request.method == "DELETE"));
+    for _ in 0..2 {
+        let finished = vault.expire(&[]).expect(1).await?;
+        for text in ["nothing was deleted", "hint: check the credentials"] {
+            ensure!(finished.stderr.contains(text), "{text}: {finished:?}");
+        }
+        ensure!(world.bucket.objects(&prefix).await? == before);
+    }
+    // When it is denied for backups alone, there is no second one.
+    proxy.clear_rules();
+    proxy.add(deny(|request| {
+        request.method == "DELETE" && request.path.contains("/backups/")
+    }));
+    let finished = vault.expire(&[]).expect(1).await?;
+    for text in [
+        "backup old-1 was to go (expired",
+        "0 expired backups deleted",
+        "hint: check the credentials",
+        "kubectl ark backup undelete old-1",
+    ] {
+        ensure!(finished.stderr.contains(text), "{text}: {finished:?}");
+    }
+    let mut after = world.bucket.objects(&prefix).await?;
+    let tombstone = format!("{}ark-deleting.json", world.key("old-1"));
+    ensure!(after.remove(&tombstone).is_some() && after == before);
+    proxy.clear_rules();
+    vault.job(&["undelete", "old-1"]).expect(0).await?;
+    vault.expire(&[]).expect(0).await?;
+    ensure!(stored(&world).await?.is_empty());
+    let probes = format!("{}/metadata/", world.prefix());
+    let left = world.bucket.keys(&probes).await?;
+    ensure!(left.is_empty(), "a probe is left: {left:?}");
     Ok(())
 }
 

@@ -6,10 +6,11 @@ use crate::api::{Backup, GROUP, failed_log_name};
 use crate::cluster::ClusterError;
 use crate::context::{Context, Outcome};
 use crate::error::{Failure, chain};
+use crate::exit::Exit;
 use crate::kept;
 use crate::mode;
 use crate::records::request;
-use crate::removal::{self, RemovalError, Seen};
+use crate::removal::{self, RemovalError, Removed, Seen};
 use crate::report::plural;
 use crate::store::StoreError;
 use crate::tombstone::Cause;
@@ -20,6 +21,8 @@ use kube::Resource;
 enum Done {
     /// It is gone; with what there is to say of it.
     Gone(String),
+    /// It is gone by another run, which counts it.
+    GoneByAnother,
     /// It stays for now, which is no error.
     Stays(String),
 }
@@ -28,13 +31,15 @@ enum Done {
 enum Trouble {
     /// Nothing may be deleted any more.
     Refused(Failure),
+    /// The rights are missing, which the next one would need, too.
+    Denied(String, Option<String>),
     /// This one failed.
     Failed(String),
 }
 
 impl From<StoreError> for Trouble {
     fn from(error: StoreError) -> Trouble {
-        Trouble::Failed(chain(&error))
+        RemovalError::from(error).into()
     }
 }
 
@@ -44,16 +49,64 @@ impl From<ClusterError> for Trouble {
     }
 }
 
+impl From<RemovalError> for Trouble {
+    fn from(error: RemovalError) -> Trouble {
+        let denied = error.is_denied();
+        match error {
+            RemovalError::Refused(failure) => Trouble::Refused(failure),
+            RemovalError::Begun { source, next } => match Trouble::from(*source) {
+                Trouble::Failed(why) => Trouble::Failed(format!("{why}; {next}")),
+                Trouble::Denied(why, hint) => Trouble::Denied(why, joined(hint, next)),
+                Trouble::Refused(failure) => {
+                    let hint = joined(failure.next_step().map(str::to_owned), next);
+                    Trouble::Refused(failure.maybe_hint(hint))
+                }
+            },
+            error if denied => {
+                let failure = Failure::from(error);
+                let hint = failure.next_step().map(str::to_owned);
+                Trouble::Denied(failure.message().to_owned(), hint)
+            }
+            error => Trouble::Failed(chain(&error)),
+        }
+    }
+}
+
+fn joined(hint: Option<String>, next: String) -> Option<String> {
+    Some(hint.map_or(next.clone(), |hint| format!("{hint}; {next}")))
+}
+
 /// Carries the plan out.
 ///
 /// # Errors
 /// When nothing may be deleted any more.
 pub(super) async fn perform(context: &Context, entries: &[Entry]) -> Result<Outcome, Failure> {
     let mut tally = Tally::default();
+    let removes = |entry: &Entry| matches!(entry.fate, Fate::Delete(Step::Remove { .. }));
+    if entries.iter().any(removes) {
+        removal::refuse_unless_deletable(context)
+            .await
+            .map_err(|error| {
+                let failure = Failure::from(error);
+                let hint = failure.next_step().map(str::to_owned);
+                let text = format!(
+                    "nothing was deleted, since not even an object of this run's own could be: {}",
+                    failure.message()
+                );
+                Failure::new(failure.exit(), text).maybe_hint(hint)
+            })?;
+    }
     for entry in entries {
         let (kind, name, reason) = (entry.kind.word(), &entry.name, &entry.reason);
         match &entry.fate {
-            Fate::Keep => tally.kept += usize::from(entry.kind == Kind::Backup),
+            Fate::Keep => {
+                if matches!(reason, Reason::Held { .. }) {
+                    context
+                        .log
+                        .warn(&format!("{kind} {name} stays for now: {reason}"));
+                }
+                tally.kept += usize::from(entry.kind == Kind::Backup);
+            }
             Fate::KeepInDoubt => {
                 context.log.error(&format!("{kind} {name} stays: {reason}"));
                 tally.troubles += 1;
@@ -66,6 +119,11 @@ pub(super) async fn perform(context: &Context, entries: &[Entry]) -> Result<Outc
                         .info(&format!("deleted {kind} {name}{what}: {reason}"));
                     tally.add(entry);
                 }
+                Ok(Done::GoneByAnother) => {
+                    context
+                        .log
+                        .info(&format!("{kind} {name} is gone, by another run: {reason}"));
+                }
                 Ok(Done::Stays(why)) => {
                     context
                         .log
@@ -77,6 +135,12 @@ pub(super) async fn perform(context: &Context, entries: &[Entry]) -> Result<Outc
                         .log
                         .error(&format!("{kind} {name} was to go ({reason}), but: {why}"));
                     tally.troubles += 1;
+                }
+                Err(Trouble::Denied(why, hint)) => {
+                    let text = format!(
+                        "{kind} {name} was to go ({reason}), but: {why}; before that, {tally}"
+                    );
+                    return Err(Failure::new(Exit::Failed, text).maybe_hint(hint));
                 }
                 Err(Trouble::Refused(failure)) => {
                     let text = format!("{}; before that, {tally}", failure.message());
@@ -100,8 +164,18 @@ pub(super) async fn perform(context: &Context, entries: &[Entry]) -> Result<Outc
 /// Does one step.
 async fn take(context: &Context, name: &str, step: &Step) -> Result<Done, Trouble> {
     match step {
-        Step::Remove { etag } => remove(context, name, Cause::Expire, of(etag)).await,
-        Step::Sweep { etag } => remove(context, name, Cause::Sweep, of(etag)).await,
+        Step::Remove { etag } => {
+            remove(context, name, Cause::Expire, Seen::of(etag), |gone| {
+                gone.begun
+            })
+            .await
+        }
+        Step::Sweep { etag } => {
+            remove(context, name, Cause::Sweep, Seen::of(etag), |gone| {
+                gone.begun
+            })
+            .await
+        }
         Step::Finish {
             cause,
             tombstone,
@@ -116,14 +190,13 @@ async fn take(context: &Context, name: &str, step: &Step) -> Result<Done, Troubl
                 description,
                 tombstone: Some(tombstone),
             };
-            remove(context, name, *cause, seen).await
+            remove(context, name, *cause, seen, |gone| gone.ended).await
         }
         Step::Void { tombstone } => {
             match removal::remove_void_tombstone(context, name, tombstone).await {
                 Ok(true) => Ok(Done::Gone(String::new())),
                 Ok(false) => Ok(Done::Stays("it is another one now".to_owned())),
-                Err(RemovalError::Refused(failure)) => Err(Trouble::Refused(failure)),
-                Err(error) => Err(Trouble::Failed(chain(&error))),
+                Err(error) => Err(error.into()),
             }
         }
         Step::Abort(upload) => {
@@ -142,11 +215,11 @@ async fn take(context: &Context, name: &str, step: &Step) -> Result<Done, Troubl
             // The state counts, too: a new run may have taken the name over.
             let conditions = serde_json::json!({"uid": uid, "resourceVersion": resource_version});
             let doing = format!("deleting Backup {name}");
-            if !delete(context, &path, &conditions, &doing).await? {
-                return Ok(Done::Stays("it has changed since".to_owned()));
+            let done = delete(context, &path, &conditions, &doing).await?;
+            if !matches!(done, Done::Stays(_)) {
+                kept::remove(context, &failed_log_name(name)).await?;
             }
-            kept::remove(context, &failed_log_name(name)).await?;
-            Ok(Done::Gone(String::new()))
+            Ok(done)
         }
         Step::Discard { uid } => {
             allowed(context).await?;
@@ -154,10 +227,7 @@ async fn take(context: &Context, name: &str, step: &Step) -> Result<Done, Troubl
             let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
             let conditions = serde_json::json!({"uid": uid});
             let doing = format!("deleting ConfigMap {name}");
-            Ok(match delete(context, &path, &conditions, &doing).await? {
-                true => Done::Gone(String::new()),
-                false => Done::Stays("it is another one now".to_owned()),
-            })
+            Ok(delete(context, &path, &conditions, &doing).await?)
         }
     }
 }
@@ -169,62 +239,50 @@ async fn allowed(context: &Context) -> Result<(), Trouble> {
         .map_err(Trouble::Refused)
 }
 
-/// What is to be removed is what had this ETag.
-fn of(etag: &str) -> Seen<'_> {
-    Seen {
-        description: Some(etag),
-        tombstone: None,
-    }
-}
-
+/// Removes a backup; `counts` says whether it is this run that did, for several may be at work on it.
 async fn remove(
     context: &Context,
     name: &str,
     cause: Cause,
     seen: Seen<'_>,
+    counts: fn(&Removed) -> bool,
 ) -> Result<Done, Trouble> {
     match removal::remove(context, name, cause, seen).await {
-        Ok(removed) => {
+        Ok(removed) if counts(&removed) => {
             let objects = plural(removed.objects, "object");
             let bytes = plural(removed.bytes, "byte");
             Ok(Done::Gone(format!(" ({objects}, {bytes})")))
         }
         // A twin was faster.
-        Err(RemovalError::NotFound { .. }) => Ok(Done::Gone(", by another run".to_owned())),
-        Err(RemovalError::Refused(failure)) => Err(Trouble::Refused(failure)),
+        Ok(_) | Err(RemovalError::NotFound { .. }) => Ok(Done::GoneByAnother),
         Err(
             error @ (RemovalError::RestoreInProgress { .. }
             | RemovalError::BackupInProgress { .. }
+            | RemovalError::BeingMadeByOthers { .. }
             | RemovalError::Locked { .. }
             | RemovalError::Left { .. }
             | RemovalError::Changed { .. }
+            | RemovalError::NoBackup { .. }
             | RemovalError::TakenBack { .. }
             | RemovalError::Marked { .. }),
         ) => Ok(Done::Stays(chain(&error))),
-        Err(
-            error @ (RemovalError::Snapshots { .. }
-            | RemovalError::LaterFormat { .. }
-            | RemovalError::NotIntact { .. }
-            | RemovalError::Malformed { .. }
-            | RemovalError::Store(_)
-            | RemovalError::Cluster(_)),
-        ) => Err(Trouble::Failed(chain(&error))),
+        Err(error) => Err(error.into()),
     }
 }
 
-/// Deletes an object of the cluster if the conditions hold; whether it is gone.
+/// Deletes an object of the cluster if the conditions hold.
 async fn delete(
     context: &Context,
     path: &str,
     conditions: &serde_json::Value,
     doing: &str,
-) -> Result<bool, ClusterError> {
+) -> Result<Done, ClusterError> {
     let options = serde_json::json!({"preconditions": conditions});
     let request = request(Method::DELETE, path, "application/json", &options);
     match context.cluster.request(&request, doing).await {
-        Ok(_) => Ok(true),
-        Err(error) if error.is_not_found() => Ok(true),
-        Err(error) if error.is_conflict() => Ok(false),
+        Ok(_) => Ok(Done::Gone(String::new())),
+        Err(error) if error.is_not_found() => Ok(Done::GoneByAnother),
+        Err(error) if error.is_conflict() => Ok(Done::Stays("it has changed since".to_owned())),
         Err(error) => Err(error),
     }
 }

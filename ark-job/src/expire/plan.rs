@@ -5,6 +5,7 @@
 
 use crate::api::DEFAULT_TTL;
 use crate::foreign::Origin;
+use crate::removal::lasts;
 use crate::schedule::DEFAULT_KEEP_LAST;
 use crate::store::Upload;
 use crate::tombstone::Cause;
@@ -373,8 +374,76 @@ pub enum Reason {
         /// In which time it goes.
         within: SignedDuration,
     },
+    /// It would go, but must not now.
+    Held {
+        /// Why it would go.
+        because: Box<Reason>,
+        /// Why it must not.
+        obstacle: Obstacle,
+    },
     /// In words.
     Other(String),
+}
+
+/// What keeps a backup from being removed now: a clause when displayed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// It is being restored.
+    Restore {
+        /// By whom.
+        restore: String,
+        /// Its last sign of life.
+        heartbeat: Timestamp,
+    },
+    /// It is being made.
+    Backup {
+        /// Its last sign of life.
+        heartbeat: Timestamp,
+    },
+    /// The bucket keeps it.
+    Lock {
+        /// What is locked.
+        key: String,
+        /// Until when.
+        until: Option<Timestamp>,
+        /// Whether somebody must lift it.
+        legal_hold: bool,
+    },
+    /// It records snapshots.
+    Snapshots {
+        /// Where.
+        key: String,
+    },
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Obstacle::Restore { restore, heartbeat } => write!(
+                f,
+                "it is being restored by {restore}, which gave a sign of life at {heartbeat}"
+            ),
+            Obstacle::Backup { heartbeat } => {
+                write!(
+                    f,
+                    "it is being made: its run gave a sign of life at {heartbeat}"
+                )
+            }
+            Obstacle::Lock {
+                key,
+                until,
+                legal_hold,
+            } => write!(
+                f,
+                "{key} is locked by the bucket {}",
+                lasts(*until, *legal_hold)
+            ),
+            Obstacle::Snapshots { key } => write!(
+                f,
+                "{key} records snapshots of volumes, which this version of ark cannot delete"
+            ),
+        }
+    }
 }
 
 impl fmt::Display for Reason {
@@ -456,6 +525,7 @@ impl fmt::Display for Reason {
                 "what it belongs to is gone; removed in {}",
                 span(*within)
             ),
+            Reason::Held { because, obstacle } => write!(f, "{because}, but {obstacle}"),
             Reason::Other(text) => f.write_str(text),
         }
     }
@@ -758,6 +828,7 @@ fn date(at: Timestamp) -> String {
 fn span(length: SignedDuration) -> String {
     let seconds = length.as_secs().max(0);
     match seconds {
+        0 if length.is_positive() => "less than 1s".to_owned(),
         0..120 => format!("{seconds}s"),
         120..7_200 => format!("{}m", seconds / 60),
         7_200..172_800 => format!("{}h", seconds / 3_600),

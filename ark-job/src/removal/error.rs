@@ -4,6 +4,7 @@ use crate::cluster::ClusterError;
 use crate::context::storage_failure;
 use crate::error::Failure;
 use crate::exit::Exit;
+use crate::foreign::Origin;
 use crate::report::plural;
 use crate::repository::WHERE_BACKUPS_ARE;
 use crate::store::StoreError;
@@ -34,6 +35,16 @@ pub enum RemovalError {
         backup: String,
         /// Its last sign of life.
         heartbeat: Timestamp,
+    },
+    /// Another program is just making it.
+    #[error("backup {backup} is being made by {origin}: its phase is {phase:?}")]
+    BeingMadeByOthers {
+        /// The backup.
+        backup: String,
+        /// Who makes it.
+        origin: Origin,
+        /// Its phase, in their words.
+        phase: String,
     },
     /// The bucket keeps it: nothing has been touched.
     #[error("{what} is locked by the bucket {}: nothing was touched", lasts(*until, *legal_hold))]
@@ -78,6 +89,16 @@ pub enum RemovalError {
         /// Where it was looked for.
         location: String,
     },
+    /// There are files under the name, but none that makes them a backup: nothing has been touched.
+    #[error(
+        "{directory} in {location} holds no backup: neither an archive nor a description of one; nothing was touched"
+    )]
+    NoBackup {
+        /// Where the files are.
+        directory: String,
+        /// In which location.
+        location: String,
+    },
     /// It records snapshots of volumes, which this version cannot delete: nothing has been touched.
     #[error(
         "{key} records snapshots of volumes, which this version of ark cannot delete: nothing was touched"
@@ -97,6 +118,17 @@ pub enum RemovalError {
     TakenBack {
         /// The backup.
         backup: String,
+    },
+    /// Its deletion was taken back by somebody else, but too late: it goes on.
+    #[error(
+        "the deletion of backup {backup} has been taken back by somebody else, but it could not be any more: {}; it is \
+         being deleted again", missing.join("; ")
+    )]
+    TooLate {
+        /// The backup.
+        backup: String,
+        /// What is missing.
+        missing: Vec<String>,
     },
     /// A later version made it, and may have recorded what this one does not know.
     #[error("{key} cannot be read by this version of ark, so nothing was touched: {why}")]
@@ -122,6 +154,14 @@ pub enum RemovalError {
         /// In which way.
         why: String,
     },
+    /// What has stopped a removal behind its tombstone.
+    #[error("{source}")]
+    Begun {
+        /// What has.
+        source: Box<RemovalError>,
+        /// What can be done about what it has left.
+        next: String,
+    },
     /// The store does not answer, or not well.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -146,6 +186,14 @@ impl From<RemovalError> for Failure {
         match error {
             RemovalError::Refused(failure) => failure,
             RemovalError::Store(error) => storage_failure(&error),
+            RemovalError::Begun { source, next } => {
+                let failure = Failure::from(*source);
+                let hint = match failure.next_step() {
+                    Some(hint) => format!("{hint}; {next}"),
+                    None => next,
+                };
+                Failure::new(failure.exit(), failure.message()).hint(hint)
+            }
             RemovalError::Cluster(error) => Failure::new(Exit::Failed, error.full_text()),
             other => {
                 let (exit, hint) = other.meaning();
@@ -156,6 +204,31 @@ impl From<RemovalError> for Failure {
 }
 
 impl RemovalError {
+    /// Adds what can be done next to what stops a removal in the middle; others have left nothing unfinished, or say it
+    /// themselves.
+    pub(super) fn after_beginning(self, next: String) -> RemovalError {
+        match self {
+            RemovalError::Refused(_)
+            | RemovalError::Malformed { .. }
+            | RemovalError::Store(_)
+            | RemovalError::Cluster(_) => RemovalError::Begun {
+                source: Box::new(self),
+                next,
+            },
+            other => other,
+        }
+    }
+
+    /// Whether the store or the API server denies what a removal needs, which it will deny the next one, too.
+    pub fn is_denied(&self) -> bool {
+        match self {
+            RemovalError::Store(error) => error.is_credentials(),
+            RemovalError::Cluster(error) => error.is_forbidden(),
+            RemovalError::Begun { source, .. } => source.is_denied(),
+            _ => false,
+        }
+    }
+
     fn meaning(&self) -> (Exit, Option<String>) {
         let (exit, hint) = match self {
             RemovalError::RestoreInProgress { .. } => (
@@ -166,6 +239,18 @@ impl RemovalError {
                 Exit::Conflict,
                 Some("wait for the backup, or delete its Job; then delete again".to_owned()),
             ),
+            RemovalError::BeingMadeByOthers { origin, .. } => {
+                let who = match origin {
+                    Origin::OriginalArk => "what made it",
+                    Origin::Ark | Origin::Velero => "`velero backup delete NAME`",
+                };
+                (
+                    Exit::Conflict,
+                    Some(format!(
+                        "wait for the backup, or delete it with {who}; then delete again"
+                    )),
+                )
+            }
             RemovalError::Locked { .. } => (
                 Exit::Refused,
                 Some("delete again when the lock has ended".to_owned()),
@@ -181,17 +266,24 @@ impl RemovalError {
                 Exit::Integrity,
                 Some("delete it again to remove what is left".to_owned()),
             ),
+            RemovalError::TooLate { .. } => (
+                Exit::Failed,
+                Some("delete it again to remove what is left".to_owned()),
+            ),
             RemovalError::LaterFormat { .. } => (
                 Exit::Failed,
                 Some("delete it with the version of ark that made it, or a later one".to_owned()),
             ),
-            RemovalError::NotFound { .. } => (Exit::NotFound, Some(WHERE_BACKUPS_ARE.to_owned())),
+            RemovalError::NotFound { .. } | RemovalError::NoBackup { .. } => {
+                (Exit::NotFound, Some(WHERE_BACKUPS_ARE.to_owned()))
+            }
             RemovalError::Snapshots { .. } => (
                 Exit::Failed,
                 Some("delete it with what made it: `velero backup delete NAME`".to_owned()),
             ),
             RemovalError::Malformed { .. }
             | RemovalError::Refused(_)
+            | RemovalError::Begun { .. }
             | RemovalError::Store(_)
             | RemovalError::Cluster(_) => (Exit::Failed, None),
         };

@@ -72,6 +72,18 @@ pub async fn is_at_work(context: &Context, restore: &Restore) -> Result<bool, Cl
     Ok(sign_of_life(context, restore).await?.is_some())
 }
 
+/// Remembers all heartbeats of who is at work, so that by the time one is asked for, it is known whether it stands still.
+pub async fn listen(context: &Context) -> Result<(), ClusterError> {
+    let records = &context.records;
+    for record in records.list::<Backup>().await? {
+        records.unchanged_for(&record);
+    }
+    for record in records.list::<Restore>().await? {
+        records.unchanged_for(&record);
+    }
+    Ok(())
+}
+
 /// The last sign of life of who is at work on it. An old one may be that of a wrong clock, here or there: then another one
 /// tells.
 async fn sign_of_life<K: Record>(
@@ -84,7 +96,9 @@ async fn sign_of_life<K: Record>(
     if is_alive(heartbeat, Timestamp::now()) {
         return Ok(Some(heartbeat));
     }
-    tokio::time::sleep(ANOTHER_HEARTBEAT).await;
+    // Of many, only the first is waited for.
+    let known = context.records.unchanged_for(record);
+    tokio::time::sleep(ANOTHER_HEARTBEAT.saturating_sub(known)).await;
     let again = context.records.find::<K>(&record.name_any()).await?;
     let again = again.and_then(|record| record.alive());
     Ok(again.filter(|again| *again != heartbeat))

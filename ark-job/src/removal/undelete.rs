@@ -6,19 +6,29 @@ use crate::context::Context;
 use crate::layout::BackupKeys;
 use crate::tombstone::{Cause, Found, Tombstone};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::time::Duration;
 
 /// A deletion looks for the tombstone right before each DELETE; by this time the one that it has sent has come.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
 
-/// Takes the deletion of the backup called `name` back; false when it is whole and was not being deleted.
+/// A backup that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Undeleted {
+    /// Whether it was being deleted.
+    pub was_deleted: bool,
+    /// When it expires.
+    pub expiration: Option<Timestamp>,
+}
+
+/// Takes the deletion of the backup called `name` back.
 ///
 /// The tombstone goes last. A deletion that is still at work finds it gone and stops, but it may have removed something since
 /// it was looked at, or be about to: so it is looked at again after a while.
 ///
 /// # Errors
 /// When the backup is not whole, or nothing may be written.
-pub async fn undelete(context: &Context, name: &str) -> Result<bool, RemovalError> {
+pub async fn undelete(context: &Context, name: &str) -> Result<Undeleted, RemovalError> {
     let store = &context.store;
     let backup = || name.to_owned();
     refuse_unless_writable(context).await?;
@@ -40,9 +50,16 @@ pub async fn undelete(context: &Context, name: &str) -> Result<bool, RemovalErro
         store.put_new(&keys.velero_backup(), json).await?;
     }
     let phase = examined.phase();
+    let status = examined.status.as_ref();
+    let expiration = status.and_then(|status| status.expiration.as_ref());
+    let expiration = expiration.map(|Time(at)| *at);
+    let undeleted = |was_deleted| Undeleted {
+        was_deleted,
+        expiration,
+    };
     let Some((_, tombstone)) = examined.target.tombstone else {
         records::revive(context, name, phase).await?;
-        return Ok(false);
+        return Ok(undeleted(false));
     };
     refuse_unless_writable(context).await?;
     target::remove_tombstone(store, &keys, None).await?;
@@ -71,5 +88,5 @@ pub async fn undelete(context: &Context, name: &str) -> Result<bool, RemovalErro
         store.put_new(&keys.velero_backup(), json).await?;
     }
     records::revive(context, name, phase).await?;
-    Ok(true)
+    Ok(undeleted(true))
 }

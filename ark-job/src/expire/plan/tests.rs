@@ -460,3 +460,14 @@ fn a_line_is_the_same_for_people_and_programs() {
             "reason": "expired 3h ago, on 2026-06-01T09:00:00Z"})
     );
 }
+
+#[test]
+fn what_is_left_is_never_nothing() {
+    let span = |millis| span(SignedDuration::from_millis(millis));
+    assert_eq!(span(1), "less than 1s");
+    assert_eq!(span(999), "less than 1s");
+    assert_eq!(span(1000), "1s");
+    // A grace period of none is none.
+    assert_eq!(span(0), "0s");
+    assert_eq!(span(-1), "0s");
+}
