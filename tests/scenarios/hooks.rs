@@ -81,7 +81,7 @@ static ARK_CLUSTER: Shared<Ark> = Shared::const_new();
 
 /// A cluster of our own: other scenarios look at what Ark may not do without hooks.
 pub async fn ark() -> Result<&'static Ark> {
-    Ark::shared(&ARK_CLUSTER).await
+    Ark::shared(&ARK_CLUSTER, "hooks").await
 }
 
 pub fn kubectl(cluster: &ControlPlane, line: &str) -> Result<String> {

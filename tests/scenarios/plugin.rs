@@ -136,17 +136,17 @@ static ARK_CLUSTER: Shared<Ark> = Shared::const_new();
 pub static RESTORES: Mutex<()> = Mutex::const_new(());
 
 pub async fn ark() -> Result<&'static Ark> {
-    Ark::shared(&ARK_CLUSTER).await
+    Ark::shared(&ARK_CLUSTER, "in-cluster").await
 }
 
 impl Ark {
-    /// The one of a cell, started if it is not.
-    pub async fn shared(cell: &'static Shared<Ark>) -> Result<&'static Ark> {
+    /// The one of a cell, started if it is not; it backs up to this prefix of the bucket.
+    pub async fn shared(cell: &'static Shared<Ark>, prefix: &str) -> Result<&'static Ark> {
         // Boxed: starting a cluster is a large future, and a test's thread has a small stack.
-        shared(cell, Box::pin(Ark::start())).await
+        shared(cell, Box::pin(Ark::start(prefix))).await
     }
 
-    async fn start() -> Result<Ark> {
+    async fn start(prefix: &str) -> Result<Ark> {
         let (cluster, s3) = (
             NodeCluster::start(Options::default()).await?,
             world::s3().await?,
@@ -155,7 +155,7 @@ impl Ark {
         images::ark_job(IMAGE, &archive)?;
         cluster.load_image(&archive)?;
         let ark = Ark {
-            storage: storage("in-cluster", &cluster.expose(s3.url())?),
+            storage: storage(prefix, &cluster.expose(s3.url())?),
             cluster,
             credentials: credentials(s3::SECRET_ACCESS_KEY)?,
         };

@@ -655,7 +655,7 @@ async fn exit_code(ark: &Ark, job: &str) -> Result<i32> {
 }
 
 async fn jobs() -> Result<()> {
-    let ark = Ark::shared(&ARK_CLUSTER).await?;
+    let ark = Ark::shared(&ARK_CLUSTER, "restore-only").await?;
     let cluster = &ark.cluster;
     trifle(cluster, "only")?;
     ark.expect(0, "backup create before --include-namespaces only --wait")
@@ -674,7 +674,7 @@ async fn jobs() -> Result<()> {
         "spec": {"schedule": "* * * * *", "concurrencyPolicy": "Forbid", "jobTemplate": {"spec": tick["spec"]}},
     });
     ark.expect(0, "restore-only on").await?;
-    let backups = async || bucket().await?.objects("in-cluster/backups/").await;
+    let backups = async || bucket().await?.objects("restore-only/backups/").await;
     let stored = backups().await?;
     ensure!(!stored.is_empty(), "the backup is somewhere else");
     // Made while the mode is on, and not suspended: it fires.
