@@ -24,7 +24,7 @@ use crate::api::{Backup, BackupPhase, DEFAULT_LOCATION, namespace_flag};
 use crate::context::Context;
 use crate::foreign::Description;
 use crate::layout::BackupKeys;
-use crate::marker::MAX_LENGTH;
+use crate::marker::{MAX_LENGTH, Marker};
 use crate::mode;
 use crate::store::{Created, Lock, ObjectMeta, Store, StoreError};
 use crate::tombstone::{Cause, Tombstone};
@@ -337,7 +337,9 @@ impl<'a> Removal<'a> {
             Err(StoreError::TooLong { .. }) => None,
             json => json?,
         };
-        let found = json.and_then(|json| Description::from_json(&json, self.name).ok());
+        // Ours is committed or not at all, whatever else its marker says.
+        let others = json.filter(|json| Marker::from_json(json).is_err());
+        let found = others.and_then(|json| Description::from_json(&json, self.name).ok());
         match found {
             Some(found) if !found.is_ours && !found.has_ended() => {
                 Err(RemovalError::BeingMadeByOthers {
