@@ -574,16 +574,9 @@ pub struct JobFlags {
     /// Do it in this process with your own rights, without a Job; storage is ~/.kubectl-ark/backups unless given
     #[arg(long, conflicts_with_all = ["output", "ttl_after_finished", "deadline"])]
     pub local: bool,
-    /// Keep the finished Job this long, or 'never' delete it
-    #[arg(
-        long,
-        value_name = "DURATION|never",
-        default_value = DEFAULT_TTL_AFTER_FINISHED
-    )]
-    pub ttl_after_finished: String,
-    /// End the Job after this time, all retries included; 0 is no limit
-    #[arg(long, value_name = "DURATION", default_value = DEFAULT_DEADLINE)]
-    pub deadline: String,
+    /// How long it may take, and is kept
+    #[command(flatten)]
+    pub life: LifeFlags,
 }
 
 /// A day: long enough to look at what happened, short enough that Jobs do not pile up.

@@ -18,6 +18,7 @@ use ark_job::context::storage_failure;
 use ark_job::error::{Failure, chain};
 use ark_job::exit::Exit;
 use ark_job::marker::{MAX_LENGTH, Marker};
+use ark_job::report::plural;
 use ark_job::repository::inventory::{Inventory, Stored};
 use ark_job::repository::{Described, RepositoryError, find};
 use ark_job::selector::{self, AnyOf};
@@ -272,7 +273,7 @@ impl Left {
                 };
                 eprintln!(
                     "left: {} that {why}; {way_out}",
-                    records::plural(count as u64, "backup")
+                    plural(count as u64, "backup")
                 );
             }
         }

@@ -488,8 +488,10 @@ fn create(
         wait,
         output,
         local,
-        ttl_after_finished,
-        deadline,
+        life: LifeFlags {
+            ttl_after_finished,
+            deadline,
+        },
     } = job;
     Ok(CreateOptions {
         args: Args {
@@ -519,6 +521,17 @@ fn job_options(ttl_after_finished: &str, deadline: &str) -> Result<JobOptions, F
         deadline: Some(seconds("--deadline", deadline)?.into())
             .filter(|&seconds: &i64| seconds > 0),
     })
+}
+
+/// Checks what chooses among resources: their names, or their labels.
+fn check_choice(names: &[String], selector: Option<&str>) -> Result<(), Failure> {
+    for name in names {
+        check_name(name).map_err(usage)?;
+    }
+    if let Some(selector) = selector {
+        ark_job::selector::parse(selector).map_err(|why| usage(format!("--selector: {why}")))?;
+    }
+    Ok(())
 }
 
 /// The backup, the name of the restore, and the schedule whose newest backup is meant. Of a schedule, the name of the backup
@@ -802,12 +815,7 @@ fn get(namespace: &str, noun: Noun, args: GetArgs) -> Result<GetOptions, Failure
         output,
         no_headers,
     } = args;
-    for name in &names {
-        check_name(name).map_err(usage)?;
-    }
-    if let Some(selector) = &selector {
-        ark_job::selector::parse(selector).map_err(|why| usage(format!("--selector: {why}")))?;
-    }
+    check_choice(&names, selector.as_deref())?;
     Ok(GetOptions {
         noun,
         namespace: namespace.to_owned(),

@@ -9,6 +9,7 @@ use ark_job::api::{
 };
 use ark_job::args::{Args, BackupArgs, Command, parse_duration};
 use ark_job::exit::Exit;
+use ark_job::report::plural;
 use ark_job::restore;
 use ark_job::schedule::scheduled_time;
 use ark_job::selector;
@@ -193,14 +194,6 @@ fn age_of<R: Record>(record: &R, started: Option<&Time>, now: Timestamp) -> Stri
     created(record, started)
         .map(|at| age(at, now))
         .unwrap_or_default()
-}
-
-/// `1 backup`, `2 backups`
-pub fn plural(count: u64, thing: &str) -> String {
-    match count {
-        1 => format!("1 {thing}"),
-        _ => format!("{count} {thing}s"),
-    }
 }
 
 fn troubles(warnings: u64, errors: u64) -> String {

@@ -491,14 +491,8 @@ async fn follow_to_end<R: Record>(
     let flag = install::flag(namespace);
     let mut patience = Patience::default();
     loop {
-        let (look, record) = match look::<R>(client, namespace, job, name).await {
-            Ok(look) => look,
-            Err(error) => {
-                patience.with_cluster(&error, job, display)?;
-                tokio::time::sleep(INTERVAL).await;
-                continue;
-            }
-        };
+        let looking = || look::<R>(client, namespace, job, name);
+        let (look, record) = patience.until_answered(looking, job, display).await?;
         let look = look.of(uid);
         let state = look.state(record.as_ref());
         patience.with_state(&state, &format!("{word} {name}"), display)?;
@@ -568,6 +562,22 @@ struct Patience {
 }
 
 impl Patience {
+    /// Looks until the cluster answers, as long as it may only be a hiccup that it does not.
+    async fn until_answered<T>(
+        &mut self,
+        look: impl AsyncFn() -> kube::Result<T>,
+        job: &str,
+        display: &Display,
+    ) -> Result<T, Failure> {
+        loop {
+            match look().await {
+                Ok(seen) => return Ok(seen),
+                Err(error) => self.with_cluster(&error, job, display)?,
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+
     /// Says that the cluster does not answer, as long as it may only be a hiccup.
     fn with_cluster(
         &mut self,
@@ -632,14 +642,8 @@ pub async fn started(
     } = followed;
     let mut patience = Patience::default();
     loop {
-        let look = match look_at_job(client, namespace, job).await {
-            Ok(look) => look,
-            Err(error) => {
-                patience.with_cluster(&error, job, display)?;
-                tokio::time::sleep(INTERVAL).await;
-                continue;
-            }
-        };
+        let looking = || look_at_job(client, namespace, job);
+        let look = patience.until_answered(looking, job, display).await?;
         let look = look.of(uid);
         let state = look.state::<Backup>(None);
         patience.with_state(&state, &format!("reading {about}"), display)?;

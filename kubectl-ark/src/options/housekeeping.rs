@@ -1,6 +1,6 @@
 //! `backup delete`, `backup undelete`, `expire`, `sync` and `backup get` of what is stored: what was typed, checked.
 
-use super::{Plan, PrintOptions, job_options, place, to_second, usage};
+use super::{Plan, PrintOptions, check_choice, job_options, place, to_second, usage};
 use crate::Surroundings;
 use crate::cli::{
     BackupDeleteArgs, BackupUndeleteArgs, CreateFormat, DryRun, ExpireArgs, GetArgs, GetFormat,
@@ -9,7 +9,6 @@ use crate::cli::{
 use crate::render::JobOptions;
 use ark_job::args::{self, Args, PlanFormat, StorageFlags, parse_duration};
 use ark_job::error::Failure;
-use ark_job::identity::check_name;
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -95,10 +94,7 @@ pub fn delete(
         run,
     } = args;
     let which = if names.is_empty() {
-        if let Some(selector) = &selector {
-            ark_job::selector::parse(selector)
-                .map_err(|why| usage(format!("--selector: {why}")))?;
-        }
+        check_choice(&[], selector.as_deref())?;
         let older_than = older_than
             .map(|text| parse_duration(&text))
             .transpose()
@@ -301,9 +297,9 @@ pub fn list(
 }
 
 fn checked(names: Vec<String>) -> Result<Vec<String>, Failure> {
+    check_choice(&names, None)?;
     let mut once: Vec<String> = Vec::with_capacity(names.len());
     for name in names {
-        check_name(&name).map_err(usage)?;
         if !once.contains(&name) {
             once.push(name);
         }

@@ -1,6 +1,6 @@
 //! `schedule …`: what was typed, checked. What Kubernetes would refuse, or would take and never run, is refused here.
 
-use super::{place, seconds, to_second, usage};
+use super::{check_choice, job_options, place, seconds, to_second, usage};
 use crate::Surroundings;
 use crate::cli::{
     CreateFormat, DescribeArgs, DryRun, GetArgs, GetFormat, ScheduleCommand, ScheduleCreateArgs,
@@ -154,12 +154,7 @@ fn chosen(
     names: Vec<String>,
     selector: Option<String>,
 ) -> Result<Chosen, Failure> {
-    for name in &names {
-        check_name(name).map_err(usage)?;
-    }
-    if let Some(selector) = &selector {
-        ark_job::selector::parse(selector).map_err(|why| usage(format!("--selector: {why}")))?;
-    }
+    check_choice(&names, selector.as_deref())?;
     Ok(Chosen {
         namespace: namespace.to_owned(),
         names,
@@ -250,14 +245,7 @@ fn create(
         repeated: args(repeated),
         first: args(first),
         timing,
-        job: JobOptions {
-            ttl_after_finished: match ttl_after_finished.as_str() {
-                "never" => None,
-                text => Some(seconds("--ttl-after-finished", text)?),
-            },
-            deadline: Some(seconds("--deadline", &deadline)?.into())
-                .filter(|&seconds: &i64| seconds > 0),
-        },
+        job: job_options(&ttl_after_finished, &deadline)?,
         next,
         wait,
         dry_run: dry_run == DryRun::Client,

@@ -82,14 +82,8 @@ async fn to_end(
     let mut patience = Patience::default();
     let mut told = Told::default();
     loop {
-        let look = match look_at_job(client, namespace, job).await {
-            Ok(look) => look,
-            Err(error) => {
-                patience.with_cluster(&error, job, display)?;
-                tokio::time::sleep(INTERVAL).await;
-                continue;
-            }
-        };
+        let looking = || look_at_job(client, namespace, job);
+        let look = patience.until_answered(looking, job, display).await?;
         let look = look.of(uid);
         if look.job.is_some() {
             told.tell(client, namespace, &look.pods, display).await;
