@@ -7,7 +7,7 @@ use crate::error::{Failure, chain};
 use crate::exit::Exit;
 use crate::foreign::Origin;
 use crate::removal::intact::{Depth, examine};
-use crate::repository::inventory::{Inventory, Stored, originals};
+use crate::repository::inventory::{self, Stored};
 use crate::repository::{Described, RepositoryError, find};
 use crate::stdout;
 use crate::store::Store;
@@ -16,6 +16,7 @@ use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// Backups looked at at once; each takes two small reads at a time.
 const AT_ONCE: usize = 32;
@@ -107,26 +108,17 @@ pub async fn run(store: &Store, arguments: &ListArgs) -> Result<Outcome, Failure
 
 /// What is there, in order of names; original Ark's backups from the top of the bucket among it.
 async fn listing(store: &Store) -> Result<Vec<Stored>, Failure> {
-    let mut inventory = Inventory::of(store);
-    let mut listed = Vec::new();
-    loop {
-        match inventory.next().await {
-            Ok(Some(stored)) => listed.push(stored),
-            Ok(None) => break,
-            Err(error) => return Err(storage_failure(&error)),
-        }
-    }
-    let names = originals(store).await;
-    for name in names.map_err(|error| storage_failure(&error))? {
-        if crate::identity::check_name(&name).is_ok()
-            && !listed.iter().any(|stored| stored.name == name)
-        {
-            listed.push(Stored {
-                name,
-                ..Stored::default()
-            });
-        }
-    }
+    let mut listed = inventory::all(store)
+        .await
+        .map_err(|error| storage_failure(&error))?;
+    let taken: BTreeSet<&str> = listed.iter().map(|stored| stored.name.as_str()).collect();
+    let originals = inventory::originals(store, &taken)
+        .await
+        .map_err(|error| storage_failure(&error))?;
+    listed.extend(originals.into_iter().map(|name| Stored {
+        name,
+        ..Stored::default()
+    }));
     listed.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(listed)
 }

@@ -19,7 +19,7 @@ use ark_job::error::{Failure, chain};
 use ark_job::exit::Exit;
 use ark_job::marker::{MAX_LENGTH, Marker};
 use ark_job::report::plural;
-use ark_job::repository::inventory::{Inventory, Stored};
+use ark_job::repository::inventory;
 use ark_job::repository::{Described, RepositoryError, find};
 use ark_job::selector::{self, AnyOf};
 use ark_job::store::Store;
@@ -357,22 +357,13 @@ async fn in_storage(
         .transpose()
         .and_then(|wanted| AnyOf::new(wanted.as_ref()))
         .map_err(|why| Failure::new(Exit::Usage, format!("--selector: {why}")))?;
-    let mut inventory = Inventory::of(&store);
-    let mut names = Vec::new();
-    while let Some(Stored {
-        name,
-        marker,
-        velero,
-        ..
-    }) = inventory
-        .next()
+    let stored = inventory::all(&store)
         .await
-        .map_err(|error| storage_failure(&error))?
-    {
-        if marker.is_some() || velero.is_some() {
-            names.push(name);
-        }
-    }
+        .map_err(|error| storage_failure(&error))?;
+    let names = stored
+        .into_iter()
+        .filter(|stored| stored.marker.is_some() || stored.velero.is_some())
+        .map(|stored| stored.name);
     let mut reading = stream::iter(names)
         .map(async |name| {
             let described = described(&store, &name).await;

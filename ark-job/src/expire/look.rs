@@ -19,7 +19,7 @@ use crate::foreign::{Description, Origin};
 use crate::identity::check_name;
 use crate::layout::BACKUPS;
 use crate::marker::{MAX_LENGTH, Marker, MarkerError};
-use crate::repository::inventory::{self, Inventory, Stored};
+use crate::repository::inventory::{self, READ_AT_ONCE, Stored};
 use crate::repository::{self, Described, RepositoryError};
 use crate::schedule::DEFAULT_KEEP_LAST;
 use crate::store::{ObjectMeta, Store, StoreError};
@@ -34,9 +34,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Time};
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Descriptions read at once. Each is a small read whose time is the way to the store: 64 of them make 10,000 backups a
-/// matter of seconds, and at a few kilobytes each they are no burden.
-const READ_AT_ONCE: usize = 64;
 /// Objects of the cluster that are listed at once.
 const PAGE: usize = 500;
 
@@ -47,11 +44,7 @@ const PAGE: usize = 500;
 pub async fn look(context: &Context) -> Result<Found, Failure> {
     let failed = |error: StoreError| storage_failure(&error);
     let store = &context.store;
-    let mut stored = Vec::new();
-    let mut listing = Inventory::of(store);
-    while let Some(one) = listing.next().await.map_err(failed)? {
-        stored.push(one);
-    }
+    let stored = inventory::all(store).await.map_err(failed)?;
     let mut found = Found::default();
     let originals = originals(store, &stored).await.map_err(failed)?;
     let names: BTreeSet<String> = stored.iter().map(|one| one.name.clone()).collect();
@@ -78,28 +71,31 @@ pub async fn look(context: &Context) -> Result<Found, Failure> {
 
 /// Backups at the top of the location, where only original Ark put any.
 async fn originals(store: &Store, stored: &[Stored]) -> Result<Vec<Candidate>, StoreError> {
-    let mut candidates = Vec::new();
-    for name in inventory::originals(store).await? {
-        // What is under backups/ is what the name means.
-        if check_name(&name).is_err() || stored.iter().any(|one| one.name == name) {
-            continue;
-        }
-        let state = match repository::find(store, &name).await {
-            Ok(found) => match (&found.described, store.head(&found.description).await?) {
-                (Described::Foreign(description), Some(meta)) => {
-                    State::Whole(of_description(description, &meta))
-                }
-                _ => continue,
-            },
-            // A directory of somebody's that is no backup.
-            Err(RepositoryError::NotFound { .. }) => continue,
-            Err(RepositoryError::Store(error)) => return Err(error),
-            Err(error @ RepositoryError::Incomplete { .. }) => State::Other(chain(&error)),
-            Err(error) => State::Unreadable(chain(&error)),
-        };
-        candidates.push(Candidate { name, state });
-    }
-    Ok(candidates)
+    let taken: BTreeSet<&str> = stored.iter().map(|one| one.name.as_str()).collect();
+    let names = inventory::originals(store, &taken).await?;
+    futures::stream::iter(names)
+        .map(|name| original(store, name))
+        .buffered(READ_AT_ONCE)
+        .try_filter_map(async |candidate| Ok(candidate))
+        .try_collect()
+        .await
+}
+
+async fn original(store: &Store, name: String) -> Result<Option<Candidate>, StoreError> {
+    let state = match repository::find(store, &name).await {
+        Ok(found) => match (&found.described, store.head(&found.description).await?) {
+            (Described::Foreign(description), Some(meta)) => {
+                State::Whole(of_description(description, &meta))
+            }
+            _ => return Ok(None),
+        },
+        // A directory of somebody's that is no backup.
+        Err(RepositoryError::NotFound { .. }) => return Ok(None),
+        Err(RepositoryError::Store(error)) => return Err(error),
+        Err(error @ RepositoryError::Incomplete { .. }) => State::Other(chain(&error)),
+        Err(error) => State::Unreadable(chain(&error)),
+    };
+    Ok(Some(Candidate { name, state }))
 }
 
 /// Reads what a directory holds; nothing when it has gone meanwhile.

@@ -1,8 +1,13 @@
 //! What is in a location: one listing, one backup after the other. Nothing is read of them here.
 
+use crate::identity::check_name;
 use crate::layout::{BACKUPS, BackupKeys, TOP_LEVEL};
 use crate::store::{Listing, ObjectMeta, Store, StoreError};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+
+/// Descriptions read at once by who reads those of a whole location. Each is a small read whose time is the way to the store:
+/// 64 of them make 10,000 backups a matter of seconds, and are few enough not to be throttled.
+pub const READ_AT_ONCE: usize = 64;
 
 /// What a listing shows of one backup's directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +34,19 @@ pub struct Inventory {
     listing: Listing,
     listed: VecDeque<ObjectMeta>,
     current: Option<Stored>,
+}
+
+/// All backups, in byte order of their names.
+///
+/// # Errors
+/// When the store fails: what was seen until then says nothing.
+pub async fn all(store: &Store) -> Result<Vec<Stored>, StoreError> {
+    let mut inventory = Inventory::of(store);
+    let mut stored = Vec::new();
+    while let Some(one) = inventory.next().await? {
+        stored.push(one);
+    }
+    Ok(stored)
 }
 
 impl Inventory {
@@ -97,12 +115,17 @@ impl Stored {
     }
 }
 
-/// Names at the top of the location that may be backups of original Ark's, from before 0.10, when it had the whole bucket.
+/// Names at the top of the location that may be backups of original Ark's, from before 0.10, when it had the whole bucket;
+/// but those that are `taken`, since what is under `backups/` is what a name means.
 ///
 /// # Errors
 /// When the store fails.
-pub async fn originals(store: &Store) -> Result<Vec<String>, StoreError> {
+pub async fn originals(store: &Store, taken: &BTreeSet<&str>) -> Result<Vec<String>, StoreError> {
     let mut names = store.list_directories("").await?;
-    names.retain(|name| !TOP_LEVEL.contains(&name.as_str()));
+    names.retain(|name| {
+        !TOP_LEVEL.contains(&name.as_str())
+            && check_name(name).is_ok()
+            && !taken.contains(name.as_str())
+    });
     Ok(names)
 }

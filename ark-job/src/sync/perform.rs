@@ -3,7 +3,7 @@
 
 use super::plan::{Describing, Ended, Entry, Known, Stage, View, absent};
 use super::reasons::{Of, reason};
-use super::storage::{READS, describe_backup, is_there};
+use super::storage::{describe_backup, is_there};
 use crate::api::{
     Backup, BackupPhase, BackupSpec, BackupStatus, DEFAULT_TTL, ORIGIN_ANNOTATION, ORIGIN_ARK,
     ORIGIN_VELERO, RUN_ANNOTATION, Restore, RestorePhase,
@@ -14,6 +14,7 @@ use crate::context::Context;
 use crate::error::chain;
 use crate::foreign::Origin;
 use crate::records::Part;
+use crate::repository::inventory::READ_AT_ONCE;
 use crate::repository::{Described, Found, RepositoryError};
 use crate::store::StoreError;
 use futures::StreamExt;
@@ -112,7 +113,7 @@ impl<'a> Performer<'a> {
                 let did = self.one(&name, entry).await;
                 (name, did)
             })
-            .buffer_unordered(READS);
+            .buffer_unordered(READ_AT_ONCE);
         let mut last = None;
         while let Some((name, did)) = works.next().await {
             let did = did.or_else(|abort| self.bear(&name, abort, &mut last))?;

@@ -1,17 +1,14 @@
 //! What storage holds: one listing, and the small reads that it leaves necessary. Nothing is ever written here.
 
 use super::plan::{Describing, Listed};
-use crate::identity::check_name;
 use crate::layout::{BackupKeys, OriginalKeys};
-use crate::repository::inventory::{self, Inventory, Stored};
+use crate::repository::inventory::{self, Inventory, READ_AT_ONCE, Stored};
 use crate::repository::{Found, MARKER_MAX, RepositoryError, describe};
 use crate::store::{ObjectMeta, Store, StoreError};
 use crate::tombstone::{Cause, Tombstone};
 use futures::StreamExt;
 use std::collections::BTreeSet;
 
-/// Small reads at a time: enough to hide the way to a store, few enough not to be throttled by one.
-pub const READS: usize = 64;
 /// A tombstone is some hundred bytes.
 const TOMBSTONE_MAX: u64 = 64 << 10;
 
@@ -22,6 +19,7 @@ const TOMBSTONE_MAX: u64 = 64 << 10;
 pub async fn list(store: &Store) -> Result<Vec<Listed>, StoreError> {
     let mut inventory = Inventory::of(store);
     let (mut listed, mut unsure) = (Vec::new(), Vec::new());
+    // What is kept of each is less than what is listed.
     while let Some(stored) = inventory.next().await? {
         let backup = read(&stored);
         if stored.marker.is_some() && stored.tombstone.is_some() {
@@ -34,7 +32,7 @@ pub async fn list(store: &Store) -> Result<Vec<Listed>, StoreError> {
             let name = listed[index].name.clone();
             async move { (index, is_void(store, &name).await) }
         })
-        .buffer_unordered(READS)
+        .buffer_unordered(READ_AT_ONCE)
         .collect::<Vec<_>>()
         .await;
     for (index, void) in void.drain(..) {
@@ -45,15 +43,14 @@ pub async fn list(store: &Store) -> Result<Vec<Listed>, StoreError> {
         .filter(|listed| listed.description.is_some() || listed.deleting)
         .map(|listed| listed.name.as_str())
         .collect();
-    let names = inventory::originals(store).await?.into_iter();
-    let names = names.filter(|name| check_name(name).is_ok() && !taken.contains(name.as_str()));
+    let names = inventory::originals(store, &taken).await?;
     let originals: Vec<_> = futures::stream::iter(names)
         .map(|name| async move {
             let key = OriginalKeys::new(&name).description();
             let found = store.head(&key).await;
             (name, found)
         })
-        .buffer_unordered(READS)
+        .buffer_unordered(READ_AT_ONCE)
         .collect()
         .await;
     for (name, found) in originals {
