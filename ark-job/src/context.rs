@@ -1,18 +1,16 @@
 //! What an operation works with, and how it ends: the cluster, the store, who is running. Made once, before anything.
 
-use crate::api::{
-    AccessMode, BackupStorageLocation, BackupStorageLocationSpec, CLUSTER_NAME_KEY, CONFIG_NAME,
-    DEFAULT_LOCATION,
-};
+use crate::api::{AccessMode, CLUSTER_NAME_KEY, CONFIG_NAME, DEFAULT_LOCATION};
 use crate::cluster::Cluster;
-use crate::error::{Failure, chain};
+use crate::error::Failure;
 use crate::exit::Exit;
 use crate::hooks::Ledger;
 use crate::identity::{Origin, Run, RunId};
+use crate::location;
 use crate::log::Log;
-use crate::mode::{self, ReadOnly};
+use crate::read_only::{self, ReadOnly};
 use crate::records::Records;
-use crate::store::{Checksum, Credentials, Encryption, Location, Store, StoreError};
+use crate::store::{Credentials, Location, Store, StoreError};
 use k8s_openapi::api::core::v1::ConfigMap;
 use std::path::PathBuf;
 
@@ -122,7 +120,7 @@ impl Context {
             .await
             .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
         let store = open_place(&place).await?.with_log(&log);
-        let read_only = mode::read_only(
+        let read_only = read_only::read_only(
             &cluster,
             namespace,
             location.as_deref(),
@@ -221,7 +219,7 @@ async fn locate(
         Some(place) => Ok((None, AccessMode::ReadWrite, place)),
         None => {
             let name = location.unwrap_or(DEFAULT_LOCATION);
-            let (access_mode, place) = read_location(cluster, namespace, name).await?;
+            let (access_mode, place) = location::read(cluster, namespace, name).await?;
             Ok((Some(name.to_owned()), access_mode, place))
         }
     }
@@ -248,42 +246,6 @@ pub fn storage_failure(error: &StoreError) -> Failure {
     Failure::from_error(exit, error).maybe_hint(error.hint())
 }
 
-/// Reads a BackupStorageLocation and makes it a place.
-async fn read_location(
-    cluster: &Cluster,
-    namespace: &str,
-    name: &str,
-) -> Result<(AccessMode, Location), Failure> {
-    let doing = format!("reading BackupStorageLocation {name} in namespace {namespace}");
-    let path = format!(
-        "/apis/{}/v1/namespaces/{namespace}/backupstoragelocations/{name}",
-        crate::api::GROUP
-    );
-    let resource: BackupStorageLocation = cluster.get(&path, &doing).await.map_err(|error| {
-        if error.is_not_found() {
-            Failure::new(
-                Exit::NotFound,
-                format!("there is no BackupStorageLocation {name} in namespace {namespace}"),
-            )
-            .hint("`kubectl ark install --storage URL` makes one; `--storage URL` does without")
-        } else {
-            Failure::from_error(Exit::Failed, &error)
-        }
-    })?;
-    let spec = resource.spec;
-    let certificates = match &spec.ca_config_map {
-        Some(map) => Some(read_certificates(cluster, namespace, map).await?),
-        None => None,
-    };
-    let place = place(&spec, certificates).map_err(|why| {
-        Failure::new(
-            Exit::Usage,
-            format!("BackupStorageLocation {name} in namespace {namespace}: {why}"),
-        )
-    })?;
-    Ok((spec.access_mode, place))
-}
-
 /// The name that the administrator gave to the cluster, for people to tell backups apart. Nothing depends on it.
 async fn read_cluster_name(cluster: &Cluster, namespace: &str, log: &Log) -> Option<String> {
     let path = format!("/api/v1/namespaces/{namespace}/configmaps/{CONFIG_NAME}");
@@ -301,65 +263,4 @@ async fn read_cluster_name(cluster: &Cluster, namespace: &str, log: &Log) -> Opt
             None
         }
     }
-}
-
-async fn read_certificates(
-    cluster: &Cluster,
-    namespace: &str,
-    name: &str,
-) -> Result<Vec<u8>, Failure> {
-    let doing = format!("reading the certificates in ConfigMap {name} in namespace {namespace}");
-    let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
-    let map: ConfigMap = cluster
-        .get(&path, &doing)
-        .await
-        .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
-    let certificates = map.data.unwrap_or_default().remove("ca.crt");
-    certificates
-        .map(String::into_bytes)
-        .ok_or_else(|| Failure::new(Exit::Failed, format!("{doing}: it has no key ca.crt")))
-}
-
-/// The place that a BackupStorageLocation describes; its fields win over the query of its URL.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn place(
-    spec: &BackupStorageLocationSpec,
-    certificates: Option<Vec<u8>>,
-) -> Result<Location, String> {
-    let mut location: Location = spec.url.parse().map_err(|error| chain(&error))?;
-    if let Location::S3(s3) = &mut location {
-        let BackupStorageLocationSpec {
-            url: _,
-            region,
-            endpoint,
-            path_style,
-            checksum,
-            kms_key_id,
-            server_side_encryption,
-            ca_config_map: _,
-            profile,
-            role_arn,
-            // Mounted into the pod; the default chain finds it by AWS_SHARED_CREDENTIALS_FILE.
-            credential_secret: _,
-            access_mode: _,
-        } = spec.clone();
-        s3.region = region.or(s3.region.take());
-        s3.endpoint = endpoint.or(s3.endpoint.take());
-        s3.path_style = path_style.unwrap_or(s3.path_style);
-        if let Some(text) = checksum {
-            s3.checksum = Some(text.parse::<Checksum>().map_err(|error| chain(&error))?);
-        }
-        s3.kms_key_id = kms_key_id.or(s3.kms_key_id.take());
-        if let Some(text) = server_side_encryption {
-            s3.server_side_encryption =
-                Some(text.parse::<Encryption>().map_err(|error| chain(&error))?);
-        }
-        s3.profile = profile.or(s3.profile.take());
-        s3.role_arn = role_arn.or(s3.role_arn.take());
-        s3.ca_bundle = certificates;
-        s3.validate().map_err(|error| chain(&error))?;
-    }
-    Ok(location)
 }

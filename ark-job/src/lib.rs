@@ -18,7 +18,9 @@ pub mod sync;
 pub mod context;
 pub mod failed_log;
 pub mod kept;
+pub mod location;
 pub mod mode;
+pub mod read_only;
 pub mod removal;
 pub mod rights;
 // edges

@@ -4,9 +4,10 @@
 
 use ark_job::api::{AccessMode, BackupStorageLocation, CONFIG_NAME};
 use ark_job::args::{Command, StorageFlags};
-use ark_job::context;
 use ark_job::error::Failure;
-use ark_job::mode::{in_place_of, named, overlap, refuse_by};
+use ark_job::location;
+use ark_job::mode::refuse_by;
+use ark_job::read_only::{in_place_of, named, overlap};
 use ark_job::store::Location;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
@@ -70,7 +71,7 @@ fn refuse_place(
             if location.spec.access_mode == AccessMode::ReadOnly {
                 return Err(named(wanted, namespace).into_failure());
             }
-            context::place(&location.spec, None).ok()
+            location::place(&location.spec, None).ok()
         }
         (None, None) => None,
     };
@@ -79,7 +80,7 @@ fn refuse_place(
     };
     for location in locations {
         if location.spec.access_mode == AccessMode::ReadOnly
-            && let Ok(other) = context::place(&location.spec, None)
+            && let Ok(other) = location::place(&location.spec, None)
             && overlap(&place, &other.canonical())
         {
             return Err(in_place_of(&place, &name_of(location), namespace).into_failure());
