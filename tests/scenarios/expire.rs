@@ -91,7 +91,16 @@ pub struct Vault<'a> {
     pub namespace: String,
 }
 
-impl Vault<'_> {
+impl<'a> Vault<'a> {
+    /// Of an Ark in its default namespace.
+    pub fn new(kubeconfig: &'a Path, storage: String) -> Vault<'a> {
+        Vault {
+            kubeconfig,
+            storage,
+            namespace: "heptio-ark".to_owned(),
+        }
+    }
+
     pub fn job(&self, arguments: &[&str]) -> ArkJob {
         let storage = format!("--storage={}", self.storage);
         let namespace = format!("--namespace={}", self.namespace);
@@ -190,11 +199,7 @@ pub async fn stored(world: &World) -> Result<BTreeSet<String>> {
 }
 
 fn vault(world: &World) -> Vault<'static> {
-    Vault {
-        kubeconfig: world.cluster.kubeconfig(),
-        storage: world.storage(),
-        namespace: "heptio-ark".to_owned(),
-    }
+    Vault::new(world.cluster.kubeconfig(), world.storage())
 }
 
 async fn plan_is_done() -> Result<()> {
@@ -483,11 +488,7 @@ async fn failed_records() -> Result<()> {
     let world = World::new("failed").await?;
     let clock = WrongClock::build()?;
     let proxy = FaultProxy::start(world.s3.url()).await?;
-    let vault = Vault {
-        kubeconfig: cluster.kubeconfig(),
-        storage: world.storage_at(proxy.url()),
-        namespace: "heptio-ark".to_owned(),
-    };
+    let vault = Vault::new(cluster.kubeconfig(), world.storage_at(proxy.url()));
     for (name, ttl, phase) in [
         ("short", "1s", "Failed"),
         ("long", "24h", "Failed"),
@@ -737,11 +738,7 @@ async fn restore_only() -> Result<()> {
 async fn being_restored() -> Result<()> {
     let cluster = cluster_with_ark().await?;
     let world = World::new("restored").await?;
-    let vault = Vault {
-        kubeconfig: cluster.kubeconfig(),
-        storage: world.storage(),
-        namespace: "heptio-ark".to_owned(),
-    };
+    let vault = Vault::new(cluster.kubeconfig(), world.storage());
     vault.backup("old", "1s").await?;
     vault.until_expired(&["old"]).await?;
     let now = || jiff::Timestamp::now().to_string();
@@ -804,11 +801,7 @@ async fn restore_at_work() -> Result<()> {
     let cluster = cluster_with_ark().await?;
     let world = World::new("reading").await?;
     let proxy = FaultProxy::start(world.s3.url()).await?;
-    let vault = Vault {
-        kubeconfig: cluster.kubeconfig(),
-        storage: world.storage(),
-        namespace: "heptio-ark".to_owned(),
-    };
+    let vault = Vault::new(cluster.kubeconfig(), world.storage());
     let through = Vault {
         storage: world.storage_at(proxy.url()),
         namespace: vault.namespace.clone(),
@@ -851,11 +844,10 @@ async fn restore_at_work() -> Result<()> {
 /// Expiry in a bucket of its own, that keeps versions and locks.
 fn vault_in<'a>(world: &World, bucket: &Bucket) -> Vault<'a> {
     let (name, endpoint) = (bucket.name(), world.s3.url());
-    Vault {
-        kubeconfig: world.cluster.kubeconfig(),
-        storage: format!("s3://{name}/p?endpoint={endpoint}&path-style=true&region=us-east-1"),
-        namespace: "heptio-ark".to_owned(),
-    }
+    Vault::new(
+        world.cluster.kubeconfig(),
+        format!("s3://{name}/p?endpoint={endpoint}&path-style=true&region=us-east-1"),
+    )
 }
 
 async fn locked() -> Result<()> {
@@ -1011,11 +1003,7 @@ async fn originals() -> Result<()> {
 async fn read_only_location() -> Result<()> {
     let cluster = cluster_with_ark().await?;
     let world = World::new("expire-ro").await?;
-    let vault = Vault {
-        kubeconfig: cluster.kubeconfig(),
-        storage: world.storage(),
-        namespace: "heptio-ark".to_owned(),
-    };
+    let vault = Vault::new(cluster.kubeconfig(), world.storage());
     vault.backup("old", "1s").await?;
     vault.until_expired(&["old"]).await?;
     let location = |mode: &str| {

@@ -72,16 +72,8 @@ async fn killed(in_storage: bool, part: u64, parts: u64) -> Result<()> {
     let store = FaultProxy::start(world.s3.url()).await?;
     let server = FaultProxy::start_before(&cluster).await?;
     let kubeconfig = cluster.kubeconfig_for(server.url())?;
-    let vault = Vault {
-        kubeconfig: cluster.kubeconfig(),
-        storage: world.storage(),
-        namespace: "heptio-ark".to_owned(),
-    };
-    let disturbed = Vault {
-        kubeconfig: &kubeconfig,
-        storage: world.storage_at(store.url()),
-        namespace: "heptio-ark".to_owned(),
-    };
+    let vault = Vault::new(cluster.kubeconfig(), world.storage());
+    let disturbed = Vault::new(&kubeconfig, world.storage_at(store.url()));
     vault.backup("young", "9h").await?;
     let young = world.bucket.objects(&world.key("young")).await?;
     fill(&vault).await?;
@@ -151,11 +143,7 @@ async fn killed(in_storage: bool, part: u64, parts: u64) -> Result<()> {
 }
 
 fn vault(world: &World) -> Vault<'static> {
-    Vault {
-        kubeconfig: world.cluster.kubeconfig(),
-        storage: world.storage(),
-        namespace: "heptio-ark".to_owned(),
-    }
+    Vault::new(world.cluster.kubeconfig(), world.storage())
 }
 
 async fn twins() -> Result<()> {
@@ -312,11 +300,7 @@ async fn taken_back() -> Result<()> {
     let world = World::new("taken-back").await?;
     let clock = WrongClock::build()?;
     let proxy = FaultProxy::start(world.s3.url()).await?;
-    let vault = Vault {
-        kubeconfig: world.cluster.kubeconfig(),
-        storage: world.storage(),
-        namespace: "heptio-ark".to_owned(),
-    };
+    let vault = Vault::new(world.cluster.kubeconfig(), world.storage());
     let through = Vault {
         storage: world.storage_at(proxy.url()),
         namespace: vault.namespace.clone(),

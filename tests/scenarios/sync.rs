@@ -64,6 +64,14 @@ impl Ark {
             .map(drop)
     }
 
+    /// A directory of its own as a location, which goes with what is returned.
+    pub fn directory(&self, name: &str) -> Result<tempfile::TempDir> {
+        let place = tempfile::tempdir()?;
+        let url = format!("file://{}", place.path().display());
+        self.location(name, &url, "ReadWrite")?;
+        Ok(place)
+    }
+
     pub fn sync(&self, location: &str) -> ArkJob {
         ArkJob::new(self.cluster.kubeconfig(), &["sync", "--location", location])
     }
@@ -374,12 +382,7 @@ async fn two_clusters() -> Result<()> {
 
 async fn vanishing() -> Result<()> {
     let ark = Ark::start().await?;
-    let place = tempfile::tempdir()?;
-    ark.location(
-        "here",
-        &format!("file://{}", place.path().display()),
-        "ReadWrite",
-    )?;
+    let place = ark.directory("here")?;
     let good = || json!({"phase": "Completed", "markerETag": "e", "startTimestamp": ago(60)});
     let records: [(&str, Option<&str>, Value); 8] = [
         ("good", Some("here"), good()),
@@ -443,12 +446,7 @@ async fn vanishing() -> Result<()> {
 
 async fn ended() -> Result<()> {
     let ark = Ark::start().await?;
-    let place = tempfile::tempdir()?;
-    ark.location(
-        "here",
-        &format!("file://{}", place.path().display()),
-        "ReadWrite",
-    )?;
+    let place = ark.directory("here")?;
     forge(place.path(), "committed")?;
     forge(place.path(), "beaten")?;
     forge(place.path(), "claimed")?;
@@ -667,12 +665,7 @@ async fn unreadable() -> Result<()> {
 
 async fn deleting() -> Result<()> {
     let ark = Ark::start().await?;
-    let place = tempfile::tempdir()?;
-    ark.location(
-        "here",
-        &format!("file://{}", place.path().display()),
-        "ReadWrite",
-    )?;
+    let place = ark.directory("here")?;
     for name in ["deleted", "expired", "swept", "unseen"] {
         forge(place.path(), name)?;
     }
@@ -717,12 +710,7 @@ async fn deleting() -> Result<()> {
 
 async fn by_hand() -> Result<()> {
     let ark = Ark::start().await?;
-    let place = tempfile::tempdir()?;
-    ark.location(
-        "here",
-        &format!("file://{}", place.path().display()),
-        "ReadWrite",
-    )?;
+    let place = ark.directory("here")?;
     forge(place.path(), "stored")?;
     ark.record("mine", None, None, Value::Null).await?;
     ark.record("stored", None, None, Value::Null).await?;

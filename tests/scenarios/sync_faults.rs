@@ -41,12 +41,7 @@ pub fn trials() -> Vec<Trial> {
 /// What a sync of this place has to do: create two, repair one whose status is missing and one that failed, remove one, say
 /// that one is being deleted, and that a run has ended.
 async fn much_to_do(ark: &Ark) -> Result<tempfile::TempDir> {
-    let place = tempfile::tempdir()?;
-    ark.location(
-        "here",
-        &format!("file://{}", place.path().display()),
-        "ReadWrite",
-    )?;
+    let place = ark.directory("here")?;
     for name in ["new-1", "new-2", "empty", "beaten", "deleting"] {
         forge(place.path(), name)?;
     }
