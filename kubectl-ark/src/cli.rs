@@ -337,6 +337,8 @@ pub struct ScheduleRunArgs {
 /// `kubectl ark backup delete`
 #[derive(Clone, Debug, Args)]
 #[command(
+    override_usage = "kubectl ark backup delete NAME... [OPTIONS]\n       kubectl ark backup delete [--selector SELECTOR] \
+                      [--older-than DURATION] [OPTIONS]\n       kubectl ark backup delete --all [OPTIONS]",
     after_help = "A Job deletes them; this command shows how it goes, and ends with it. Backups that Velero, original Ark or another \
                   cluster made are deleted by name only."
 )]

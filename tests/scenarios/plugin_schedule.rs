@@ -104,8 +104,9 @@ async fn a_cron_job_fires() -> Result<()> {
     ensure!(said.stdout.contains(" completed: "), "{said:?}");
     let next = line(&said.stderr, "next: ")?;
     ensure!(next.matches(" CE").count() == 3, "{said:?}");
+    // Oldest first: when the minute ends while that one is waited for, the CronJob's is there too.
     let first = backups(ark, name)?;
-    ensure!(first.len() == 1, "{first:?}");
+    ensure!(!first.is_empty(), "no first backup");
 
     let second = wait_until("the CronJob to make a backup", FIRES_WITHIN, async || {
         let all = backups(ark, name)?;

@@ -10,7 +10,7 @@ use crate::cron_job::Timing;
 use crate::render::JobOptions;
 use crate::schedule::times::{self, SHOWN};
 use ark_job::args::{self, Args, BackupArgs, TickFlags};
-use ark_job::cron::{self, Cron};
+use ark_job::cron::{self, Cron, CronError};
 use ark_job::error::{Failure, chain};
 use ark_job::schedule::{backup_name, check_name};
 use jiff::Zoned;
@@ -194,9 +194,10 @@ fn create(
         None => TimeZone::UTC,
         Some(zone) => zone.map_err(|why| usage(format!("--time-zone: {why}")))?,
     };
-    let cron: Cron = schedule
-        .parse()
-        .map_err(|error| usage(format!("--schedule: {}", chain(&error))))?;
+    let cron: Cron = schedule.parse().map_err(|error: CronError| {
+        let hint = error.hint().map(str::to_owned);
+        usage(format!("--schedule: {}", chain(&error))).maybe_hint(hint)
+    })?;
     let now = to_second(surroundings.now);
     let from = now.to_zoned(zone);
     if cron.next(&from).is_none() {
@@ -388,6 +389,18 @@ mod tests {
         refused("@daily", &["--paused", "--wait"], "--wait");
         refused("@daily", &["--ttl", "soon"], "--ttl");
         created("@daily", &["--starting-deadline", "10s"]).unwrap();
+    }
+
+    #[test]
+    fn what_other_crons_take_is_refused_with_the_way_to_say_it() {
+        for (cron, way) in [
+            ("TZ=UTC 0 7 * * *", "--time-zone"),
+            ("0 0 7 * * *", "the first field is the minute"),
+        ] {
+            let failure = created(cron, &[]).unwrap_err();
+            let hint = failure.next_step().unwrap_or_default();
+            assert!(hint.contains(way), "{cron}: {hint}");
+        }
     }
 
     #[test]
