@@ -59,7 +59,7 @@ pub const SUSPENDED_BY_ANNOTATION: &str = "ark.heptio.com/suspended-by";
 /// Annotation on the PodTemplate: the version of the `ark-job` command line its image understands.
 pub const CONTRACT_ANNOTATION: &str = "ark.heptio.com/contract";
 /// The version of the command line that this code renders.
-pub const CONTRACT_VERSION: &str = "4";
+pub const CONTRACT_VERSION: &str = "5";
 /// Label on every object that `install` makes.
 pub const PART_OF_LABEL: &str = "app.kubernetes.io/part-of";
 /// Its value.
@@ -174,6 +174,12 @@ pub struct BackupSpec {
     /// Disk snapshots: true wanted, false not, absent where there is a way to take them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_volumes: Option<bool>,
+    /// ConfigMap in Ark's namespace with rules for which volumes are snapshotted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource_policy: Option<String>,
+    /// How long a CSI driver may take to take a snapshot, a Go duration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub csi_snapshot_timeout: Option<String>,
     /// API groups whose objects may be missing because they could not be discovered.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ignore_undiscoverable: Vec<String>,
@@ -223,6 +229,12 @@ pub struct BackupStatus {
     /// The first hundred warnings and errors.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<String>,
+    /// How many volumes there were, by what became of their data; absent when there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volumes: Option<VolumeCounts>,
+    /// Snapshots by the name of the persistent volume, the first two hundred (Ark's field).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub volume_backups: BTreeMap<String, VolumeBackup>,
     /// How many hooks there were, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hook_status: Option<HookStatus>,
@@ -255,6 +267,38 @@ pub struct BackupStatus {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+/// How many volumes a backup has, by what became of their data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VolumeCounts {
+    /// With a snapshot.
+    pub snapshotted: u64,
+    /// Without one, since that was asked for.
+    pub skipped: u64,
+    /// Without one, since it failed or there is no way to take one.
+    pub missing: u64,
+}
+
+/// The snapshot of a persistent volume (Ark's `status.volumeBackups`, and who took it).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VolumeBackup {
+    /// Its id: `snap-…`, or the handle of a CSI driver.
+    #[serde(rename = "snapshotID")]
+    pub snapshot_id: String,
+    /// The driver that took it: `ebs.csi.aws.com` for those of EBS, whoever mounts the volume.
+    pub driver: String,
+    /// Size of the volume, bytes; absent when the driver has not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<i64>,
+    /// Type of the disk, of EBS (`gp3`).
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub volume_type: Option<String>,
+    /// Zone of the disk, of EBS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub availability_zone: Option<String>,
 }
 
 /// How far a backup is.
@@ -401,6 +445,15 @@ pub struct RestoreSpec {
     /// Whether disks come back from snapshots; absent means yes.
     #[serde(rename = "restorePVs", skip_serializing_if = "Option::is_none")]
     pub restore_pvs: Option<bool>,
+    /// Availability zone of the backup → availability zone in which volumes are made.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub zone_mapping: BTreeMap<String, String>,
+    /// Key of AWS KMS with which volumes are encrypted; absent means that of the snapshot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kms_key: Option<String>,
+    /// How long snapshots and volumes are waited for, a Go duration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume_timeout: Option<String>,
     /// Whether services keep node ports that nobody asked for; absent means no.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preserve_node_ports: Option<bool>,

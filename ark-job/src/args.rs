@@ -45,6 +45,8 @@ pub enum Command {
     Sync(SyncArgs),
     /// List the backups in storage
     List(ListArgs),
+    /// List the snapshots of volumes that backups record, and those that no backup does
+    Volumes(VolumesArgs),
 }
 
 /// Where backups are.
@@ -111,6 +113,12 @@ pub struct BackupFlags {
     /// Disk snapshots: true, and a volume without one is an error; false, none; by default, such a volume is a warning
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub snapshot_volumes: Option<bool>,
+    /// ConfigMap in Ark's namespace that says which volumes are snapshotted and which are skipped, in Velero's format
+    #[arg(long, value_name = "CONFIGMAP", value_parser = parse_name)]
+    pub resource_policies_configmap: Option<String>,
+    /// How long to wait for a CSI driver to take a snapshot (a Go duration), 10m if not given; what it does after that it does by itself
+    #[arg(long, value_name = "DURATION")]
+    pub csi_snapshot_timeout: Option<String>,
     /// API groups whose objects may be missing because the server behind them is down
     #[arg(long, value_name = "GROUPS", value_delimiter = ',')]
     pub ignore_undiscoverable: Vec<String>,
@@ -247,6 +255,15 @@ pub struct RestoreFlags {
     /// Restore volumes: false, and claims get new, empty ones
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub restore_volumes: Option<bool>,
+    /// Make volumes in other availability zones than they were in: old:new,…
+    #[arg(long, alias = "zone-mapping", value_name = "MAPPINGS", value_delimiter = ',', value_parser = parse_zone_mapping)]
+    pub zone_mappings: Vec<(String, String)>,
+    /// Encrypt volumes that are made from snapshots with this key (an ARN or alias of AWS KMS), not with that of the snapshot
+    #[arg(long, value_name = "KEY")]
+    pub kms_key: Option<String>,
+    /// How long to wait for snapshots that are still being taken, and for volumes made from them (a Go duration), 4h if not given
+    #[arg(long, value_name = "DURATION")]
+    pub volume_timeout: Option<String>,
     /// Keep node ports of services, also those that nobody asked for
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub preserve_nodeports: Option<bool>,
@@ -452,9 +469,12 @@ pub struct ExpireFlags {
     /// Also backups that Velero or original Ark made
     #[arg(long)]
     pub include_foreign: bool,
-    /// How old an archive without a marker, or an unfinished upload, must be to be swept up (a Go duration)
+    /// How old an archive without a marker, an unfinished upload or a snapshot of no backup must be to be swept up (a Go duration)
     #[arg(long, value_name = "DURATION", default_value = DEFAULT_GRACE)]
     pub grace: String,
+    /// Sweep snapshots up though storage lists no backup at all
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Four times the longest that a Job may take by default.
@@ -466,6 +486,7 @@ impl Default for ExpireFlags {
             cluster_uid: Vec::new(),
             include_foreign: false,
             grace: DEFAULT_GRACE.to_owned(),
+            force: false,
         }
     }
 }
@@ -520,6 +541,23 @@ pub struct ListArgs {
     /// Those whose deletion has begun, and whether it can be taken back
     #[arg(long)]
     pub deleted: bool,
+    /// How they are printed
+    #[arg(long, short = 'o', value_enum, value_name = "FORMAT", default_value_t)]
+    pub output: PlanFormat,
+}
+
+/// `ark-job volumes`
+#[derive(Clone, Debug, PartialEq, ClapArgs)]
+pub struct VolumesArgs {
+    /// Only those of these backups
+    #[arg(value_name = "BACKUP", value_parser = parse_name)]
+    pub backups: Vec<String>,
+    /// Where backups are
+    #[command(flatten)]
+    pub storage: StorageFlags,
+    /// Only those that no backup records
+    #[arg(long, conflicts_with = "backups")]
+    pub orphans: bool,
     /// How they are printed
     #[arg(long, short = 'o', value_enum, value_name = "FORMAT", default_value_t)]
     pub output: PlanFormat,
@@ -690,6 +728,18 @@ impl Args {
                 argv.switch("--deleted", *deleted);
                 argv.unless_default("--output", word(*output), word(PlanFormat::default()));
             }
+            Command::Volumes(VolumesArgs {
+                backups,
+                storage,
+                orphans,
+                output,
+            }) => {
+                argv.0.push("volumes".to_owned());
+                argv.0.extend_from_slice(backups);
+                storage.write(&mut argv);
+                argv.switch("--orphans", *orphans);
+                argv.unless_default("--output", word(*output), word(PlanFormat::default()));
+            }
         }
         argv.value("--namespace", &Some(namespace));
         if let Command::Show(ShowArgs { object, .. }) = command {
@@ -730,6 +780,7 @@ impl Command {
             Command::Expire(expire) => &expire.storage,
             Command::Sync(sync) => &sync.storage,
             Command::List(list) => &list.storage,
+            Command::Volumes(volumes) => &volumes.storage,
         }
     }
 
@@ -746,6 +797,7 @@ impl Command {
             Command::Expire(expire) => &mut expire.storage,
             Command::Sync(sync) => &mut sync.storage,
             Command::List(list) => &mut list.storage,
+            Command::Volumes(volumes) => &mut volumes.storage,
         }
     }
 
@@ -759,6 +811,10 @@ impl Command {
             Command::Fetch(fetch) => Some(&fetch.backup),
             Command::Delete(DeleteArgs { names, .. })
             | Command::Undelete(UndeleteArgs { names, .. }) => match names.as_slice() {
+                [name] => Some(name),
+                _ => None,
+            },
+            Command::Volumes(VolumesArgs { backups, .. }) => match backups.as_slice() {
                 [name] => Some(name),
                 _ => None,
             },
@@ -827,10 +883,12 @@ impl ExpireFlags {
             cluster_uid,
             include_foreign,
             grace,
+            force,
         } = self;
         argv.each("--cluster-uid", cluster_uid);
         argv.switch("--include-foreign", *include_foreign);
         argv.unless_default("--grace", grace.clone(), DEFAULT_GRACE.to_owned());
+        argv.switch("--force", *force);
     }
 }
 
@@ -845,6 +903,8 @@ impl BackupFlags {
             or_selector,
             include_cluster_resources,
             snapshot_volumes,
+            resource_policies_configmap,
+            csi_snapshot_timeout,
             ignore_undiscoverable,
             hooks,
             ttl,
@@ -860,6 +920,8 @@ impl BackupFlags {
         argv.each("--or-selector", or_selector);
         argv.value("--include-cluster-resources", include_cluster_resources);
         argv.value("--snapshot-volumes", snapshot_volumes);
+        argv.value("--resource-policies-configmap", resource_policies_configmap);
+        argv.value("--csi-snapshot-timeout", csi_snapshot_timeout);
         argv.list("--ignore-undiscoverable", ignore_undiscoverable);
         argv.value("--hooks", hooks);
         argv.value("--ttl", ttl);
@@ -904,6 +966,9 @@ impl RestoreFlags {
             namespace_mappings,
             storage_class_mappings,
             restore_volumes,
+            zone_mappings,
+            kms_key,
+            volume_timeout,
             preserve_nodeports,
             status_include_resources,
             status_exclude_resources,
@@ -919,6 +984,9 @@ impl RestoreFlags {
         argv.pairs("--namespace-mappings", ':', namespace_mappings);
         argv.pairs("--storage-class-mappings", ':', storage_class_mappings);
         argv.value("--restore-volumes", restore_volumes);
+        argv.pairs("--zone-mappings", ':', zone_mappings);
+        argv.value("--kms-key", kms_key);
+        argv.value("--volume-timeout", volume_timeout);
         argv.value("--preserve-nodeports", preserve_nodeports);
         argv.list("--status-include-resources", status_include_resources);
         argv.list("--status-exclude-resources", status_exclude_resources);
@@ -941,6 +1009,14 @@ impl RestoreFlags {
     /// When a source is mapped twice.
     pub fn namespace_mapping(&self) -> Result<BTreeMap<String, String>, String> {
         mapping("namespace", &self.namespace_mappings)
+    }
+
+    /// The zone mappings as a map.
+    ///
+    /// # Errors
+    /// When a zone is mapped twice.
+    pub fn zone_mapping(&self) -> Result<BTreeMap<String, String>, String> {
+        mapping("zone", &self.zone_mappings)
     }
 
     /// The storage class mappings as a map.
@@ -1020,6 +1096,22 @@ fn parse_class_mapping(text: &str) -> Result<(String, String), String> {
     Ok((old.to_owned(), new.to_owned()))
 }
 
+/// `old:new`, both names of availability zones.
+fn parse_zone_mapping(text: &str) -> Result<(String, String), String> {
+    let (old, new) = text
+        .split_once(':')
+        .ok_or_else(|| format!("{text:?} is not of the form old:new"))?;
+    for zone in [old, new] {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        if zone.is_empty() || !zone.chars().all(plain) {
+            return Err(format!(
+                "{zone:?} cannot be the name of an availability zone"
+            ));
+        }
+    }
+    Ok((old.to_owned(), new.to_owned()))
+}
+
 /// Parses a Go duration (`720h`, `1h30m`, `0`), not negative.
 ///
 /// # Errors
@@ -1080,6 +1172,8 @@ mod tests {
             ],
             include_cluster_resources in option::of(any::<bool>()),
             snapshot_volumes in option::of(any::<bool>()),
+            resource_policies_configmap in option::of(name()),
+            csi_snapshot_timeout in option::of("[1-9]m"),
             ignore_undiscoverable in vec(word(), 0..3),
             hooks in option::of(name()),
             ttl in option::of("[0-9]{1,3}h"),
@@ -1090,7 +1184,8 @@ mod tests {
             BackupFlags {
                 include_namespaces, exclude_namespaces, include_resources, exclude_resources,
                 selector: selectors.0, or_selector: selectors.1,
-                include_cluster_resources, snapshot_volumes, ignore_undiscoverable, hooks, ttl, labels,
+                include_cluster_resources, snapshot_volumes, resource_policies_configmap, csi_snapshot_timeout,
+                ignore_undiscoverable, hooks, ttl, labels,
                 if_exists: if keep { IfExists::Keep } else { IfExists::Fail },
                 compression_level,
             }
@@ -1131,6 +1226,7 @@ mod tests {
                 (vec(word(), 1..3), vec(word(), 0..3)),
             ],
             configmaps in (option::of(name()), option::of(name())),
+            volumes in (vec(("[a-z]{2}-1[a-z]", "[a-z]{2}-1[a-z]"), 0..3), option::of("[a-z:/-]{1,20}"), option::of("[1-9]h")),
             existing_resource_policy in value::<ExistingPolicy>(),
             max_in_flight in 1u16..=1024,
             max_writes_per_second in option::of(1u32..),
@@ -1138,7 +1234,9 @@ mod tests {
             RestoreFlags {
                 select,
                 namespace_mappings: mappings.0, storage_class_mappings: mappings.1,
-                restore_volumes: switches.0, preserve_nodeports: switches.1,
+                restore_volumes: switches.0,
+                zone_mappings: volumes.0, kms_key: volumes.1, volume_timeout: volumes.2,
+                preserve_nodeports: switches.1,
                 status_include_resources: status.0, status_exclude_resources: status.1,
                 resource_modifier_configmap: configmaps.0, hooks: configmaps.1,
                 existing_resource_policy, yes: switches.2, again: switches.3,
@@ -1244,7 +1342,7 @@ mod tests {
                 .prop_map(|(names, storage)| Command::Undelete(UndeleteArgs { names, storage })),
             (
                 storage(),
-                (vec(name(), 0..3), any::<bool>(), "[1-9]h"),
+                (vec(name(), 0..3), any::<bool>(), "[1-9]h", any::<bool>()),
                 prop_oneof![
                     Just((false, PlanFormat::default())),
                     value::<PlanFormat>().prop_map(|format| (true, format)),
@@ -1252,13 +1350,14 @@ mod tests {
                 exit.clone()
             )
                 .prop_map(
-                    |(storage, (cluster_uid, include_foreign, grace), shown, exit)| {
+                    |(storage, (cluster_uid, include_foreign, grace, force), shown, exit)| {
                         Command::Expire(ExpireArgs {
                             storage,
                             expire: ExpireFlags {
                                 cluster_uid,
                                 include_foreign,
                                 grace,
+                                force,
                             },
                             dry_run: shown.0,
                             output: shown.1,
@@ -1273,6 +1372,22 @@ mod tests {
                     exit,
                 })
             }),
+            (
+                prop_oneof![
+                    vec(name(), 0..3).prop_map(|backups| (backups, false)),
+                    Just((Vec::new(), true)),
+                ],
+                storage(),
+                value::<PlanFormat>()
+            )
+                .prop_map(|((backups, orphans), storage, output)| {
+                    Command::Volumes(VolumesArgs {
+                        backups,
+                        storage,
+                        orphans,
+                        output,
+                    })
+                }),
             (storage(), any::<bool>(), value::<PlanFormat>()).prop_map(
                 |(storage, deleted, output)| {
                     Command::List(ListArgs {

@@ -11,6 +11,7 @@ use crate::log::Log;
 use crate::read_only::{self, ReadOnly};
 use crate::records::Records;
 use crate::store::{Credentials, Location, Store, StoreError};
+use crate::volumes::disks::{ConnectDisks, DiskAccess};
 use k8s_openapi::api::core::v1::ConfigMap;
 use std::path::PathBuf;
 
@@ -27,6 +28,8 @@ pub struct Environment {
     pub nonce: String,
     /// Directory for temporary files, with room for an archive.
     pub temporary: PathBuf,
+    /// How the cloud's disks are reached; absent where they are not, as in `kubectl ark --local`.
+    pub connect_disks: Option<ConnectDisks>,
 }
 
 impl Environment {
@@ -61,6 +64,8 @@ pub struct Context {
     pub run: Run,
     /// Ark's namespace.
     pub namespace: String,
+    /// The disks of the cloud, once somebody needs them.
+    pub disks: DiskAccess,
     /// Backup and Restore resources.
     pub records: Records,
     /// What this process has frozen and must thaw before it ends.
@@ -133,6 +138,7 @@ impl Context {
             Some(_) => AccessMode::ReadOnly,
             None => AccessMode::ReadWrite,
         };
+        let place_of_disks = place.clone();
         let run = identify(&cluster_uid, namespace, origin, environment);
         let records = Records::open(&cluster, namespace, &run.id)
             .await
@@ -148,6 +154,7 @@ impl Context {
             cluster_name,
             run,
             namespace: namespace.to_owned(),
+            disks: DiskAccess::new(environment.connect_disks, place_of_disks, &log),
             records,
             frozen: Ledger::default(),
             log,

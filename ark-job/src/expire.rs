@@ -25,6 +25,8 @@ pub struct Options {
     cluster_uids: Vec<String>,
     include_foreign: bool,
     grace: SignedDuration,
+    /// Whether snapshots are swept up though there is no backup.
+    force: bool,
     /// Whether the plan is only printed, and how.
     preview: Option<PlanFormat>,
 }
@@ -46,6 +48,7 @@ impl Options {
             cluster_uid,
             include_foreign,
             grace,
+            force,
         } = expire;
         let usage = |why: String| Failure::new(Exit::Usage, why);
         if cluster_uid.iter().any(|uid| uid.trim().is_empty()) {
@@ -56,6 +59,7 @@ impl Options {
             cluster_uids: cluster_uid.clone(),
             include_foreign: *include_foreign,
             grace: SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX),
+            force: *force,
             preview: dry_run.then_some(*output),
         })
     }

@@ -14,6 +14,7 @@ pub mod restore;
 pub mod run;
 pub mod show;
 pub mod sync;
+pub mod volume_list;
 // what operations share
 pub mod context;
 pub mod failed_log;
@@ -31,6 +32,7 @@ pub mod repository;
 pub mod stdout;
 pub mod store;
 pub mod tombstone;
+pub mod volumes;
 // leaves
 pub mod archive;
 pub mod cron;

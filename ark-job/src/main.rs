@@ -114,6 +114,7 @@ fn surroundings() -> anyhow::Result<Environment> {
         pod_uid: variable(environment::POD_UID),
         nonce: hex::encode(random),
         temporary: std::env::temp_dir(),
+        connect_disks: Some(ark_job::volumes::ec2::connect),
     })
 }
 

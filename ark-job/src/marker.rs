@@ -2,6 +2,7 @@
 //! of everything written before it.
 
 use crate::api::{BackupSpec, BackupStatus, FORMAT_VERSION, GROUP};
+use crate::volumes::VolumeRecord;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -64,6 +65,9 @@ pub struct Commit {
     /// How many of the schedule's newest Completed backups never expire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_last: Option<u32>,
+    /// The snapshots of volumes that belong to the backup: those of the footer's records that have one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeRecord>,
     /// The archive.
     pub archive: ArchiveDigest,
     /// The other files but the log, which any attempt may have written, by their key without the backup's directory.
@@ -180,6 +184,7 @@ mod tests {
                 namespace: "heptio-ark".into(),
                 schedule: None,
                 keep_last: None,
+                volumes: Vec::new(),
                 archive: ArchiveDigest {
                     length: 4,
                     footer_offset: 1,

@@ -5,7 +5,7 @@ use crate::cluster::Cluster;
 use crate::context::{self, Context, Environment, Outcome, open_place, open_store, parse_url};
 use crate::error::Failure;
 use crate::exit::Exit;
-use crate::{backup, delete, diff, expire, fetch, list, restore, show, sync};
+use crate::{backup, delete, diff, expire, fetch, list, restore, show, sync, volume_list};
 use jiff::Timestamp;
 use std::future::Future;
 use std::path::Path;
@@ -61,6 +61,11 @@ async fn try_run(
             Operation::Expire(expire::Options::resolve(arguments)?),
             &arguments.storage,
             arguments.exit.partial_exit_code,
+        ),
+        Command::Volumes(arguments) => (
+            Operation::Volumes(volume_list::Options::resolve(arguments)?),
+            &arguments.storage,
+            3,
         ),
         Command::Sync(arguments) => (
             Operation::Sync(sync::Options::resolve(arguments)?),
@@ -195,6 +200,7 @@ enum Operation {
     Undelete(delete::Options),
     Expire(expire::Options),
     Sync(sync::Options),
+    Volumes(volume_list::Options),
 }
 
 impl Operation {
@@ -206,6 +212,7 @@ impl Operation {
             Operation::Undelete(options) => delete::undelete(context, options).await,
             Operation::Expire(options) => expire::expire(context, options).await,
             Operation::Sync(options) => sync::sync(context, options).await,
+            Operation::Volumes(options) => volume_list::list(context, options).await,
         }
     }
 
@@ -216,7 +223,10 @@ impl Operation {
             Operation::Restore(options) => restore::interrupted(context, options).await,
             Operation::Delete(options) => return delete::interrupted(context, options).await,
             // They keep no record: whoever runs them next goes on from what is there.
-            Operation::Undelete(_) | Operation::Expire(_) | Operation::Sync(_) => {}
+            Operation::Undelete(_)
+            | Operation::Expire(_)
+            | Operation::Sync(_)
+            | Operation::Volumes(_) => {}
         }
         None
     }

@@ -132,7 +132,8 @@ pub async fn run(
         | Command::Delete(_)
         | Command::Undelete(_)
         | Command::Expire(_)
-        | Command::Sync(_) => Ok(Exit::Done),
+        | Command::Sync(_)
+        | Command::Volumes(_) => Ok(Exit::Done),
     }
 }
 

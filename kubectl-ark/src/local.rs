@@ -63,6 +63,7 @@ pub fn environment(surroundings: &Surroundings) -> Environment {
         pod_uid: None,
         nonce: surroundings.nonce.clone(),
         temporary: surroundings.temporary.clone(),
+        connect_disks: None,
     }
 }
 

@@ -23,7 +23,8 @@ pub fn writes(command: &Command) -> bool {
         | Command::Show(_)
         | Command::Fetch(_)
         | Command::Sync(_)
-        | Command::List(_) => false,
+        | Command::List(_)
+        | Command::Volumes(_) => false,
     }
 }
 

@@ -14,7 +14,8 @@ use ark_job::api::{
     RESTORE_BINDING, RESTORE_NAME_LABEL, SCHEDULE_LABEL, environment, service_account,
 };
 use ark_job::args::{
-    Args, Command, DeleteArgs, ExpireArgs, ListArgs, NO_HOOKS, StorageFlags, SyncArgs, UndeleteArgs,
+    Args, Command, DeleteArgs, ExpireArgs, ListArgs, NO_HOOKS, StorageFlags, SyncArgs,
+    UndeleteArgs, VolumesArgs,
 };
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
@@ -108,7 +109,11 @@ pub fn job(
                 | Command::Expire(_)
                 | Command::Sync(_) => BACKOFF_LIMIT,
                 // Whoever asked for it sees it fail, and asks again.
-                Command::Diff(_) | Command::Show(_) | Command::Fetch(_) | Command::List(_) => 0,
+                Command::Diff(_)
+                | Command::Show(_)
+                | Command::Fetch(_)
+                | Command::List(_)
+                | Command::Volumes(_) => 0,
             }),
             active_deadline_seconds: options.deadline,
             ttl_seconds_after_finished: options.ttl_after_finished,
@@ -156,6 +161,7 @@ pub fn operation(command: &Command) -> &'static str {
         Command::Expire(_) => "expire",
         Command::Sync(_) => "sync",
         Command::List(_) => "list",
+        Command::Volumes(_) => "volumes",
     }
 }
 
@@ -172,7 +178,8 @@ pub fn subject(command: &Command) -> String {
         | Command::Undelete(UndeleteArgs { names, .. }) => names.join("-"),
         Command::Expire(ExpireArgs { storage, .. })
         | Command::Sync(SyncArgs { storage, .. })
-        | Command::List(ListArgs { storage, .. }) => location(storage),
+        | Command::List(ListArgs { storage, .. })
+        | Command::Volumes(VolumesArgs { storage, .. }) => location(storage),
         Command::Diff(_) | Command::Show(_) | Command::Fetch(_) => {
             command.backup().unwrap_or_default().to_owned()
         }
@@ -213,9 +220,12 @@ fn required(args: &Args, credentials_secret: Option<&str>) -> Value {
         | Command::Fetch(_)
         | Command::List(_) => service_account::BACKUP,
         Command::Restore(_) => service_account::RESTORE,
-        Command::Delete(_) | Command::Undelete(_) | Command::Expire(_) | Command::Sync(_) => {
-            service_account::HOUSEKEEPING
-        }
+        // Snapshots are listed by who sweeps them up.
+        Command::Delete(_)
+        | Command::Undelete(_)
+        | Command::Expire(_)
+        | Command::Sync(_)
+        | Command::Volumes(_) => service_account::HOUSEKEEPING,
     };
     // As the API server would complete it: two who apply the same text must not be in conflict.
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}});

@@ -276,6 +276,7 @@ async fn housekeeper(cluster: &ControlPlane, url: &str) -> Result<ark_job::conte
         pod_uid: None,
         nonce: "housekeeper".to_owned(),
         temporary: std::env::temp_dir(),
+        connect_disks: None,
     };
     let cluster = Cluster::new(cluster.client().await?);
     let place: Location = url.parse()?;

@@ -339,6 +339,7 @@ impl Forged {
                 namespace: String::new(),
                 schedule: None,
                 keep_last: None,
+                volumes: Vec::new(),
                 archive: ArchiveDigest {
                     length: archive.len() as u64,
                     footer_offset: place.offset,

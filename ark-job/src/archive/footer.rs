@@ -1,6 +1,7 @@
 //! The footer: what an archive holds and where. It makes a lone tar.gz seekable and verifiable.
 
 use crate::api::{BackupSpec, BackupStatus};
+use crate::volumes::VolumeRecord;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -49,9 +50,9 @@ pub struct Head {
     pub status: BackupStatus,
     /// What is inside, by type, sorted by `resource`.
     pub types: Vec<TypeEntry>,
-    /// Snapshots of volumes.
+    /// Every persistent volume that was looked at, and what became of its data.
     #[serde(default)]
-    pub volumes: Vec<serde_json::Value>,
+    pub volumes: Vec<VolumeRecord>,
     /// The first hundred warnings and errors of each kind, as the results file has them.
     #[serde(default)]
     pub results: crate::report::Results,

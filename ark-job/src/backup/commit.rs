@@ -22,6 +22,7 @@ use crate::mode;
 use crate::store::{Created, ObjectMeta, Spool, SpoolReader, Store, StoreError};
 use crate::tombstone::{self, Cause};
 use crate::velero_backup::velero_backup;
+use crate::volumes::snapshots;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -437,6 +438,7 @@ fn marker(archive: &Archive, files: BTreeMap<String, FileDigest>) -> Marker {
             namespace: head.namespace.clone(),
             schedule: head.schedule.clone(),
             keep_last: head.keep_last,
+            volumes: snapshots(&head.volumes),
             archive: ArchiveDigest {
                 length: archive.length,
                 footer_offset: archive.place.offset,

@@ -10,6 +10,7 @@ use crate::error::Failure;
 use crate::exit::Exit;
 use crate::filter::{Filter, resolve_resources};
 use crate::selector::{AnyOf, parse_choice};
+use crate::volumes;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,6 +27,8 @@ pub struct Options {
     selector: AnyOf,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) ttl: Duration,
+    /// How long a CSI driver may take to take a snapshot.
+    pub(super) csi_snapshot_timeout: Duration,
     if_exists: IfExists,
     pub(super) compression_level: u8,
 }
@@ -76,6 +79,10 @@ impl Options {
             Some(text) => parse_duration(text).map_err(usage("--ttl"))?,
             None => DEFAULT_TTL,
         };
+        let csi_snapshot_timeout = match &backup.csi_snapshot_timeout {
+            Some(text) => parse_duration(text).map_err(usage("--csi-snapshot-timeout"))?,
+            None => volumes::CSI_SNAPSHOT_TIMEOUT,
+        };
         let everything = |names: &[String]| {
             if names == ["*"] {
                 Vec::new()
@@ -92,6 +99,8 @@ impl Options {
             or_label_selectors,
             include_cluster_resources: backup.include_cluster_resources,
             snapshot_volumes: backup.snapshot_volumes,
+            resource_policy: backup.resource_policies_configmap.clone(),
+            csi_snapshot_timeout: backup.csi_snapshot_timeout.clone(),
             ignore_undiscoverable: backup.ignore_undiscoverable.clone(),
             hooks: backup.hooks.clone(),
             ttl: Some(go_duration(ttl)),
@@ -129,6 +138,7 @@ impl Options {
             selector,
             labels,
             ttl,
+            csi_snapshot_timeout,
             if_exists: backup.if_exists,
             compression_level: backup.compression_level,
         })

@@ -10,6 +10,7 @@ use crate::error::Failure;
 use crate::exit::Exit;
 use crate::filter::Filter;
 use crate::identity::{restore_label, timestamp};
+use crate::volumes;
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub struct Options {
     /// Only print the plan, in this format.
     pub(super) preview: Option<PlanFormat>,
     pub(super) wait_for_rights: Option<Duration>,
+    /// How long snapshots and volumes are waited for.
+    pub(super) volume_timeout: Duration,
     pub(super) max_in_flight: usize,
     pub(super) max_writes_per_second: Option<u32>,
 }
@@ -59,6 +62,9 @@ impl Options {
             status_exclude_resources,
             resource_modifier_configmap,
             hooks,
+            zone_mappings: _,
+            kms_key,
+            volume_timeout,
             existing_resource_policy,
             yes,
             again,
@@ -76,6 +82,11 @@ impl Options {
         let storage_class_mapping = restore
             .storage_class_mapping()
             .map_err(usage("--storage-class-mappings"))?;
+        let zone_mapping = restore.zone_mapping().map_err(usage("--zone-mappings"))?;
+        let timeout = match volume_timeout {
+            Some(text) => parse_duration(text).map_err(usage("--volume-timeout"))?,
+            None => volumes::VOLUME_TIMEOUT,
+        };
         Filter::resources(status_include_resources, status_exclude_resources).map_err(usage(
             "--status-include-resources, --status-exclude-resources",
         ))?;
@@ -122,6 +133,9 @@ impl Options {
             namespace_mapping,
             storage_class_mapping,
             restore_pvs: *restore_volumes,
+            zone_mapping,
+            kms_key: kms_key.clone(),
+            volume_timeout: volume_timeout.clone(),
             preserve_node_ports: *preserve_nodeports,
             restore_status: (!status_include_resources.is_empty()).then(|| RestoreStatusSpec {
                 included_resources: status_include_resources.clone(),
@@ -143,6 +157,7 @@ impl Options {
             again: *again,
             preview,
             wait_for_rights,
+            volume_timeout: timeout,
             max_in_flight: usize::from(*max_in_flight),
             max_writes_per_second: *max_writes_per_second,
         })
