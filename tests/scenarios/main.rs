@@ -7,6 +7,7 @@
 
 mod backup;
 mod cron;
+mod csi;
 mod deletion;
 mod deletion_faults;
 mod diff;
@@ -80,6 +81,7 @@ fn main() {
     trials.extend(restore_records::trials());
     trials.extend(round_trip::trials());
     trials.extend(cron::trials());
+    trials.extend(csi::trials());
     trials.extend(schedule_ticks::trials());
     trials.extend(selection::trials());
     trials.extend(diff::trials());

@@ -1,4 +1,4 @@
-//! What scenarios share in one run: a control plane, an S3 server, a cluster with a node; each started when first used.
+//! What scenarios share in one run: control planes, an S3 server, clusters with a node; each started when first used.
 //!
 //! Sharing works because every scenario has names of its own: [`World::namespace`] and [`World::prefix`]. A scenario
 //! that backs up everything, installs, or breaks a server starts its own instead.
@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Result, anyhow};
-use ark_tests::{Bucket, ControlPlane, Options, S3Server, process};
+use ark_tests::{Bucket, ControlPlane, Csi, Options, S3Server, csi, process};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{DeleteParams, ObjectMeta, PostParams};
 use kube::{Api, Client};
@@ -21,6 +21,9 @@ static CONTROL_PLANE: Shared<ControlPlane> = OnceCell::const_new();
 static S3: Shared<S3Server> = OnceCell::const_new();
 #[cfg(target_os = "linux")]
 static NODE: Shared<ark_tests::NodeCluster> = OnceCell::const_new();
+static CSI: Shared<WithCsi<ControlPlane>> = OnceCell::const_new();
+#[cfg(target_os = "linux")]
+static NODE_CSI: Shared<WithCsi<ark_tests::NodeCluster>> = OnceCell::const_new();
 static NAMESPACES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// The server, started if it is not.
@@ -62,9 +65,44 @@ pub async fn node() -> Result<&'static ark_tests::NodeCluster> {
     shared(&NODE, ark_tests::NodeCluster::start(Options::default())).await
 }
 
+/// A cluster with the parts of CSI. Others than these two have none, so that types do not appear while they are read.
+///
+/// Scenarios that change how the driver behaves make a class of their own for it (see [`Csi::behave_as`]).
+pub struct WithCsi<C> {
+    pub csi: Csi,
+    pub cluster: C,
+}
+
+/// The control plane of this run that has CSI: volumes and snapshots, and no pods.
+pub async fn csi() -> Result<&'static WithCsi<ControlPlane>> {
+    shared(&CSI, async {
+        let options = Options {
+            controller_manager: true,
+            ..Options::default()
+        };
+        let cluster = ControlPlane::start(options).await?;
+        let storage = cluster.directory()?.join("csi");
+        let csi = Csi::start_without_node(&cluster, &storage, &csi::Options::default()).await?;
+        Ok(WithCsi { csi, cluster })
+    })
+    .await
+}
+
+/// The cluster with a node of this run that has CSI.
+#[cfg(target_os = "linux")]
+pub async fn node_csi() -> Result<&'static WithCsi<ark_tests::NodeCluster>> {
+    shared(&NODE_CSI, async {
+        let cluster = ark_tests::NodeCluster::start(Options::default()).await?;
+        let storage = cluster.directory()?.join("csi");
+        let csi = Csi::start(&cluster, &storage).await?;
+        Ok(WithCsi { csi, cluster })
+    })
+    .await
+}
+
 /// One scenario's part of what is shared.
 pub struct World {
-    /// The shared control plane.
+    /// The shared control plane, of either kind.
     pub cluster: &'static ControlPlane,
     /// A client of this scenario's own.
     pub client: Client,
@@ -78,8 +116,13 @@ pub struct World {
 impl World {
     /// A part with names of its own, which start with the hint.
     pub async fn new(hint: &str) -> Result<Self> {
+        Self::on(control_plane().await?, hint).await
+    }
+
+    /// As [`World::new`], on another shared control plane: that of [`csi`].
+    pub async fn on(cluster: &'static ControlPlane, hint: &str) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let (cluster, s3) = (control_plane().await?, s3().await?);
+        let s3 = s3().await?;
         let name = format!(
             "{hint}-{}-{}",
             std::process::id(),
@@ -129,10 +172,17 @@ impl World {
         Api::all(self.client.clone())
             .create(&PostParams::default(), &namespace)
             .await?;
-        NAMESPACES
-            .lock()
-            .expect("nobody panics with this lock")
-            .push(name.clone());
+        let users = |shared: &Result<ControlPlane, String>| {
+            shared
+                .as_ref()
+                .is_ok_and(|cluster| std::ptr::eq(cluster, self.cluster))
+        };
+        if CONTROL_PLANE.get().is_some_and(users) {
+            NAMESPACES
+                .lock()
+                .expect("nobody panics with this lock")
+                .push(name.clone());
+        }
         Ok(name)
     }
 }

@@ -28,6 +28,7 @@
 //! - [`NodeCluster`] (Linux, root): also pods. `expose` gives pods what listens here; `command` runs a program in the
 //!   cluster's network, so that it reaches the very URLs that pods use; [`images`] builds without a registry.
 //! - [`S3Server`], [`MotoServer`]: S3; S3 and EC2. [`Bucket`] to fill and to assert.
+//! - [`Csi`]: volumes, snapshots and group snapshots of a driver whose storage is a directory, on either cluster.
 //! - [`FaultProxy`], [`Rule`], [`Victim`]: count, refuse, reset, delay, damage, and kill at the n-th request.
 //! - [`wait_until`]: a condition instead of a sleep.
 //! - [`process`]: children that never outlive the run, also not after `kill -9`; [`cache`], [`prerequisites`]: what is
@@ -41,6 +42,7 @@ pub mod cache;
 pub mod certificates;
 pub mod clock;
 pub mod cluster;
+pub mod csi;
 pub mod foreign;
 #[cfg(target_os = "linux")]
 pub mod images;
@@ -57,6 +59,7 @@ pub mod s3;
 mod wait;
 
 pub use cluster::{ControlPlane, Options};
+pub use csi::Csi;
 pub use moto::MotoServer;
 #[cfg(target_os = "linux")]
 pub use node::NodeCluster;

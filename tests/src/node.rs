@@ -196,6 +196,11 @@ impl NodeCluster {
         self.inside.prefix().to_vec()
     }
 
+    /// A command that runs in all of the node's namespaces and dies with this process: what must mount for pods.
+    pub(crate) fn bound_inside(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        self.inside.bound(program)
+    }
+
     /// Loads an image from an archive (docker or OCI). Pods name it with imagePullPolicy IfNotPresent or Never.
     pub fn load_image(&self, archive: &Path) -> Result<()> {
         self.inside.load_image(archive)

@@ -1,7 +1,7 @@
 //! What the tests need on the machine: made, installed, or named in one message.
 //!
-//! Made: the Kubernetes binary (with Go) and the Python virtual environment, both in the cache. Installed, when root on
-//! Debian: packages. Everything that is missing and cannot be had this way is named together, with how to get it.
+//! Made: the Kubernetes binary and the parts of CSI (with Go), and the Python virtual environment, all in the cache.
+//! Installed, when root on Debian: packages. Everything that is missing and cannot be had this way is named together, with how to get it.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -60,6 +60,87 @@ pub fn kubernetes() -> Result<PathBuf> {
         }
         Ok(())
     })
+}
+
+/// The commands that are built in each of these directories, whose go.mod pins them.
+const CSI_COMMANDS: [(&str, &[&str]); 2] = [
+    (
+        "csi",
+        &[
+            ".",
+            "github.com/kubernetes-csi/external-snapshotter/v8/cmd/snapshot-controller",
+            "github.com/kubernetes-csi/external-snapshotter/v8/cmd/csi-snapshotter",
+        ],
+    ),
+    (
+        "csi/provisioner",
+        &["github.com/kubernetes-csi/external-provisioner/v6/cmd/csi-provisioner"],
+    ),
+];
+
+/// Whose module holds the definitions of the snapshot resources.
+const CSI_CLIENT: &str = "github.com/kubernetes-csi/external-snapshotter/client/v8";
+
+/// The directory with the snapshot controller, the CSI sidecars, the test driver (`csi`) and, in `crd`, the definitions
+/// of the snapshot resources; built on first use (about eight minutes).
+pub fn csi() -> Result<PathBuf> {
+    require(&[GO])?;
+    let sources = Path::new(CRATE).join("csi");
+    let mut parts = vec![output(Command::new("go").arg("version").current_dir(&sources))?.into()];
+    for (directory, _) in CSI_COMMANDS {
+        parts.extend(go_sources(&Path::new(CRATE).join(directory))?);
+    }
+    let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+    cache::entry("csi", &cache::hash(&parts), |directory| {
+        eprintln!("building the parts of CSI (once, about eight minutes) …");
+        for (sources, commands) in CSI_COMMANDS {
+            let mut build = Command::new("go");
+            build
+                .args(["build", "-trimpath", "-ldflags", "-s -w", "-o"])
+                .arg(directory)
+                .args(commands)
+                .current_dir(Path::new(CRATE).join(sources))
+                .env("CGO_ENABLED", "0");
+            output(&mut build)?;
+        }
+        let mut client = Command::new("go");
+        client.args(["list", "-m", "-f", "{{.Dir}}", CSI_CLIENT]);
+        let client = output(client.current_dir(&sources))?;
+        let definitions = Path::new(client.trim_end()).join("config/crd");
+        let kept = directory.join("crd");
+        fs::create_dir(&kept)?;
+        for entry in fs::read_dir(&definitions)
+            .with_context(|| format!("listing {}", definitions.display()))?
+        {
+            let entry = entry?;
+            // The rest is for kustomize.
+            if entry
+                .file_name()
+                .to_string_lossy()
+                .contains("storage.k8s.io_")
+            {
+                // Not a copy of the file: that would be read-only, as all of Go's modules.
+                fs::write(kept.join(entry.file_name()), fs::read(entry.path())?)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The contents of the files of a Go package and of its module, sorted by name.
+fn go_sources(directory: &Path) -> Result<Vec<Vec<u8>>> {
+    let listing = || format!("listing {}", directory.display());
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).with_context(listing)? {
+        let path = entry.with_context(listing)?.path();
+        if path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    let read =
+        |path: &PathBuf| fs::read(path).with_context(|| format!("reading {}", path.display()));
+    files.iter().map(read).collect()
 }
 
 /// The virtual environment with SeaweedFS and moto, made on first use.

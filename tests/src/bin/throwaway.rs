@@ -122,7 +122,9 @@ fn run(action: Action) -> Result<()> {
         Action::Prerequisites { size } => {
             // Scenarios that need a node are skipped where there can be none, and say so.
             let control_plane_only = size.control_plane_only || !node_is_possible();
-            get_prerequisites(&Size { control_plane_only })
+            get_prerequisites(&Size { control_plane_only })?;
+            // Only scenarios need it, not a cluster that stays up.
+            prerequisites::csi().map(drop)
         }
         Action::Image { image, archive } => build_image(&image, &archive),
         Action::Hold { state, size } => runtime.block_on(hold(&state, &size)),
