@@ -147,6 +147,9 @@ pub struct CsiSnapshot {
     /// The group snapshot that it was taken with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group_handle: Option<String>,
+    /// The handles of all snapshots of that group, without which it cannot be deleted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub group_members: Vec<String>,
     /// When it was taken, by the driver's clock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<Timestamp>,

@@ -288,14 +288,11 @@ func (c controller) DeleteSnapshot(_ context.Context, request *csi.DeleteSnapsho
 		return nil, status.Error(codes.Internal, behaviour.FailDeleteSnapshot)
 	case found.Secret != digest(request.GetSecrets()):
 		return nil, status.Errorf(codes.Unauthenticated, "snapshot %s was made with other secrets", found.ID)
-	case found.Group != "" && !behaviour.DeleteGroupMembersAlone:
+	case found.Group != "":
 		// The code that the specification has for it.
 		return nil, status.Errorf(codes.InvalidArgument, "snapshot %s is part of group snapshot %s", found.ID, found.Group)
 	}
 	if err := c.storage.remove("snapshots", found.ID); err != nil {
-		return nil, err
-	}
-	if err := c.storage.forgetMember(found); err != nil {
 		return nil, err
 	}
 	return &csi.DeleteSnapshotResponse{}, nil

@@ -182,16 +182,3 @@ func (g group) check(members []string) error {
 	}
 	return nil
 }
-
-// forgetMember takes a snapshot that was deleted alone out of its group; the group goes with its last one.
-func (s storage) forgetMember(of *snapshot) error {
-	found, err := s.group(of.Group)
-	if found == nil || err != nil {
-		return err
-	}
-	found.Snapshots = slices.DeleteFunc(found.Snapshots, func(id string) bool { return id == of.ID })
-	if err := s.remove("groups", found.ID); err != nil || len(found.Snapshots) == 0 {
-		return err
-	}
-	return s.create("groups", "group.json", found.ID, found, nil)
-}

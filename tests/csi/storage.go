@@ -78,8 +78,6 @@ type behaviour struct {
 	SnapshotReadyAfter int64 `json:"snapshotReadyAfter"`
 	// No snapshot is ready to use.
 	SnapshotsPending bool `json:"snapshotsPending"`
-	// A snapshot that was made in a group may be deleted without the others.
-	DeleteGroupMembersAlone bool `json:"deleteGroupMembersAlone"`
 }
 
 const defaultBehaviour = "default"

@@ -27,6 +27,10 @@ pub fn trials() -> Vec<Trial> {
             a_snapshot_made_with_a_secret_is_deleted_only_with_it,
         ),
         scenario(
+            "csi::an_unbound_content_deletes_its_snapshot_only_with_the_finalizer",
+            an_unbound_content_deletes_its_snapshot_only_with_the_finalizer,
+        ),
+        scenario(
             "csi::a_group_is_snapshotted_and_deleted_as_one",
             a_group_is_snapshotted_and_deleted_as_one,
         ),
@@ -267,8 +271,13 @@ async fn a_snapshot_made_with_a_secret_is_deleted_only_with_it() -> Result<()> {
     let snapshots = csi.snapshots_of(&volume.id)?;
 
     // A content for the same handle that does not say the secret: the driver refuses.
-    let mut content = existing("no-secret", &snapshots[0].id, namespace, "no-secret");
-    content["spec"]["deletionPolicy"] = "Delete".into();
+    let content = existing(
+        "no-secret",
+        &snapshots[0].id,
+        "Delete",
+        namespace,
+        "no-secret",
+    );
     create(cluster, namespace, &[content])?;
     let content = "volumesnapshotcontent/no-secret";
     wait(cluster, namespace, content, READY)?;
@@ -288,18 +297,78 @@ async fn a_snapshot_made_with_a_secret_is_deleted_only_with_it() -> Result<()> {
     // The content that was made with it has it in annotations.
     let snapshot = "volumesnapshot/snapshot";
     cluster.kubectl(&["delete", "-n", namespace, snapshot, TIMEOUT])?;
-    wait_for_snapshots(csi, &volume, 0).await
+    wait_for_snapshots(csi, &volume, 0).await?;
+    // What is gone is as good as deleted.
+    cluster.kubectl(&[
+        "wait",
+        "--for=delete",
+        "volumesnapshotcontent/no-secret",
+        TIMEOUT,
+    ])?;
+    Ok(())
 }
 
-/// A content for a snapshot that exists, to be bound to a VolumeSnapshot.
-fn existing(name: &str, handle: &str, namespace: &str, snapshot: &str) -> Value {
+/// A content for a snapshot that exists, for a VolumeSnapshot that may or may not come.
+///
+/// It has the finalizer from the start: the snapshot controller gives it to contents that are bound only, and one
+/// without would go at once, and never be deleted by the sidecar.
+fn existing(name: &str, handle: &str, policy: &str, namespace: &str, snapshot: &str) -> Value {
     json!({
-        "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshotContent", "metadata": { "name": name },
+        "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshotContent",
+        "metadata": {
+            "name": name,
+            "finalizers": ["snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection"],
+        },
         "spec": {
-            "driver": csi::DRIVER, "deletionPolicy": "Retain", "source": { "snapshotHandle": handle },
+            "driver": csi::DRIVER, "deletionPolicy": policy, "source": { "snapshotHandle": handle },
             "volumeSnapshotRef": { "namespace": namespace, "name": snapshot },
         },
     })
+}
+
+async fn an_unbound_content_deletes_its_snapshot_only_with_the_finalizer() -> Result<()> {
+    let world::WithCsi { csi, cluster } = world::csi().await?;
+    let namespace = "csi-unbound";
+    cluster.kubectl(&["create", "namespace", namespace])?;
+    let class = json!({
+        "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshotClass",
+        "metadata": { "name": namespace }, "driver": csi::DRIVER, "deletionPolicy": "Retain",
+    });
+    create(cluster, namespace, &[class, claim("data")])?;
+    let volume = bound(cluster, csi, namespace, "data")?;
+    create(
+        cluster,
+        namespace,
+        &[volume_snapshot("snapshot", "data", namespace)],
+    )?;
+    wait(cluster, namespace, "volumesnapshot/snapshot", READY)?;
+    // Retained: nothing of it is left in the cluster, nor lost in the storage.
+    let content = get(
+        cluster,
+        namespace,
+        "volumesnapshot/snapshot",
+        ".status.boundVolumeSnapshotContentName",
+    )?;
+    cluster.kubectl(&["delete", "namespace", namespace, TIMEOUT])?;
+    cluster.kubectl(&["delete", "volumesnapshotcontent", &content, TIMEOUT])?;
+    let handle = csi.snapshots_of(&volume.id)?[0].id.clone();
+
+    let delete = |finalizers: bool| -> Result<()> {
+        let mut content = existing(namespace, &handle, "Delete", namespace, "none");
+        if !finalizers {
+            content["metadata"]["finalizers"] = json!([]);
+        }
+        create(cluster, "default", &[content])?;
+        let content = format!("volumesnapshotcontent/{namespace}");
+        wait(cluster, "default", &content, READY)?;
+        cluster.kubectl(&["delete", &content, TIMEOUT])?;
+        Ok(())
+    };
+    delete(false)?;
+    ensure!(csi.snapshots_of(&volume.id)?.len() == 1);
+    delete(true)?;
+    ensure!(csi.snapshots_of(&volume.id)?.is_empty());
+    Ok(())
 }
 
 async fn a_group_is_snapshotted_and_deleted_as_one() -> Result<()> {
@@ -316,47 +385,72 @@ async fn a_group_is_snapshotted_and_deleted_as_one() -> Result<()> {
     let log = bound(cluster, csi, namespace, "log")?;
     fs::write(data.data.join("file"), "data")?;
     fs::write(log.data.join("file"), "log")?;
-    create(
-        cluster,
-        namespace,
-        &[json!({
+    let snapshots = async |name: &str| -> Result<(csi::Snapshot, csi::Snapshot)> {
+        let group = json!({
             "apiVersion": "groupsnapshot.storage.k8s.io/v1", "kind": "VolumeGroupSnapshot",
-            "metadata": { "name": "group" },
+            "metadata": { "name": name },
             "spec": {
                 "volumeGroupSnapshotClassName": csi::GROUP_SNAPSHOT_CLASS,
                 "source": { "selector": { "matchLabels": { "app": "database" } } },
             },
-        })],
-    )?;
-    wait(cluster, namespace, "volumegroupsnapshot/group", READY)?;
-    let (of_data, of_log) = (csi.snapshots_of(&data.id)?, csi.snapshots_of(&log.id)?);
-    ensure!(of_data.len() == 1 && of_log.len() == 1);
-    ensure!(of_data[0].group.is_some() && of_data[0].group == of_log[0].group);
-    ensure!(fs::read_to_string(of_log[0].data.join("file"))? == "log");
+        });
+        create(cluster, namespace, &[group])?;
+        let group = format!("volumegroupsnapshot/{name}");
+        wait(cluster, namespace, &group, READY)?;
+        let (of_data, of_log) = (csi.snapshots_of(&data.id)?, csi.snapshots_of(&log.id)?);
+        ensure!(of_data.len() == 1 && of_log.len() == 1);
+        ensure!(of_data[0].group.is_some() && of_data[0].group == of_log[0].group);
+        Ok((of_data[0].clone(), of_log[0].clone()))
+    };
+    let (of_data, of_log) = snapshots("first").await?;
+    ensure!(fs::read_to_string(of_data.data.join("file"))? == "data");
+    ensure!(fs::read_to_string(of_log.data.join("file"))? == "log");
+    let first = "volumegroupsnapshot/first";
+    cluster.kubectl(&["delete", "-n", namespace, first, TIMEOUT])?;
+    wait_for_snapshots(csi, &data, 0).await?;
+    wait_for_snapshots(csi, &log, 0).await?;
 
-    // One of them alone, by a content of our own: the driver refuses, as hostpath's does.
-    let mut content = existing("csi-group-alone", &of_log[0].id, namespace, "alone");
-    content["spec"]["deletionPolicy"] = "Delete".into();
-    create(cluster, namespace, &[content])?;
-    let content = "volumesnapshotcontent/csi-group-alone";
-    wait(cluster, namespace, content, READY)?;
-    cluster.kubectl(&["delete", content, "--wait=false"])?;
-    wait_until(
-        "the driver to refuse",
-        Duration::from_secs(30),
-        async || {
-            let said = fs::read_to_string(csi.driver.log())?;
-            let refusal = format!("snapshot {} is part of group", of_log[0].id);
-            Ok(said.contains(&refusal).then_some(()))
-        },
-    )
-    .await?;
+    // Retained, and deleted by its handles.
+    let (of_data, of_log) = snapshots("second").await?;
+    let second = "volumegroupsnapshot/second";
+    let path = ".status.boundVolumeGroupSnapshotContentName";
+    let content = get(cluster, namespace, second, path)?;
+    let content = format!("volumegroupsnapshotcontent/{content}");
+    let retain = r#"{"spec":{"deletionPolicy":"Retain"}}"#;
+    cluster.kubectl(&["patch", &content, "--type=merge", "-p", retain])?;
+    cluster.kubectl(&["delete", "-n", namespace, second, TIMEOUT])?;
+    cluster.kubectl(&["delete", &content, TIMEOUT])?;
+    ensure!(csi.snapshots_of(&data.id)?.len() == 1 && csi.snapshots_of(&log.id)?.len() == 1);
+
+    // One of them alone: the sidecar lets the content go, and leaves what is part of a group to the group.
+    let alone = existing("csi-group", &of_log.id, "Delete", namespace, "alone");
+    create(cluster, namespace, &[alone])?;
+    let alone = "volumesnapshotcontent/csi-group";
+    wait(cluster, namespace, alone, READY)?;
+    cluster.kubectl(&["delete", alone, TIMEOUT])?;
     ensure!(csi.snapshots_of(&log.id)?.len() == 1);
 
-    let group = "volumegroupsnapshot/group";
-    cluster.kubectl(&["delete", "-n", namespace, group, TIMEOUT])?;
-    wait_for_snapshots(csi, &data, 0).await?;
-    wait_for_snapshots(csi, &log, 0).await
+    let group = json!({
+        "apiVersion": "groupsnapshot.storage.k8s.io/v1", "kind": "VolumeGroupSnapshotContent",
+        "metadata": {
+            "name": "csi-group",
+            "finalizers": ["groupsnapshot.storage.kubernetes.io/volumegroupsnapshotcontent-bound-protection"],
+        },
+        "spec": {
+            "driver": csi::DRIVER, "deletionPolicy": "Delete",
+            "source": { "groupSnapshotHandles": {
+                "volumeGroupSnapshotHandle": of_log.group,
+                "volumeSnapshotHandles": [of_data.id, of_log.id],
+            } },
+            "volumeGroupSnapshotRef": { "namespace": namespace, "name": "none" },
+        },
+    });
+    create(cluster, namespace, &[group])?;
+    let group = "volumegroupsnapshotcontent/csi-group";
+    wait(cluster, namespace, group, READY)?;
+    cluster.kubectl(&["delete", group, TIMEOUT])?;
+    ensure!(csi.snapshots_of(&data.id)?.is_empty() && csi.snapshots_of(&log.id)?.is_empty());
+    Ok(())
 }
 
 async fn a_second_cluster_restores_a_snapshot_by_its_handle() -> Result<()> {
@@ -395,7 +489,7 @@ async fn a_second_cluster_restores_a_snapshot_by_its_handle() -> Result<()> {
         &second,
         "copy",
         &[
-            existing("old", &handle, "copy", "old"),
+            existing("old", &handle, "Retain", "copy", "old"),
             snapshot,
             claim_from("data", "old"),
         ],

@@ -8,6 +8,7 @@
 mod backup;
 mod cron;
 mod csi;
+mod csi_snapshots;
 mod deletion;
 mod deletion_faults;
 mod diff;
@@ -82,6 +83,7 @@ fn main() {
     trials.extend(round_trip::trials());
     trials.extend(cron::trials());
     trials.extend(csi::trials());
+    trials.extend(csi_snapshots::trials());
     trials.extend(schedule_ticks::trials());
     trials.extend(selection::trials());
     trials.extend(diff::trials());

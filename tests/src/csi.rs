@@ -65,8 +65,6 @@ pub struct Behaviour {
     pub snapshot_ready_after: Duration,
     /// No snapshot is ready to use, until another behaviour is set.
     pub snapshots_pending: bool,
-    /// A snapshot that was made in a group can be deleted without the others. Else the driver refuses, as CSI allows.
-    pub delete_group_members_alone: bool,
 }
 
 /// A snapshot that physically exists.
@@ -113,7 +111,7 @@ pub struct Csi {
     pub snapshotter: Process,
     /// kubernetes-csi's csi-provisioner: makes and deletes volumes.
     pub provisioner: Process,
-    /// Our driver. The sidecars end when they lose it.
+    /// Our driver; on a node, what holds it: it can be killed, but not suspended. The sidecars end when they lose it.
     pub driver: Process,
     storage: PathBuf,
     _run: Run,
@@ -133,11 +131,15 @@ impl Csi {
         storage: &Path,
         options: &Options,
     ) -> Result<Self> {
-        let mut driver = cluster.bound_inside(prerequisites::csi()?.join("csi"));
-        driver.args([
-            "--register=/var/lib/kubelet/plugins_registry",
-            "--node=node",
-        ]);
+        // In there it is a child of the process that we end.
+        let mut driver = cluster.bound_inside("setpriv");
+        driver
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(prerequisites::csi()?.join("csi"))
+            .args([
+                "--register=/var/lib/kubelet/plugins_registry",
+                "--node=node",
+            ]);
         let csi = Self::start_parts(cluster, driver, storage, options).await?;
         wait_until(
             "the kubelet to know the driver",
@@ -274,7 +276,6 @@ impl Csi {
             "answerCreateSnapshotAfter": milliseconds(behaviour.answer_create_snapshot_after)?,
             "snapshotReadyAfter": milliseconds(behaviour.snapshot_ready_after)?,
             "snapshotsPending": behaviour.snapshots_pending,
-            "deleteGroupMembersAlone": behaviour.delete_group_members_alone,
         });
         // The driver must not read half of it.
         let path = self.storage.join("behaviour").join(format!("{name}.json"));

@@ -53,6 +53,8 @@ pub fn build(
     target.push(format!(":{image}"));
     output(buildah().args(["push", "--quiet", image]).arg(target))
         .with_context(|| format!("writing {}", archive.display()))?;
+    // What had that name before has none now, and would stay for ever.
+    output(buildah().args(["rmi", "--prune"])).context("removing nameless images")?;
     Ok(())
 }
 

@@ -1,9 +1,34 @@
 //! Snapshots of CSI drivers, by the objects of `snapshot.storage.k8s.io/v1`.
+//!
+//! [`take`] makes them, [`group`] several at once; [`remove`] lets go of their objects, and deletes their data from any
+//! cluster; [`owned`] finds what was left behind; [`restore`] makes the objects that volumes are made from. What a name
+//! follows from is hashed into it, so that every function finds what an earlier call, cut off anywhere, has made.
+//!
+//! The controllers' rules that this rests on (kubernetes-csi/external-snapshotter v8.7): deleting a volumeSnapshot marks
+//! its content with an annotation; the driver's sidecar acts on a content that is being deleted and has the mark (or was
+//! never bound): with policy Delete and a handle in its status it has the driver delete the data, else not; then it takes
+//! its finalizer off. A content without that finalizer is gone at once, and its data stays. A content that tells the
+//! handle of a group is only ever deleted with its group's content.
 
-use super::{ClaimName, CsiSnapshot, Owner};
-use crate::cluster::{Cluster, ClusterError};
-use crate::log::Log;
-use serde_json::Value;
+mod classes;
+mod group;
+mod objects;
+mod owned;
+mod remove;
+mod restore;
+mod take;
+
+pub use self::classes::{
+    CLASS_ANNOTATION, CLASS_LABEL, Class, Classes, VELERO_CLASS_ANNOTATION, VELERO_CLASS_LABEL,
+};
+pub use self::group::snapshot_group;
+pub use self::owned::{delete_owned, owned};
+pub use self::remove::{delete, let_go};
+pub use self::restore::to_restore;
+pub use self::take::snapshot;
+
+use super::ClaimName;
+use crate::cluster::ClusterError;
 use std::time::Duration;
 
 /// Why a snapshot of a CSI driver could not be taken or deleted.
@@ -50,103 +75,8 @@ pub struct CsiClaim {
     pub class: String,
 }
 
-/// The volumeSnapshotClasses of the cluster: which driver, which labels and annotations.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Classes(pub Vec<Class>);
-
-/// A volumeSnapshotClass, or volumeGroupSnapshotClass.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Class {
-    /// Its name.
-    pub name: String,
-    /// Its driver.
-    pub driver: String,
-    /// Whether it carries Velero's label `velero.io/csi-volumesnapshot-class` or Ark's `ark.heptio.com/snapshot-class`.
-    pub labelled: bool,
-    /// Whether it is annotated as the driver's default (`snapshot.storage.kubernetes.io/is-default-class`).
-    pub is_default: bool,
-}
-
-/// Annotation on a claim: the volumeSnapshotClass to use. Velero's twin is [`VELERO_CLASS_ANNOTATION`].
-pub const CLASS_ANNOTATION: &str = "ark.heptio.com/csi-volumesnapshot-class";
-/// Velero's annotation on a claim: the volumeSnapshotClass to use.
-pub const VELERO_CLASS_ANNOTATION: &str = "velero.io/csi-volumesnapshot-class";
-
-impl Classes {
-    /// Reads them; none when the cluster does not serve them.
-    ///
-    /// # Errors
-    /// When they cannot be listed.
-    pub async fn read(_cluster: &Cluster) -> Result<Classes, ClusterError> {
-        Ok(Classes::default())
-    }
-
-    /// The class for a claim of `driver` that is annotated with `annotated`: that one if it is the driver's, else the
-    /// labelled, the default, the only one of the driver (Velero's order).
-    ///
-    /// # Errors
-    /// A sentence that says why there is none.
-    pub fn choose(&self, driver: &str, _annotated: Option<&str>) -> Result<&Class, String> {
-        Err(format!(
-            "there is no volumeSnapshotClass of driver {driver}"
-        ))
-    }
-}
-
-/// Snapshots one claim, waits for the handle, and keeps the data from being deleted with the objects.
-///
-/// # Errors
-/// [`CsiError`]; what was made for it is taken away again.
-pub async fn snapshot(
-    _cluster: &Cluster,
-    _log: &Log,
-    _owner: &Owner,
-    _claim: &CsiClaim,
-    _within: Duration,
-) -> Result<CsiSnapshot, CsiError> {
-    Err(CsiError::NotServed)
-}
-
-/// Snapshots several claims of one namespace and driver at once, as a volumeGroupSnapshot; `None` when the cluster or driver
-/// has none.
-///
-/// # Errors
-/// [`CsiError`]; what was made for it is taken away again.
-pub async fn snapshot_group(
-    _cluster: &Cluster,
-    _log: &Log,
-    _owner: &Owner,
-    _claims: &[CsiClaim],
-    _within: Duration,
-) -> Result<Option<Vec<CsiSnapshot>>, CsiError> {
-    Ok(None)
-}
-
-/// Removes the objects of snapshots from the cluster, and not their data: what is done after the marker.
-///
-/// # Errors
-/// When some are left; a sweep finds them.
-pub async fn let_go(_cluster: &Cluster, _snapshots: &[&CsiSnapshot]) -> Result<(), CsiError> {
-    Err(CsiError::NotServed)
-}
-
-/// Deletes the data of a snapshot by its handle, from any cluster that has the driver; waits until the driver has done it,
-/// `within` at most. One that is not there is deleted.
-///
-/// # Errors
-/// [`CsiError`].
-pub async fn delete(
-    _cluster: &Cluster,
-    _owner: &Owner,
-    _persistent_volume: &str,
-    _snapshot: &CsiSnapshot,
-    _within: Duration,
-) -> Result<(), CsiError> {
-    Err(CsiError::NotServed)
-}
-
 /// An object of ours in the cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owned {
     /// Name of the volumeSnapshotContent, if there is one (yet).
     pub content: Option<String>,
@@ -158,6 +88,10 @@ pub struct Owned {
     pub driver: String,
     /// Its labels.
     pub labels: std::collections::BTreeMap<String, String>,
+    /// Namespace and name of the volumeGroupSnapshot that it was taken with, if there is one (still).
+    pub group: Option<ClaimName>,
+    /// Name of its volumeGroupSnapshotContent, if there is one (still).
+    pub group_content: Option<String>,
     /// When the older of the two was made, by the API server's clock.
     pub created: Option<jiff::Timestamp>,
     /// Size, bytes.
@@ -166,38 +100,74 @@ pub struct Owned {
     pub ready: Option<bool>,
 }
 
-/// The volumeSnapshots and contents that carry the labels of a location and cluster; none when the cluster serves none.
-///
-/// # Errors
-/// When they cannot be listed.
-pub async fn owned(
-    _cluster: &Cluster,
-    _location: &str,
-    _cluster_uid: &str,
-) -> Result<Vec<Owned>, ClusterError> {
-    Ok(Vec::new())
+/// A right that is needed: API group, resources, verbs, as in a rule of RBAC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Right {
+    /// API group.
+    pub group: &'static str,
+    /// Resources, in all namespaces.
+    pub resources: &'static [&'static str],
+    /// Verbs.
+    pub verbs: &'static [&'static str],
 }
 
-/// Deletes an orphan: its objects and its data.
-///
-/// # Errors
-/// [`CsiError`].
-pub async fn delete_owned(
-    _cluster: &Cluster,
-    _owned: &Owned,
-    _within: Duration,
-) -> Result<(), CsiError> {
-    Err(CsiError::NotServed)
-}
+/// What a backup must be allowed to do for snapshots of CSI drivers: [`Classes::read`], [`snapshot`], [`snapshot_group`]
+/// and [`let_go`].
+pub const RIGHTS_OF_BACKUP: [Right; 5] = [
+    Right {
+        group: "snapshot.storage.k8s.io",
+        resources: &["volumesnapshotclasses"],
+        verbs: &["list"],
+    },
+    Right {
+        group: "snapshot.storage.k8s.io",
+        resources: &["volumesnapshots"],
+        verbs: &["get", "list", "create", "patch", "delete"],
+    },
+    // The controller creates them.
+    Right {
+        group: "snapshot.storage.k8s.io",
+        resources: &["volumesnapshotcontents"],
+        verbs: &["get", "list", "patch", "delete"],
+    },
+    Right {
+        group: "groupsnapshot.storage.k8s.io",
+        resources: &[
+            "volumegroupsnapshotclasses",
+            "volumegroupsnapshots",
+            "volumegroupsnapshotcontents",
+        ],
+        verbs: &["get", "list", "create", "patch", "delete"],
+    },
+    // Which labels select the claims of a group.
+    Right {
+        group: "",
+        resources: &["persistentvolumeclaims"],
+        verbs: &["list"],
+    },
+];
 
-/// The volumeSnapshotContent and volumeSnapshot through which a claim in namespace `target` is made from a snapshot. Their
-/// names follow from location, backup, target and volume, so that a repeat finds them. Pure.
-pub fn to_restore(
-    _location: &str,
-    _backup: &str,
-    _target: &str,
-    _persistent_volume: &str,
-    _snapshot: &CsiSnapshot,
-) -> (Value, Value) {
-    (Value::Null, Value::Null)
-}
+/// What deleting backups and sweeping must be allowed to do for snapshots of CSI drivers: [`let_go`], [`delete`],
+/// [`owned()`] and [`delete_owned`].
+pub const RIGHTS_OF_HOUSEKEEPING: [Right; 4] = [
+    Right {
+        group: "snapshot.storage.k8s.io",
+        resources: &["volumesnapshotclasses"],
+        verbs: &["get"],
+    },
+    Right {
+        group: "snapshot.storage.k8s.io",
+        resources: &["volumesnapshots"],
+        verbs: &["get", "list", "patch", "delete"],
+    },
+    Right {
+        group: "snapshot.storage.k8s.io",
+        resources: &["volumesnapshotcontents"],
+        verbs: &["get", "list", "create", "patch", "delete"],
+    },
+    Right {
+        group: "groupsnapshot.storage.k8s.io",
+        resources: &["volumegroupsnapshots", "volumegroupsnapshotcontents"],
+        verbs: &["get", "list", "create", "patch", "delete"],
+    },
+];

@@ -1,0 +1,439 @@
+//! Snapshots of several volumes at one instant, by the objects of `groupsnapshot.storage.k8s.io`.
+//!
+//! A volumeGroupSnapshot selects its claims by labels. Claims are not labelled for it: that would change what users own,
+//! and what is in the archive. Where no labels of theirs select exactly the claims that are wanted, there is no group.
+
+use super::classes::Classes;
+use super::objects::{
+    Api, GROUP_OF_GROUPS, Poll, RETAIN, Types, claim_name, describe, error_of, hashed_name,
+    is_ours, labels, labels_of, name_of, resource_type, secrets_of, text, uid_of,
+};
+use super::remove::{Deletion, Objects, remove};
+use super::take::{keep, record, take_away};
+use super::{CsiClaim, CsiError, Owned};
+use crate::cluster::Cluster;
+use crate::log::Log;
+use crate::volumes::{CsiSnapshot, Owner, identity};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long the objects of a group may take to go whose data stays.
+const LET_GO_WITHIN: Duration = Duration::from_secs(60);
+/// What a member's content is called by its group.
+const HANDLE: &str = "/status/volumeGroupSnapshotHandle";
+
+/// Snapshots several claims of one namespace and driver at once, as a volumeGroupSnapshot, in the claims' order; `None`
+/// when that is not possible, as the log then says: the cluster or driver has no group snapshots, or no labels select
+/// exactly these claims.
+///
+/// # Errors
+/// [`CsiError`]; what was made for it is taken away again.
+pub async fn snapshot_group(
+    cluster: &Cluster,
+    log: &Log,
+    owner: &Owner,
+    claims: &[CsiClaim],
+    within: Duration,
+) -> Result<Option<Vec<CsiSnapshot>>, CsiError> {
+    let [first, _, ..] = claims else {
+        return Ok(None);
+    };
+    let namespace = &*first.claim.namespace;
+    let alike = claims
+        .iter()
+        .all(|claim| claim.claim.namespace == namespace && claim.driver == first.driver);
+    let api = Api::new(cluster);
+    let Some(types) = api.groups().await?.filter(|_| alike) else {
+        return Ok(None);
+    };
+    let version = &types.snapshots.version;
+    let of_classes = resource_type(
+        GROUP_OF_GROUPS,
+        version,
+        "volumegroupsnapshotclasses",
+        "VolumeGroupSnapshotClass",
+        false,
+    );
+    let classes = Classes::of(&api.list(&of_classes, None, None).await?);
+    // A driver without group snapshots has none; of several, one must be chosen.
+    let Ok(class) = classes.choose(&first.driver, None) else {
+        return Ok(None);
+    };
+    let of_claims = resource_type(
+        "",
+        "v1",
+        "persistentvolumeclaims",
+        "PersistentVolumeClaim",
+        true,
+    );
+    let all = api.list(&of_claims, Some(namespace), None).await?;
+    let wanted: BTreeSet<&str> = claims.iter().map(|claim| &*claim.claim.name).collect();
+    let Some(selector) = selector(&all, &wanted) else {
+        log.info(&format!(
+            "claims {} of namespace {namespace} are snapshotted one after the other: no labels select exactly these \
+             (give them one that no other claim of the namespace has)",
+            wanted.into_iter().collect::<Vec<_>>().join(", ")
+        ));
+        return Ok(None);
+    };
+    let group = json!({
+        "apiVersion": types.snapshots.api_version(),
+        "kind": "VolumeGroupSnapshot",
+        "metadata": {
+            "name": name(owner, claims),
+            "namespace": namespace,
+            "labels": group_labels(owner),
+        },
+        "spec": {
+            "volumeGroupSnapshotClassName": class.name,
+            "source": {"selector": {"matchLabels": selector}},
+        },
+    });
+    api.create(&types.snapshots, &group).await?;
+    let objects = Objects {
+        snapshot: claim_name(&group),
+        content: None,
+    };
+    match wait_for_handles(&api, &types, owner, claims, &group, within).await {
+        Ok(snapshots) => Ok(Some(snapshots)),
+        Err(error) => {
+            take_away(&api, &types, log, &objects).await;
+            Err(error)
+        }
+    }
+}
+
+fn name(owner: &Owner, claims: &[CsiClaim]) -> String {
+    let mut parts = vec!["group", &*owner.run, &*owner.attempt];
+    let volumes: BTreeSet<&str> = claims
+        .iter()
+        .map(|claim| &*claim.persistent_volume)
+        .collect();
+    parts.extend(volumes);
+    hashed_name(&parts)
+}
+
+fn group_labels(owner: &Owner) -> BTreeMap<String, String> {
+    let mut labels = labels(owner, "");
+    labels.remove(identity::PERSISTENT_VOLUME);
+    labels
+}
+
+/// The labels that all wanted claims have and no other has; `None` when there are none.
+fn selector(all: &[Value], wanted: &BTreeSet<&str>) -> Option<BTreeMap<String, String>> {
+    let mut of_wanted = all
+        .iter()
+        .filter(|claim| wanted.contains(name_of(claim)))
+        .map(labels_of);
+    let mut common = of_wanted.next()?;
+    for labels in of_wanted {
+        common.retain(|key, value| labels.get(key) == Some(value));
+    }
+    let selected: BTreeSet<&str> = all
+        .iter()
+        .filter(|claim| {
+            let labels = labels_of(claim);
+            common
+                .iter()
+                .all(|(key, value)| labels.get(key) == Some(value))
+        })
+        .map(name_of)
+        .collect();
+    (!common.is_empty() && selected == *wanted).then_some(common)
+}
+
+/// Waits until every claim's content has a handle; keeps their data as soon as there are contents.
+async fn wait_for_handles(
+    api: &Api<'_>,
+    types: &Types,
+    owner: &Owner,
+    claims: &[CsiClaim],
+    group: &Value,
+    within: Duration,
+) -> Result<Vec<CsiSnapshot>, CsiError> {
+    let namespace = text(group, "/metadata/namespace");
+    let object = describe(&types.snapshots, namespace, name_of(group));
+    let mut poll = Poll::until(Instant::now() + within);
+    loop {
+        let found = api
+            .read(&types.snapshots, namespace, name_of(group))
+            .await?;
+        let Some(found) = found.filter(is_ours) else {
+            return Err(CsiError::Driver {
+                object,
+                message: "somebody has deleted it before it had a handle".into(),
+            });
+        };
+        let content = api
+            .read(&types.contents, None, &types.content_name(&found))
+            .await?
+            .filter(|content| types.is_content_of(content, &found));
+        let mut error = error_of(&found).map(str::to_owned);
+        if let Some(content) = content {
+            error = error_of(&content).map(str::to_owned).or(error);
+            if text(&content, "/spec/deletionPolicy") != Some(RETAIN) || !is_ours(&content) {
+                let patch = json!({
+                    "metadata": {"labels": group_labels(owner)},
+                    "spec": {"deletionPolicy": RETAIN},
+                });
+                api.patch(&types.contents, &content, &patch).await?;
+            }
+            if let Some(taken) = parts(api, owner, claims, &found, &content).await? {
+                return Ok(taken);
+            }
+        }
+        if !poll.again().await {
+            return Err(match error {
+                Some(message) => CsiError::Driver { object, message },
+                None => CsiError::Slow {
+                    object,
+                    what: "not all of its snapshots have a handle".into(),
+                    after: within,
+                },
+            });
+        }
+    }
+}
+
+/// The snapshots of a group, labelled and kept; `None` when they are not complete yet.
+async fn parts(
+    api: &Api<'_>,
+    owner: &Owner,
+    claims: &[CsiClaim],
+    group: &Value,
+    group_content: &Value,
+) -> Result<Option<Vec<CsiSnapshot>>, CsiError> {
+    let namespace = text(group, "/metadata/namespace");
+    let snapshots = api.list(&api.single.snapshots, namespace, None).await?;
+    let mut taken = Vec::new();
+    for claim in claims {
+        let Some(snapshot) = snapshots.iter().find(|snapshot| {
+            is_part_of(snapshot, group)
+                && text(snapshot, "/spec/source/persistentVolumeClaimName")
+                    == Some(&*claim.claim.name)
+        }) else {
+            return Ok(None);
+        };
+        if !is_ours(snapshot) {
+            let patch = json!({"metadata": {"labels": labels(owner, &claim.persistent_volume)}});
+            api.patch(&api.single.snapshots, snapshot, &patch).await?;
+        }
+        let name = api.single.content_name(snapshot);
+        let content = api.read(&api.single.contents, None, &name).await?;
+        let Some(content) = content.filter(|content| api.single.is_content_of(content, snapshot))
+        else {
+            return Ok(None);
+        };
+        let content = keep(api, owner, &claim.persistent_volume, content).await?;
+        let Some(mut one) = content.and_then(|content| record(&content, snapshot)) else {
+            return Ok(None);
+        };
+        if one.group_handle.is_none() {
+            return Ok(None);
+        }
+        one.group_members = members(group_content);
+        // Those that the group is deleted with.
+        one.annotations.extend(secrets_of(group_content));
+        one.snapshot_class = Some(claim.class.clone());
+        taken.push(one);
+    }
+    Ok(Some(taken))
+}
+
+fn is_part_of(snapshot: &Value, group: &Value) -> bool {
+    snapshot["metadata"]["ownerReferences"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .any(|owner| owner["uid"].as_str() == Some(uid_of(group)))
+}
+
+/// The handles of the snapshots that a group's content tells.
+pub(super) fn members(group_content: &Value) -> Vec<String> {
+    let told = group_content["status"]["volumeSnapshotInfoList"].as_array();
+    told.into_iter()
+        .flatten()
+        .filter_map(|one| text(one, "/snapshotHandle").map(str::to_owned))
+        .collect()
+}
+
+/// The volumeGroupSnapshots of these snapshots, with their contents: only those that are still there.
+async fn of(
+    api: &Api<'_>,
+    types: &Types,
+    handles: &BTreeSet<&str>,
+) -> Result<Vec<Objects>, CsiError> {
+    let contents = api
+        .list(&types.contents, None, Some(identity::LOCATION))
+        .await?;
+    Ok(contents
+        .iter()
+        .filter(|content| text(content, HANDLE).is_some_and(|handle| handles.contains(handle)))
+        .map(|content| Objects {
+            snapshot: claim_name(&json!({"metadata": content["spec"]["volumeGroupSnapshotRef"]})),
+            content: Some(name_of(content).to_owned()),
+        })
+        .collect())
+}
+
+/// Removes the group objects of snapshots, before those of the snapshots themselves: these tell the sweep what is named
+/// in a marker.
+pub(super) async fn let_go(api: &Api<'_>, snapshots: &[&CsiSnapshot]) -> Result<(), CsiError> {
+    let handles: BTreeSet<&str> = snapshots
+        .iter()
+        .filter_map(|snapshot| snapshot.group_handle.as_deref())
+        .collect();
+    if handles.is_empty() {
+        return Ok(());
+    }
+    let Some(types) = api.groups().await? else {
+        return Ok(());
+    };
+    for objects in of(api, &types, &handles).await? {
+        remove(api, &types, &objects, RETAIN, LET_GO_WITHIN).await?;
+    }
+    Ok(())
+}
+
+/// Deletes a group, by a content that is made for it.
+pub(super) async fn delete(
+    api: &Api<'_>,
+    owner: &Owner,
+    snapshot: &CsiSnapshot,
+    within: Duration,
+) -> Result<(), CsiError> {
+    let handle = snapshot.group_handle.as_deref().unwrap_or_default();
+    let Some(types) = api.groups().await? else {
+        return Err(CsiError::Driver {
+            object: format!("group snapshot {handle}"),
+            message:
+                "the cluster serves no volumegroupsnapshots: delete the backup from one that does"
+                    .into(),
+        });
+    };
+    let mut labels = group_labels(owner);
+    // As with a single one: a sweep must not take it for an orphan.
+    labels.remove(identity::CLUSTER);
+    let name = hashed_name(&["delete-group", &owner.location, &snapshot.driver, handle]);
+    let members = if snapshot.group_members.is_empty() {
+        std::slice::from_ref(&snapshot.handle)
+    } else {
+        &snapshot.group_members
+    };
+    let deletion = Deletion {
+        api,
+        types: &types,
+        wanted: json!({
+            "apiVersion": types.contents.api_version(),
+            "kind": "VolumeGroupSnapshotContent",
+            "metadata": {
+                "name": name,
+                "labels": labels,
+                "annotations": snapshot.annotations,
+                "finalizers": [types.finalizer],
+            },
+            "spec": {
+                "deletionPolicy": super::objects::DELETE,
+                "driver": snapshot.driver,
+                "source": {"groupSnapshotHandles": {
+                    "volumeGroupSnapshotHandle": handle,
+                    "volumeSnapshotHandles": members,
+                }},
+                "volumeGroupSnapshotRef": {
+                    "apiVersion": types.snapshots.api_version(),
+                    "kind": "VolumeGroupSnapshot",
+                    "namespace": "default",
+                    "name": name,
+                },
+            },
+        }),
+        driver: snapshot.driver.clone(),
+    };
+    deletion.run(within).await
+}
+
+/// Deletes the data of the group of an orphan, and the objects of the group; false when it is of none.
+pub(super) async fn delete_owned(
+    api: &Api<'_>,
+    owned: &Owned,
+    within: Duration,
+) -> Result<bool, CsiError> {
+    if owned.group.is_some() || owned.group_content.is_some() {
+        let Some(types) = api.groups().await? else {
+            return Ok(false);
+        };
+        let objects = Objects {
+            snapshot: owned.group.clone(),
+            content: owned.group_content.clone(),
+        };
+        remove(api, &types, &objects, super::objects::DELETE, within).await?;
+        return Ok(true);
+    }
+    // The group's objects are gone, but its snapshots tell that they are of one.
+    let Some(name) = &owned.content else {
+        return Ok(false);
+    };
+    let Some(content) = api.read(&api.single.contents, None, name).await? else {
+        return Ok(false);
+    };
+    let Some(group_handle) = text(&content, HANDLE) else {
+        return Ok(false);
+    };
+    let all = api
+        .list(&api.single.contents, None, Some(identity::LOCATION))
+        .await?;
+    let group_members = all
+        .iter()
+        .filter(|one| text(one, HANDLE) == Some(group_handle))
+        .filter_map(|one| text(one, "/status/snapshotHandle").map(str::to_owned))
+        .collect();
+    let label = |key: &str| owned.labels.get(key).cloned().unwrap_or_default();
+    let owner = Owner {
+        location: label(identity::LOCATION),
+        cluster_uid: label(identity::CLUSTER),
+        run: label(identity::RUN),
+        attempt: label(identity::ATTEMPT),
+        backup: label(identity::BACKUP),
+    };
+    let snapshot = CsiSnapshot {
+        handle: owned.handle.clone().unwrap_or_default(),
+        driver: owned.driver.clone(),
+        annotations: secrets_of(&content),
+        group_handle: Some(group_handle.to_owned()),
+        group_members,
+        ..CsiSnapshot::default()
+    };
+    delete(api, &owner, &snapshot, within).await?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(name: &str, labels: &[(&str, &str)]) -> Value {
+        let labels: BTreeMap<_, _> = labels.iter().copied().collect();
+        json!({"metadata": {"name": name, "labels": labels}})
+    }
+
+    #[test]
+    fn labels_select_a_group_only_if_they_select_nothing_else() {
+        let wanted: BTreeSet<&str> = ["data", "log"].into();
+        let mut all = vec![
+            claim("data", &[("app", "db"), ("role", "data")]),
+            claim("log", &[("app", "db"), ("role", "log")]),
+            claim("other", &[("app", "web")]),
+        ];
+        let of_app: BTreeMap<_, _> = [("app".to_owned(), "db".to_owned())].into();
+        assert_eq!(selector(&all, &wanted), Some(of_app));
+        // One more of the application, as one that is not to be snapshotted.
+        all.push(claim("cache", &[("app", "db")]));
+        assert_eq!(selector(&all, &wanted), None);
+        let without = [claim("data", &[]), claim("log", &[])];
+        assert_eq!(selector(&without, &wanted), None);
+        // One of them is gone.
+        assert_eq!(selector(&all[..1], &wanted), None);
+    }
+}
