@@ -11,6 +11,7 @@ mod options;
 mod record;
 mod selection;
 mod tick;
+mod volumes;
 mod writer;
 
 use self::commit::{Archive, Look};
@@ -31,11 +32,16 @@ use crate::failed_log;
 use crate::hooks::{self, HookSpecs};
 use crate::layout::BackupKeys;
 use crate::mode;
-use crate::report::{About, Report};
+use crate::report::{About, Report, plural};
 use crate::store::{Conditional, Spool};
+use crate::volumes::VolumeRecord;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::time::Duration;
+
+/// How long an interrupted run takes to delete its snapshots: whoever has interrupted it waits, 30 seconds by default.
+const GIVEN_UP_WITHIN: Duration = Duration::from_secs(10);
 
 /// Performs one backup, and sees to it that the log of a failure outlives the pod.
 ///
@@ -72,6 +78,7 @@ async fn back_up(context: &Context, options: &Options) -> Result<Outcome, Failur
     let keys = BackupKeys::new(&options.name);
     let started = Timestamp::now();
     let hooks = read_hooks(context, options).await?;
+    let asked = read_volume_policies(context, options).await?;
     let mut dead = None;
     let found = loop {
         let found = commit::look(&context.store, &keys, &context.run.id).await?;
@@ -99,7 +106,7 @@ async fn back_up(context: &Context, options: &Options) -> Result<Outcome, Failur
     };
     claim(context, options, started).await?;
     let progress = Progress::default();
-    let work = async {
+    let work = async || {
         let mut report = Report::default();
         let dead = dead.as_deref();
         let mut found =
@@ -111,12 +118,17 @@ async fn back_up(context: &Context, options: &Options) -> Result<Outcome, Failur
         let mut wanted = wanted.transpose()?;
         loop {
             let (archive, names) = match found {
-                Look::Ours(marker, etag) => return Ok((marker.status, etag)),
+                Look::Ours(marker, etag) => {
+                    // Whoever has committed it may have been cut off right after.
+                    volumes::let_go(context, &marker.commit.volumes).await;
+                    return Ok((marker.status, etag));
+                }
                 Look::Taken(taken) => return Err(commit::taken(&keys, &taken.by)),
                 Look::Unfinished(archive) => {
                     context.log.info(
                         "an attempt at this backup was cut off after its archive; going on from there",
                     );
+                    volumes::check_they_exist(context, &archive.footer.head.volumes).await?;
                     (*archive, None)
                 }
                 Look::Free => {
@@ -126,8 +138,9 @@ async fn back_up(context: &Context, options: &Options) -> Result<Outcome, Failur
                         unknown => unknown.insert(want(context, options, &hooks).await?),
                     };
                     let report = report.clone();
-                    let written =
-                        write_archive(context, options, wanted, &keys, started, &progress, report);
+                    let written = write_archive(
+                        context, options, wanted, &asked, &keys, started, &progress, report,
+                    );
                     match written.await? {
                         Some(written) => written,
                         None => {
@@ -137,9 +150,22 @@ async fn back_up(context: &Context, options: &Options) -> Result<Outcome, Failur
                     }
                 }
             };
+            let head = &archive.footer.head;
+            if head.attempt != context.run.attempt {
+                // A twin was first: its snapshots are those of the backup.
+                volumes::give_up(context, &options.name, &head.volumes).await;
+            }
             let (marker, etag) = commit::commit(context, &keys, &archive, names).await?;
+            volumes::let_go(context, &marker.commit.volumes).await;
             return Ok((marker.status, etag));
         }
+    };
+    let work = async {
+        let result = work().await;
+        if result.is_err() {
+            volumes::give_up_after(context, &keys, &options.name).await;
+        }
+        result
     };
     let result = tokio::select! {
         result = work => result,
@@ -179,6 +205,15 @@ async fn read_hooks(context: &Context, options: &Options) -> Result<HookSpecs, F
     parse_hooks(&map, name)
 }
 
+/// What is asked for about volumes, read and checked before any work.
+async fn read_volume_policies(
+    context: &Context,
+    options: &Options,
+) -> Result<volumes::Asked, Failure> {
+    let config_map = options.spec.resource_policy.as_deref();
+    volumes::Asked::read(context, config_map, options.csi_snapshot_timeout).await
+}
+
 /// The hook specs that a ConfigMap holds.
 ///
 /// # Errors
@@ -194,6 +229,20 @@ pub async fn interrupted(context: &Context, options: &Options) {
     let reason = "interrupted before it was complete";
     fail(context, options, Timestamp::now(), reason).await;
     failed_log::keep(context, &options.name, reason).await;
+    if context.begun.may_be_in_archive() {
+        // The last request of its upload may be under way.
+        return;
+    }
+    let keys = BackupKeys::new(&options.name);
+    let giving_up = volumes::give_up_after(context, &keys, &options.name);
+    if tokio::time::timeout(GIVEN_UP_WITHIN, giving_up)
+        .await
+        .is_err()
+    {
+        context.log.warn(
+            "snapshots of this attempt may be left, which no backup names and a sweep deletes",
+        );
+    }
 }
 
 /// What the cluster serves, and what of it is wanted.
@@ -221,12 +270,17 @@ async fn want(context: &Context, options: &Options, hooks: &HookSpecs) -> Result
     })
 }
 
-/// Runs the hooks, then gathers the objects and uploads the archive while it grows; `None` when another attempt of this
-/// run was at work and has ended.
+/// Snapshots the volumes between the hooks, then gathers the objects and uploads the archive while it grows; `None` when
+/// another attempt of this run was at work and has ended.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is used, and they belong to different owners"
+)]
 async fn write_archive(
     context: &Context,
     options: &Options,
     wanted: &Wanted,
+    asked: &volumes::Asked,
     keys: &BackupKeys,
     started: Timestamp,
     progress: &Progress,
@@ -243,14 +297,19 @@ async fn write_archive(
         hooks,
     } = wanted;
     report_missing(context, options, discovery, &mut report);
-    let hook_status = match options.runs_hooks() {
-        true => freeze::run_hooks(context, &options.name, selection, hooks, &mut report).await?,
+    let name = &options.name;
+    let mut taking = volumes::look(context, name, selection, asked, &mut report).await;
+    let frozen = match options.runs_hooks() {
+        true => {
+            freeze::run_hooks(context, name, selection, hooks, &mut taking, &mut report).await?
+        }
         false => Frozen::Done(None),
     };
-    let hook_status = match hook_status {
+    let hook_status = match frozen {
         Frozen::Done(status) => status,
         Frozen::Overtaken => return Ok(None),
     };
+    let looked = taking.finish(&mut report).await;
     let types: Vec<&ResourceType> = discovery.restorable().collect();
     let (spool, mut source) = Spool::create(&context.temporary).map_err(temporary)?;
     let mut names = NameLists::new(&context.temporary).map_err(temporary)?;
@@ -265,6 +324,7 @@ async fn write_archive(
                 cluster,
                 &types,
                 selection,
+                &looked,
                 &writer,
                 progress,
                 log,
@@ -282,7 +342,19 @@ async fn write_archive(
                     return Err(temporary(writer.failure(error).await));
                 }
             };
-            let head = || head(context, options, started, &gathered, hook_status, &report);
+            let volumes = looked.records(&gathered.late_volumes);
+            let head = || {
+                head(
+                    context,
+                    options,
+                    started,
+                    &gathered,
+                    volumes,
+                    hook_status,
+                    &report,
+                )
+            };
+            context.begun.goes_into_archive();
             writer.finish(head).await.map_err(temporary)
         };
         let archive_key = keys.archive();
@@ -359,6 +431,7 @@ fn head(
     options: &Options,
     started: Timestamp,
     gathered: &gather::Gathered,
+    volumes: Vec<VolumeRecord>,
     hook_status: Option<HookStatus>,
     report: &Report,
 ) -> Head {
@@ -382,6 +455,8 @@ fn head(
         warnings: report.warnings,
         errors: report.errors,
         messages: report.messages(),
+        volumes: volumes::counts(&volumes),
+        volume_backups: volumes::volume_backups(&volumes),
         hook_status,
         resource_version: Some(gathered.resource_version.clone()),
         cluster_uid: Some(context.run.cluster_uid.clone()),
@@ -404,7 +479,7 @@ fn head(
         spec: options.spec.clone(),
         status,
         types: gathered.types.clone(),
-        volumes: Vec::new(),
+        volumes,
         results: report.results.clone(),
     }
 }
@@ -431,7 +506,11 @@ async fn report(
         .unwrap_or_default();
     let revision = status.resource_version.as_deref().unwrap_or("unknown");
     let size = human_size(status.size.unwrap_or_default());
-    let what = format!("{items} objects of revision {revision}, {size}");
+    let mut what = format!("{items} objects of revision {revision}, {size}");
+    let snapshots = status.volumes.map_or(0, |volumes| volumes.snapshotted);
+    if snapshots > 0 {
+        what += &format!(", {}", plural(snapshots, "snapshot"));
+    }
     if status.phase == Some(BackupPhase::PartiallyFailed) {
         return Outcome {
             exit: Exit::PartiallyFailed,

@@ -11,6 +11,7 @@ use crate::log::Log;
 use crate::read_only::{self, ReadOnly};
 use crate::records::Records;
 use crate::store::{Credentials, Location, Store, StoreError};
+use crate::volumes::begun::Begun;
 use crate::volumes::disks::{ConnectDisks, DiskAccess};
 use k8s_openapi::api::core::v1::ConfigMap;
 use std::path::PathBuf;
@@ -70,6 +71,8 @@ pub struct Context {
     pub records: Records,
     /// What this process has frozen and must thaw before it ends.
     pub frozen: Ledger,
+    /// The snapshots that this process has begun: what it deletes when no backup comes of them.
+    pub begun: Begun,
     /// The log.
     pub log: Log,
     /// Directory for temporary files.
@@ -157,6 +160,7 @@ impl Context {
             disks: DiskAccess::new(environment.connect_disks, place_of_disks, &log),
             records,
             frozen: Ledger::default(),
+            begun: Begun::default(),
             log,
             temporary: environment.temporary.clone(),
         })

@@ -89,18 +89,23 @@ fn tell(name: &str, removed: Removed) -> String {
     let Removed {
         objects,
         bytes,
+        snapshots,
         restores,
         record,
         begun: _,
         ended: _,
     } = removed;
+    let snapshots = match snapshots {
+        0 => String::new(),
+        n => format!(", {}", plural(n, "snapshot")),
+    };
     let restores = match restores {
         0 => String::new(),
         n => format!(", {}", plural(n, "restore")),
     };
     let (objects, bytes) = (plural(objects, "object"), plural(bytes, "byte"));
     let record = if record { ", its record" } else { "" };
-    format!("backup {name} is deleted: {objects} of {bytes}{restores}{record}")
+    format!("backup {name} is deleted: {objects} of {bytes}{snapshots}{restores}{record}")
 }
 
 fn are(count: usize) -> &'static str {

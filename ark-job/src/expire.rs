@@ -3,10 +3,11 @@
 //! In four steps: [`look`](mod@look) reads what there is, [`plan`](mod@plan) decides, [`refine`](mod@refine) asks
 //! whether what is to go may, and the entries of the plan are printed or done, one after the other. Each may be done twice, by anyone, so twins do no harm.
 
-mod look;
+pub(crate) mod look;
 mod perform;
 pub mod plan;
 mod refine;
+pub mod volumes;
 
 use self::plan::{Clocks, Entry, Rules};
 use crate::args::{ExpireArgs, ExpireFlags, PlanFormat, parse_duration};
@@ -73,13 +74,15 @@ pub async fn expire(context: &Context, options: &Options) -> Result<Outcome, Fai
     if options.preview.is_none() {
         mode::refuse_unless_writable(context).await?;
     }
-    let found = look::look(context).await?;
     let mut clusters = BTreeSet::from([context.run.cluster_uid.clone()]);
     clusters.extend(options.cluster_uids.iter().cloned());
+    let mut found = look::look(context).await?;
+    volumes::look(context, &clusters, options.force, &mut found).await;
     let rules = Rules {
         clusters,
         include_foreign: options.include_foreign,
         grace: options.grace,
+        force: options.force,
         schedules: look::schedules(context).await,
     };
     let clocks = clocks(context, options.preview.is_some()).await?;

@@ -73,15 +73,19 @@ pub struct Metadata<'a> {
     #[serde(borrow, default)]
     pub deletion_timestamp: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    labels: Option<ExcludeLabels<'a>>,
+    labels: Option<DecidingLabels<'a>>,
 }
 
+/// Labels that decide whether an object is backed up.
 #[derive(Debug, Deserialize)]
-struct ExcludeLabels<'a> {
+struct DecidingLabels<'a> {
     #[serde(borrow, default, rename = "ark.heptio.com/exclude-from-backup")]
     ark: Option<Cow<'a, str>>,
     #[serde(borrow, default, rename = "velero.io/exclude-from-backup")]
     velero: Option<Cow<'a, str>>,
+    /// [`crate::volumes::identity::LOCATION`].
+    #[serde(borrow, default, rename = "ark.heptio.com/location")]
+    location: Option<Cow<'a, str>>,
 }
 
 impl Metadata<'_> {
@@ -90,6 +94,13 @@ impl Metadata<'_> {
         self.labels.as_ref().is_some_and(|labels| {
             labels.ark.as_deref() == Some("true") || labels.velero.as_deref() == Some("true")
         })
+    }
+
+    /// Whether it is an object by which snapshots of volumes are taken or restored: a thing of ours that passes, and no
+    /// part of a backup.
+    pub fn is_of_a_snapshot(&self) -> bool {
+        let labels = self.labels.as_ref();
+        labels.is_some_and(|labels| labels.location.is_some())
     }
 }
 

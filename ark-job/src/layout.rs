@@ -14,6 +14,8 @@ pub const METADATA: &str = "metadata/";
 pub const MARKER: &str = "ark-backup.json";
 /// File name of the tombstone: a backup with one is being deleted.
 pub const TOMBSTONE: &str = "ark-deleting.json";
+/// File name of the list of the snapshots that a deletion is about to delete.
+pub const DELETING_SNAPSHOTS: &str = "ark-deleting-snapshots.json";
 /// File name of the description that Velero reads.
 pub const VELERO_BACKUP: &str = "velero-backup.json";
 
@@ -83,6 +85,11 @@ impl BackupKeys {
     /// The tombstone.
     pub fn tombstone(&self) -> String {
         self.file(TOMBSTONE)
+    }
+
+    /// The list of the snapshots that a deletion is about to delete.
+    pub fn deleting_snapshots(&self) -> String {
+        self.file(DELETING_SNAPSHOTS)
     }
 }
 

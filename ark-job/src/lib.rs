@@ -25,6 +25,7 @@ pub mod read_only;
 pub mod removal;
 pub mod rights;
 // edges
+mod aws;
 pub mod cluster;
 pub mod log;
 pub mod records;

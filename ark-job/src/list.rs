@@ -190,7 +190,11 @@ async fn deleted_row(store: &Store, stored: &Stored) -> Option<Row> {
         Ok::<_, crate::removal::RemovalError>((tombstone, examined))
     };
     let (tombstone, examined) = match looked.await {
-        Ok((Some(tombstone), examined)) => (tombstone, examined),
+        Ok((Some(tombstone), mut examined)) => {
+            let doubt = examined.doubt();
+            examined.missing.extend(doubt);
+            (tombstone, examined)
+        }
         // Somebody has just finished.
         Ok((None, _)) => return None,
         Err(error) => {
@@ -305,7 +309,7 @@ fn table(rows: &[Row], deleted: bool) -> String {
 }
 
 /// Columns as wide as their widest cell, three spaces apart, as kubectl's.
-fn align(cells: &[Vec<String>]) -> String {
+pub(crate) fn align(cells: &[Vec<String>]) -> String {
     let columns = cells.first().map_or(0, Vec::len);
     let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|n| width(n).unwrap_or_default()).collect();

@@ -9,7 +9,7 @@ mod error;
 pub mod intact;
 mod permission;
 mod records;
-mod snapshots;
+pub mod snapshots;
 mod target;
 mod too_late;
 mod undelete;
@@ -30,6 +30,7 @@ use crate::store::{Created, Lock, ObjectMeta, Store, StoreError};
 use crate::tombstone::{Cause, Tombstone};
 use jiff::Timestamp;
 use serde_json::json;
+use std::collections::BTreeSet;
 
 /// Looks through a directory before it is given up: each finds only what others have written since the last.
 const PASSES: usize = 8;
@@ -41,6 +42,8 @@ pub struct Removed {
     pub objects: u64,
     /// Their length together, bytes.
     pub bytes: u64,
+    /// Snapshots of volumes.
+    pub snapshots: u64,
     /// Restore resources.
     pub restores: u64,
     /// Whether there was a Backup resource.
@@ -205,7 +208,17 @@ pub async fn remove_void_tombstone(
 ) -> Result<bool, RemovalError> {
     refuse_unless_writable(context).await?;
     let keys = BackupKeys::new(name);
-    Ok(target::remove_tombstone(&context.store, &keys, Some(seen)).await?)
+    let store = &context.store;
+    let key = keys.tombstone();
+    // What lies beside it goes first: with another tombstone, it is that one's.
+    if store
+        .head(&key)
+        .await?
+        .is_some_and(|found| found.etag == seen)
+    {
+        target::remove_deleting(store, &keys).await?;
+    }
+    Ok(target::remove_tombstone(store, &keys, Some(seen)).await?)
 }
 
 async fn refuse_unless_writable(context: &Context) -> Result<(), RemovalError> {
@@ -226,6 +239,8 @@ struct Removal<'a> {
     described: too_late::Identity,
     /// Whether a DELETE was sent.
     has_deleted: bool,
+    /// Snapshots that are gone.
+    gone: BTreeSet<snapshots::Id>,
     removed: Removed,
     /// What the bucket keeps, though not archive and marker.
     locked: Vec<(String, Lock)>,
@@ -262,6 +277,7 @@ impl<'a> Removal<'a> {
             target,
             described: too_late::Identity::default(),
             has_deleted: false,
+            gone: BTreeSet::new(),
             removed: Removed::default(),
             locked: Vec::new(),
             refused: Vec::new(),
@@ -269,7 +285,7 @@ impl<'a> Removal<'a> {
         removal.refuse_sweep_of_others().await?;
         removal.refuse_being_made_by_others().await?;
         removal.refuse_locked().await?;
-        match snapshots::refuse(&context.store, &removal.target).await {
+        match snapshots::refuse(context, name, &removal.target).await {
             // Listed, and gone: somebody else removes it right now.
             Err(RemovalError::Store(error)) if error.is_not_found() => {
                 let backup = name.to_owned();
@@ -444,8 +460,9 @@ impl<'a> Removal<'a> {
         Ok(self.store().put_new(&self.keys.tombstone(), json).await?)
     }
 
-    /// Removes the tombstone, and nothing else; tells whether it was there.
+    /// Removes the tombstone with what is stored beside it, and nothing else; tells whether it was there.
     async fn take_back(&self) -> Result<bool, RemovalError> {
+        target::remove_deleting(self.store(), &self.keys).await?;
         Ok(target::remove_tombstone(self.store(), &self.keys, None).await?)
     }
 
@@ -498,7 +515,11 @@ impl<'a> Removal<'a> {
 
     /// Everything but the description by which the backup is found, in an order that can be taken back for long: what can
     /// be made again, the snapshots, the archive, the rest.
+    ///
+    /// Of a sweep, the archive goes before the snapshots. A commit that comes in between withdraws its marker when it finds the
+    /// archive gone; it would not miss a snapshot.
     async fn remove_files(&mut self) -> Result<(), RemovalError> {
+        let snapshots = snapshots::recorded(self.store(), self.name, &self.target).await?;
         let velero = self.keys.velero_backup();
         let archive = self.target.archive().map(|archive| archive.key.clone());
         let last = self.target.last().map(|last| last.key.clone());
@@ -514,8 +535,14 @@ impl<'a> Removal<'a> {
             .filter(|object| !is(&object.key, &last))
             .collect();
         self.remove_group(&first).await?;
-        snapshots::remove(self.context, self.name).await?;
-        self.remove_group(&archive).await?;
+        self.begin_snapshots(&snapshots).await?;
+        if self.cause == Cause::Sweep {
+            self.remove_group(&archive).await?;
+            self.remove_snapshots(&snapshots).await?;
+        } else {
+            self.remove_snapshots(&snapshots).await?;
+            self.remove_group(&archive).await?;
+        }
         self.remove_group(&rest).await?;
         self.target.objects = objects;
         Ok(())

@@ -3,12 +3,14 @@
 //! Records are in the footer of an archive and in the marker. What takes, finds and deletes snapshots is below: [`disks`]
 //! for those of the cloud (EBS), [`csi`] for those of CSI drivers. The rules are in docs/volumes.md.
 
+pub mod begun;
 pub mod csi;
 pub mod disks;
 #[cfg(feature = "ec2")]
 pub mod ec2;
 pub mod identity;
 pub mod policy;
+pub mod quantity;
 pub mod recorded;
 pub mod velero;
 

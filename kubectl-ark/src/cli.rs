@@ -82,6 +82,8 @@ pub enum Command {
     Expire(Box<ExpireArgs>),
     /// Make Backup resources agree now with what is in storage, as the hourly sync does
     Sync(SyncArgs),
+    /// List the snapshots of volumes that backups record, their state now, and those that no backup records
+    Volumes(VolumesArgs),
     /// Switch restore-only mode on or off: in it nothing is backed up, deleted or expired
     #[command(subcommand)]
     RestoreOnly(RestoreOnlyCommand),
@@ -486,6 +488,28 @@ pub struct SyncArgs {
     pub run: RunFlags,
 }
 
+/// `kubectl ark volumes`
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "A short-lived pod asks the cloud and the cluster, with the rights of housekeeping: you need pods/exec in Ark's \
+                  namespace. With --local nothing is asked of the cloud: the state of its snapshots is unknown then. Orphans are \
+                  deleted by 'kubectl ark expire', when they are old enough (--grace)."
+)]
+pub struct VolumesArgs {
+    /// Only those of these backups
+    #[arg(value_name = "BACKUP")]
+    pub backups: Vec<String>,
+    /// Only those that no backup records
+    #[arg(long, conflicts_with = "backups")]
+    pub orphans: bool,
+    /// How to print them
+    #[arg(long, short = 'o', value_enum, value_name = "FORMAT", default_value_t)]
+    pub output: PlanFormat,
+    /// Where from
+    #[command(flatten)]
+    pub source: SourceFlags,
+}
+
 /// `kubectl ark restore-only off`
 #[derive(Clone, Debug, Args)]
 pub struct RestoreOnlyOffArgs {
@@ -698,7 +722,7 @@ pub struct BackupDescribeArgs {
     /// Names
     #[arg(value_name = "NAME", required = true)]
     pub names: Vec<String>,
-    /// Also list the objects inside, by type; a short-lived pod reads their names from storage
+    /// Also list the objects inside, by type, and the state of its snapshots; a short-lived pod reads their names from storage
     #[arg(long)]
     pub details: bool,
     /// Where from

@@ -2,6 +2,7 @@
 
 use crate::age::{age, bytes, time, until};
 use crate::records::{expires, name, phase, restore_phase};
+use crate::volumes;
 use ark_job::api::{Backup, BackupPhase, BackupSpec, BackupStatus, Restore, namespace_flag};
 use ark_job::args::NO_HOOKS;
 use ark_job::foreign::Description;
@@ -149,6 +150,13 @@ impl Page {
                 Some(false) => "not wanted",
             },
         );
+        self.some(
+            "  Chosen by",
+            spec.resource_policy
+                .as_ref()
+                .map(|name| format!("ConfigMap {name}")),
+        );
+        self.some("  Time-out", spec.csi_snapshot_timeout.as_ref());
         self.some("Hooks", spec.hooks.as_deref().map(hooks));
         self.field(
             "Location",
@@ -292,6 +300,13 @@ impl Describe for Backup {
         );
         page.some("Format version", status.format_version.as_ref());
         page.some("Made by", status.version.as_ref());
+        if let Some(counts) = &status.volumes {
+            page.gap();
+            page.field("Volumes", volumes::counted(counts));
+        }
+        if let Some(section) = volumes::section(self, name(self)) {
+            page.0.push_str(&section);
+        }
         page.gap();
         page.messages(status.warnings, status.errors, &status.messages);
         page.0
@@ -368,6 +383,12 @@ impl Describe for Restore {
                 false => "new and empty",
             }),
         );
+        page.some(
+            "  Zone mapping",
+            (!spec.zone_mapping.is_empty()).then(|| pairs(Some(&spec.zone_mapping), " → ")),
+        );
+        page.some("  Encrypted with", spec.kms_key.as_ref());
+        page.some("  Time-out", spec.volume_timeout.as_ref());
         page.some(
             "Node ports",
             spec.preserve_node_ports.map(|kept| match kept {

@@ -2,6 +2,7 @@
 
 use crate::Surroundings;
 use crate::cli::ClusterFlags;
+use crate::held_pod::Purpose;
 use crate::options::{DownloadOptions, ReadFrom};
 use crate::progress::Display;
 use crate::stored::{self, Mirror, Reading};
@@ -58,6 +59,7 @@ pub async fn run(
         surroundings,
         backup: name,
         from: &from,
+        purpose: Purpose::Read,
         display: &display,
     };
     let fetched = reading

@@ -3,6 +3,7 @@
 use crate::Surroundings;
 use crate::cli::{ClusterFlags, GetFormat};
 use crate::describe::{self, Describe};
+use crate::held_pod::{Ended, Purpose};
 use crate::jobs;
 use crate::manifest::reference;
 use crate::options::{DescribeOptions, GetOptions, Noun};
@@ -10,9 +11,9 @@ use crate::progress::Display;
 use crate::records::{self, Record, joined};
 use crate::stored::{self, Mirror, Reading};
 use crate::table::Table;
-use crate::{client, details, output, wait};
+use crate::{client, details, output, volumes, wait};
 use ark_job::api::{Backup, OPERATION_LABEL, Restore};
-use ark_job::args::FetchFile;
+use ark_job::args::{Args, Command, FetchFile, PlanFormat, StorageFlags, VolumesArgs};
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
 use ark_job::repository::{Described, find as find_stored};
@@ -72,6 +73,8 @@ async fn describe_backup(
     surroundings: &Surroundings,
     interrupt: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<Option<()>, Failure> {
+    // Of what is only stored, nobody knows yet.
+    let mut snapshots = options.details;
     let from = match &options.source {
         Some(from) => from.clone(),
         None => {
@@ -81,6 +84,7 @@ async fn describe_backup(
             if !options.details {
                 return Ok(Some(()));
             }
+            snapshots = volumes::has_snapshots(&backup);
             match backup.end() {
                 Some(Exit::Done | Exit::PartiallyFailed) => stored::place(&backup, name)?,
                 _ => {
@@ -97,25 +101,45 @@ async fn describe_backup(
         surroundings,
         backup: name,
         from: &from,
+        purpose: match snapshots {
+            true => Purpose::Volumes,
+            false => Purpose::Read,
+        },
         display: &display,
     };
     let fetched = reading
         .run(interrupt, async |source| {
             mirror.fetch(source, FetchFile::Marker, |_| {}).await?;
             if !options.details {
-                return Ok(Listed::NotAsked);
+                return Ok((Listed::NotAsked, Ok(None)));
             }
             let list = mirror.fetch(source, FetchFile::ResourceList, |_| {});
-            match list.await {
-                Ok(()) => Ok(Listed::Here),
+            let listed = match list.await {
+                Ok(()) => Listed::Here,
                 // Original Ark wrote none.
-                Err(failure) if failure.exit() == Exit::NotFound => Ok(Listed::Nowhere),
-                Err(failure) => Err(failure),
-            }
+                Err(failure) if failure.exit() == Exit::NotFound => Listed::Nowhere,
+                Err(failure) => return Err(failure),
+            };
+            let may_have = match options.source {
+                None => snapshots,
+                Some(_) => match find_stored(mirror.store(), name).await?.described {
+                    Described::Ours(marker) => !marker.commit.volumes.is_empty(),
+                    Described::Foreign(_) => true,
+                },
+            };
+            let states = match may_have {
+                true => {
+                    source
+                        .printed(&states_of(cluster, &from.storage, name))
+                        .await
+                }
+                false => Ok(None),
+            };
+            Ok((listed, states))
         })
         .await;
     display.end();
-    let Some(listed) = fetched? else {
+    let Some((listed, states)) = fetched? else {
         return Ok(None);
     };
     if options.source.is_some() {
@@ -125,6 +149,7 @@ async fn describe_backup(
         };
         print!("{}", backup.describe(None, surroundings.now));
     }
+    print_states(states)?;
     if listed == Listed::Nowhere {
         println!("\nResource list:      <none>: there is none in storage");
     }
@@ -144,6 +169,51 @@ async fn describe_backup(
         }
     }
     Ok(Some(()))
+}
+
+/// What tells how the snapshots of a backup are now.
+fn states_of(cluster: &ClusterFlags, storage: &StorageFlags, backup: &str) -> Args {
+    Args {
+        namespace: cluster.namespace.clone(),
+        command: Command::Volumes(VolumesArgs {
+            backups: vec![backup.to_owned()],
+            storage: storage.clone(),
+            orphans: false,
+            output: PlanFormat::Json,
+        }),
+    }
+}
+
+/// Prints how snapshots are now. That this is not known keeps nobody from seeing the rest.
+fn print_states(states: Result<Option<(Vec<u8>, Ended)>, Failure>) -> Result<(), Failure> {
+    let unknown = |failure: &Failure| {
+        eprintln!(
+            "warning: how the snapshots are now is not known: {}",
+            failure.message()
+        );
+    };
+    let (printed, ended) = match states {
+        Ok(Some(states)) => states,
+        Ok(None) => return Ok(()),
+        Err(failure) => {
+            unknown(&failure);
+            return Ok(());
+        }
+    };
+    for warning in &ended.warnings {
+        eprintln!("warning: {warning}");
+    }
+    if let Some(failure) = &ended.failure {
+        unknown(failure);
+    }
+    let table = volumes::states(&printed).map_err(|error| {
+        Failure::new(
+            Exit::Failed,
+            format!("reading how the snapshots are now: {error}"),
+        )
+    })?;
+    print!("{table}");
+    Ok(())
 }
 
 /// Where the list of what is in a backup is.

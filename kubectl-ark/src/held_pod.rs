@@ -1,12 +1,12 @@
 //! A pod in which `ark-job` is run for what it prints, where only the cluster can reach the bucket: stored files of a backup,
-//! one of its objects, what differs from it, the plan of a restore.
+//! one of its objects, what differs from it, the plan of a restore, the state of its snapshots.
 //!
 //! Its container does nothing (`ark-job fetch --hold`); everything is printed by another `ark-job` that is executed in it,
 //! and comes over that connection. What a container itself prints would end up in the node's logs and with whoever collects
 //! them, and backups hold Secrets; what is executed in it does not.
 //!
 //! For the plan of a restore the pod has a restore's rights, which are bound and given up as a restore's are (see
-//! `ark_job::restore::rights`); for the plan of expiry it has those of housekeeping.
+//! `ark_job::restore::rights`); for the plan of expiry, and to look at snapshots, it has those of housekeeping.
 
 use crate::client::{self, Connection};
 use crate::manifest::Manifest;
@@ -52,6 +52,8 @@ const SILENT: Duration = Duration::from_secs(300);
 pub const SILENT_PLANNING: Duration = Duration::from_secs(1800);
 /// The operation of a pod that makes the plan of expiry, as its label has it.
 pub const EXPIRE_PLAN_OPERATION: &str = "expire-plan";
+/// The operation of a pod that looks at snapshots, as its label has it.
+pub const VOLUMES_OPERATION: &str = "volumes";
 /// Longer than the API server takes; a person who has pressed Ctrl-C waits for this.
 const REQUEST_WITHIN: Duration = Duration::from_secs(15);
 
@@ -64,6 +66,8 @@ pub enum Purpose<'a> {
     Plan(&'a Args),
     /// To make the plan of expiry, with the rights of housekeeping.
     ExpirePlan,
+    /// To look at snapshots, with the rights of housekeeping: whoever sweeps them up may ask for them. It reads stored files, too.
+    Volumes,
 }
 
 impl Purpose<'_> {
@@ -72,6 +76,7 @@ impl Purpose<'_> {
             Purpose::Read => "fetch",
             Purpose::Plan(_) => PLAN_OPERATION,
             Purpose::ExpirePlan => EXPIRE_PLAN_OPERATION,
+            Purpose::Volumes => VOLUMES_OPERATION,
         }
     }
 }
@@ -119,7 +124,7 @@ pub struct Subject<'a> {
     pub storage: &'a StorageFlags,
 }
 
-/// The Job whose pod is held: `fetch-NAME-` or `plan-NAME-`, and some digits of `nonce`.
+/// The Job whose pod is held: `fetch-NAME-`, `plan-NAME-` or another word for what it is held for, and some digits of `nonce`.
 ///
 /// # Errors
 /// When the pod could not work.
@@ -155,7 +160,7 @@ pub fn plan(
         let account = match purpose {
             Purpose::Read => None,
             Purpose::Plan(_) => Some(service_account::RESTORE),
-            Purpose::ExpirePlan => Some(service_account::HOUSEKEEPING),
+            Purpose::ExpirePlan | Purpose::Volumes => Some(service_account::HOUSEKEEPING),
         };
         if let (Some(account), Some(pod)) = (account, &mut spec.template.spec) {
             pod.service_account_name = Some(account.into());
@@ -237,7 +242,7 @@ impl HeldPod {
             Purpose::Plan(args) if !installation.standing_rights => {
                 Some(render::restore_binding(args))
             }
-            Purpose::Plan(_) | Purpose::Read | Purpose::ExpirePlan => None,
+            Purpose::Plan(_) | Purpose::Read | Purpose::ExpirePlan | Purpose::Volumes => None,
         };
         let doing = format!("creating {}, to read {about}", job.reference());
         if let Some(binding) = &binding {
@@ -355,6 +360,19 @@ impl Started<'_> {
             Some(failure) => Err(failure),
             None => Ok(()),
         }
+    }
+
+    /// All that `ark-job` prints with these arguments, about the same subject, and how it ended.
+    ///
+    /// # Errors
+    /// As [`Started::execute`].
+    pub async fn printed(&self, args: &Args) -> Result<(Vec<u8>, Ended), Failure> {
+        let mut printed = Vec::new();
+        let ended = self
+            .execute(args, &mut printed, SILENT, &mut |_| {})
+            .await?;
+        let unread = || Failure::new(Exit::Failed, "what it printed could not be kept");
+        Ok((printed, ended.ok_or_else(unread)?))
     }
 
     /// Runs `ark-job` with these arguments, and passes on what it prints, as it comes; `None` when nobody reads that any more.

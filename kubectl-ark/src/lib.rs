@@ -62,6 +62,7 @@ pub mod log_line;
 pub mod output;
 pub mod records;
 pub mod table;
+pub mod volumes;
 
 use ark_job::error::Failure;
 use ark_job::exit::Exit;

@@ -2,6 +2,7 @@
 
 use crate::Surroundings;
 use crate::cli::ClusterFlags;
+use crate::held_pod::Purpose;
 use crate::options::{LogsOptions, Noun, ReadFrom};
 use crate::pod_template::CONTAINER;
 use crate::progress::Display;
@@ -136,6 +137,7 @@ async fn stored(
         surroundings,
         backup: name,
         from,
+        purpose: Purpose::Read,
         display: &display,
     };
     let fetched = reading

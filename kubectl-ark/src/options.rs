@@ -40,7 +40,7 @@ pub enum Plan {
     Logs(LogsOptions),
     /// `backup download`
     Download(DownloadOptions),
-    /// `restore plan`, `restore create --dry-run=server`, `diff`, `backup show`, `expire --dry-run`, what is stored
+    /// `restore plan`, `restore create --dry-run=server`, `diff`, `backup show`, `expire --dry-run`, `volumes`, what is stored
     Print(Box<PrintOptions>),
     /// `schedule …`
     Schedule(Box<schedule::Options>),
@@ -140,14 +140,14 @@ pub struct CreateOptions {
     pub local_directory: Option<PathBuf>,
 }
 
-/// What `ark-job` is to print: the plan of a restore or of expiry, a difference, an object, what is stored.
+/// What `ark-job` is to print: the plan of a restore or of expiry, a difference, an object, snapshots, what is stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PrintOptions {
     /// What it is told.
     pub args: Args,
     /// Whose newest backup is meant, before `args` are complete.
     pub schedule: Option<Schedule>,
-    /// Storage was named; else it is where the backup's resource says.
+    /// Storage was named; else it is where the resources of the backups say.
     pub placed: bool,
     /// Run it here.
     pub local: bool,
@@ -350,6 +350,9 @@ pub fn resolve(
         }
         Command::Backup(BackupCommand::Undelete(args)) => {
             housekeeping::undelete(&namespace, args, surroundings)
+        }
+        Command::Volumes(args) => {
+            print(Print::Volumes(args), &namespace, surroundings).map(Plan::of_print)
         }
         Command::Expire(args) => housekeeping::expire(&namespace, *args, surroundings),
         Command::Sync(args) => housekeeping::sync(&namespace, args, surroundings),
@@ -584,6 +587,7 @@ enum Print {
     Plan(Box<RestorePlanArgs>),
     Show(ShowArgs),
     Diff(Box<DiffArgs>),
+    Volumes(VolumesArgs),
 }
 
 /// What a plan is of; it keeps no record, so it needs no name.
@@ -709,6 +713,24 @@ fn print(
                 storage: place(storage, local, surroundings)?,
                 select,
                 all_fields,
+            });
+            (command, None, placed, local)
+        }
+        Print::Volumes(typed) => {
+            let VolumesArgs {
+                backups,
+                orphans,
+                output,
+                source: SourceFlags { storage, local },
+            } = typed;
+            check_choice(&backups, None)?;
+            // Without a backup that says where it is, the default location is meant.
+            let placed = backups.is_empty() || local || storage != StorageFlags::default();
+            let command = args::Command::Volumes(args::VolumesArgs {
+                backups,
+                storage: place(storage, local, surroundings)?,
+                orphans,
+                output,
             });
             (command, None, placed, local)
         }

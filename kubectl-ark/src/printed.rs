@@ -1,5 +1,5 @@
-//! What `ark-job` prints: the plan of a restore or of expiry, what differs from a backup, one object of it, what is stored. By a pod that is held for it,
-//! or in this process with `--local`; standard output is the same, and so is the exit code.
+//! What `ark-job` prints: the plan of a restore or of expiry, what differs from a backup, one object of it, its snapshots,
+//! what is stored. By a pod that is held for it, or in this process with `--local`; standard output is the same, and so is the exit code.
 
 use crate::Surroundings;
 use crate::cli::ClusterFlags;
@@ -8,7 +8,7 @@ use crate::held_pod::{About, Ended, HeldPod, Purpose, SILENT_PLANNING, Subject};
 use crate::options::{PrintOptions, wait_for_rights};
 use crate::progress::Display;
 use crate::{download, local, newest, render};
-use ark_job::args::{Args, Command};
+use ark_job::args::{Args, Command, StorageFlags};
 use ark_job::context::Outcome;
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
@@ -63,9 +63,7 @@ async fn print(
             newest::fill(cluster, &schedule, local, &mut args).await?;
         }
         if !placed {
-            let backup = args.command.backup().unwrap_or_default().to_owned();
-            let found = download::place(cluster, &cluster.namespace, &backup).await?;
-            *args.command.storage_mut() = found.storage;
+            *args.command.storage_mut() = place(cluster, &args.command).await?;
         }
         Ok::<_, Failure>(())
     };
@@ -94,6 +92,33 @@ async fn print(
         Printed::Cut => Ok(found_something(&args.command)),
         Printed::Interrupted => Ok(interrupted()),
     }
+}
+
+/// Where the backups are that a command is about, as their resources say.
+async fn place(cluster: &ClusterFlags, command: &Command) -> Result<StorageFlags, Failure> {
+    let names: Vec<&str> = match command {
+        Command::Volumes(volumes) => volumes.backups.iter().map(String::as_str).collect(),
+        command => command.backup().into_iter().collect(),
+    };
+    let mut found: Option<(&str, StorageFlags)> = None;
+    for name in names {
+        let storage = download::place(cluster, &cluster.namespace, name)
+            .await?
+            .storage;
+        match &found {
+            Some((other, place)) if *place != storage => {
+                return Err(Failure::new(
+                    Exit::Usage,
+                    format!("backups {other} and {name} are in different locations"),
+                )
+                .hint("ask for those of one location at a time"));
+            }
+            Some(_) => {}
+            None => found = Some((name, storage)),
+        }
+    }
+    let nothing = || Failure::new(Exit::Usage, "which backup?");
+    found.map(|(_, storage)| storage).ok_or_else(nothing)
 }
 
 /// Standard output, written on a thread that may block: Ctrl-C is heard also when nobody reads.
@@ -134,8 +159,12 @@ pub async fn by_pod(
 ) -> Result<Printed, Failure> {
     let mut args = asked.clone();
     let name = render::subject(&asked.command);
-    let about = match asked.command {
+    let about = match &asked.command {
         Command::Expire(_) | Command::List(_) => About::Location(&name),
+        Command::Volumes(_) => match asked.command.backup() {
+            Some(backup) => About::Backup(backup),
+            None => About::Location(&name),
+        },
         _ => About::Backup(&name),
     };
     let subject = Subject {
@@ -148,6 +177,7 @@ pub async fn by_pod(
     let purpose = match args.command {
         Command::Restore(_) => Purpose::Plan(&args),
         Command::Expire(_) => Purpose::ExpirePlan,
+        Command::Volumes(_) => Purpose::Volumes,
         _ => Purpose::Read,
     };
     // Asked once before there is anything to be left behind: from now on, Ctrl-C is told to us.

@@ -3,6 +3,7 @@
 use crate::age::{age, bytes, until};
 use crate::options::Noun;
 use crate::pod_template::CONTAINER;
+use crate::volumes;
 use ark_job::api::{
     Backup, BackupPhase, BackupProgress, BackupSpec, BackupStatus, DEFAULT_TTL, Restore,
     RestorePhase, RestoreProgress, RestoreStatus,
@@ -210,7 +211,7 @@ impl Record for Backup {
     const NOUN: Noun = Noun::Backup;
 
     fn header(wide: bool) -> &'static [&'static str] {
-        const WIDE: [&str; 11] = [
+        const WIDE: [&str; 12] = [
             "NAME",
             "STATUS",
             "ERRORS",
@@ -220,6 +221,7 @@ impl Record for Backup {
             "LOCATION",
             "ITEMS",
             "SIZE",
+            "VOLUMES",
             "CLUSTER",
             "RESOURCEVERSION",
         ];
@@ -246,6 +248,7 @@ impl Record for Backup {
                     .map(|progress| progress.items_backed_up.to_string())
                     .unwrap_or_default(),
                 status.size.map(bytes).unwrap_or_default(),
+                volumes::cell(&status),
                 status
                     .cluster_name
                     .filter(|name| !name.is_empty())
@@ -285,6 +288,8 @@ impl Record for Backup {
                 .collect(),
             include_cluster_resources: backup.include_cluster_resources,
             snapshot_volumes: backup.snapshot_volumes,
+            resource_policy: backup.resource_policies_configmap.clone(),
+            csi_snapshot_timeout: backup.csi_snapshot_timeout.clone(),
             ignore_undiscoverable: backup.ignore_undiscoverable.clone(),
             ttl: backup.ttl.clone(),
             storage_location: storage.location.clone(),

@@ -1,11 +1,13 @@
 //! Service accounts and what each of them may do.
 //!
 //! `ark-backup` may *list* everything, and get nothing but what it needs by name: get on everything would include
-//! `pods/exec` and the proxies, which is root in every pod; it may run commands only after `install --hooks`. `ark-restore` is cluster-admin, as whoever creates arbitrary
-//! objects must be, but only while a restore runs (or always, with standing rights).
+//! `pods/exec` and the proxies, which is root in every pod; it may run commands only after `install --hooks`. `ark-restore`
+//! is cluster-admin, as whoever creates arbitrary objects must be, but only while a restore runs (or always, with standing
+//! rights). Snapshots are taken by `ark-backup` and swept up by `ark-housekeeping`, each with the objects of CSI that it needs.
 
 use crate::manifest::Manifest;
 use ark_job::api::{GROUP, PART_OF, PART_OF_LABEL, RESTORE_BINDING, service_account};
+use ark_job::volumes::csi::{RIGHTS_OF_BACKUP, RIGHTS_OF_HOUSEKEEPING, Right};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{
     ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
@@ -63,7 +65,7 @@ pub fn objects(
     objects.extend([
         cluster_role(
             service_account::BACKUP,
-            vec![rule(&["*"], &["*"], &[], &["list"])],
+            [vec![rule(&["*"], &["*"], &[], &["list"])], snapshot_rules()].concat(),
         ),
         bind(
             service_account::BACKUP,
@@ -85,15 +87,19 @@ pub fn objects(
         bind(WAITING_ROLE, WAITING_ROLE, service_account::RESTORE),
         cluster_role(
             service_account::HOUSEKEEPING,
-            vec![
-                rule(
-                    &[RBAC],
-                    &["clusterrolebindings"],
-                    &[RESTORE_BINDING],
-                    &["get", "delete"],
-                ),
-                rule(&[""], &["namespaces"], &[], &["list"]),
-            ],
+            [
+                vec![
+                    rule(
+                        &[RBAC],
+                        &["clusterrolebindings"],
+                        &[RESTORE_BINDING],
+                        &["get", "delete"],
+                    ),
+                    rule(&[""], &["namespaces"], &[], &["list"]),
+                ],
+                sweep_rules(),
+            ]
+            .concat(),
         ),
         bind(
             service_account::HOUSEKEEPING,
@@ -165,6 +171,28 @@ pub fn cluster_binding(
         role_ref: role_ref("ClusterRole", role),
         subjects: Some(vec![subject(namespace, account)]),
     }
+}
+
+/// What taking snapshots by CSI needs. Their names are not known beforehand.
+fn snapshot_rules() -> Vec<PolicyRule> {
+    RIGHTS_OF_BACKUP.iter().map(rule_of).collect()
+}
+
+/// What deleting snapshots, and finding what no backup records, needs.
+fn sweep_rules() -> Vec<PolicyRule> {
+    let mut rules: Vec<PolicyRule> = RIGHTS_OF_HOUSEKEEPING.iter().map(rule_of).collect();
+    // A volume of EBS that a restore has made is left alone when a persistentVolume names it.
+    rules.push(rule(&[""], &["persistentvolumes"], &[], &["list"]));
+    rules
+}
+
+fn rule_of(right: &Right) -> PolicyRule {
+    let Right {
+        group,
+        resources,
+        verbs,
+    } = right;
+    rule(&[group], resources, &[], verbs)
 }
 
 // Records are claimed with create, then written with update (precondition) and status patches.

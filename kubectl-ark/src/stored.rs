@@ -6,11 +6,11 @@
 use crate::Surroundings;
 use crate::cli::ClusterFlags;
 use crate::client;
-use crate::held_pod::{About, HeldPod, Purpose, Started, Subject};
+use crate::held_pod::{About, Ended, HeldPod, Purpose, Started, Subject};
 use crate::options::ReadFrom;
 use crate::progress::Display;
 use ark_job::api::Backup;
-use ark_job::args::{FetchFile, StorageFlags};
+use ark_job::args::{Args, FetchFile, StorageFlags};
 use ark_job::cluster::Cluster;
 use ark_job::context::{open_place, open_store, parse_url};
 use ark_job::error::Failure;
@@ -34,6 +34,8 @@ pub struct Reading<'a> {
     pub backup: &'a str,
     /// Where it is.
     pub from: &'a ReadFrom,
+    /// What a pod is held for, if one is needed.
+    pub purpose: Purpose<'a>,
     /// What is shown meanwhile.
     pub display: &'a Display,
 }
@@ -60,6 +62,7 @@ impl Reading<'_> {
         work: impl AsyncFnOnce(&Source<'_>) -> Result<T, Failure>,
     ) -> Result<Option<T>, Failure> {
         let ReadFrom { storage, local } = self.from;
+        let purpose = self.purpose;
         let backup = self.backup;
         if *local {
             let reading = async {
@@ -78,7 +81,7 @@ impl Reading<'_> {
         };
         let connection = client::connect(self.cluster).await?;
         let nonce = &self.surroundings.nonce;
-        let pod = HeldPod::create(&connection, subject, Purpose::Read, nonce).await?;
+        let pod = HeldPod::create(&connection, subject, purpose, nonce).await?;
         let reading = async {
             let way = Way::Pod(pod.started(self.display).await?);
             work(&Source { backup, way }).await.map(Some)
@@ -89,6 +92,19 @@ impl Reading<'_> {
         };
         pod.remove().await;
         result
+    }
+}
+
+impl Source<'_> {
+    /// All that `ark-job` prints in the pod with these arguments, and how it ended; `None` when there is no pod.
+    ///
+    /// # Errors
+    /// When it could not be run, or the connection broke.
+    pub async fn printed(&self, args: &Args) -> Result<Option<(Vec<u8>, Ended)>, Failure> {
+        match &self.way {
+            Way::Here(_) => Ok(None),
+            Way::Pod(pod) => pod.printed(args).await.map(Some),
+        }
     }
 }
 

@@ -169,6 +169,7 @@ fn help_pages() {
         "delete",
         "expire",
         "sync",
+        "volumes",
         "version",
     ] {
         let mut command = Cli::command().term_width(100);
@@ -243,7 +244,8 @@ fn examples_for_git() {
 fn a_backup_with_everything() {
     let objects = rendered(
         "backup create demo -n ark --include-namespaces a,b --exclude-resources events -l tier=web --ttl 48h \
-         --include-cluster-resources=true --labels team=x --hooks quiesce --deadline 0 --ttl-after-finished 1h",
+         --include-cluster-resources=true --labels team=x --hooks quiesce --deadline 0 --ttl-after-finished 1h \
+         --snapshot-volumes --resource-policies-configmap disks --csi-snapshot-timeout 5m",
         "install -n ark --storage s3://b/p?endpoint=http://s3.local:8333&path-style=true --credentials-secret mine \
          --image registry.local/ark-job:dev --image-pull-policy Never --image-pull-secret pull --toleration arm=yes:NoSchedule \
          --node-selector disk=ssd --env HTTPS_PROXY=http://proxy:3128 --env NO=yes",
@@ -292,6 +294,12 @@ fn a_pod_to_read_through() {
         "expire-plan-job.yaml",
         &yaml(&[Manifest::of(&expiry.unwrap())]),
     );
+    let volumes = held(held_pod::Purpose::Volumes);
+    assert_eq!(
+        volumes.value()["spec"]["template"]["spec"]["serviceAccountName"],
+        "ark-housekeeping"
+    );
+    golden("volumes-job.yaml", &yaml(&[volumes]));
     let Plan::Print(plan) = plan("restore plan demo --namespace-mappings a:b -o json") else {
         panic!("it is not printed")
     };
@@ -328,6 +336,9 @@ fn a_schedule_and_its_first_backup() {
         "48h",
         "--keep-last",
         "3",
+        "--snapshot-volumes=true",
+        "--resource-policies-configmap",
+        "disks",
     ]);
     let objects: Vec<Manifest> = std::iter::once(plan.cron_job).chain(plan.first).collect();
     golden("schedule.yaml", &yaml(&objects));
@@ -363,10 +374,10 @@ fn a_job_that_a_cron_job_has_made_is_the_backup_of_its_time() {
 
 /// The CronJobs of schedules: one that runs, a paused one, and one that restore-only mode has suspended.
 fn schedules() -> Vec<Shown> {
-    let mut cron_job = schedule_plan(&["--include-namespaces", "shop"])
-        .cron_job
-        .value()
-        .clone();
+    let mut words = vec!["--include-namespaces", "shop"];
+    words.extend(["--resource-policies-configmap", "disks"]);
+    words.extend(["--csi-snapshot-timeout", "5m"]);
+    let mut cron_job = schedule_plan(&words).cron_job.value().clone();
     cron_job["metadata"]["creationTimestamp"] = json!("2026-11-20T00:00:00Z");
     let mut paused = cron_job.clone();
     paused["metadata"]["managedFields"] = json!([{"manager": "kubectl-ark", "operation": "Update",
@@ -702,7 +713,12 @@ fn backups() -> Vec<Backup> {
         "expiration": "2026-12-21T17:10:00Z", "progress": {"totalItems": 1204, "itemsBackedUp": 1204, "bytesRead": 99},
         "size": 3412345, "warnings": 1, "errors": 1, "resourceVersion": "4711", "clusterName": "one",
         "clusterUID": "aaaa", "messages": ["error: widgets.example.com: forbidden", "warning: something"],
-        "version": "v0.1.0", "formatVersion": "1",
+        "version": "v0.1.0", "formatVersion": "1", "volumes": {"snapshotted": 3, "skipped": 1, "missing": 1},
+        "volumeBackups": {
+            "pvc-1": {"snapshotID": "snap-1", "driver": "ebs.csi.aws.com", "size": 8_589_934_592_i64, "type": "gp3",
+                "availabilityZone": "eu-central-1a"},
+            "pvc-2": {"snapshotID": "0815", "driver": "dir.csi.example.com"},
+        },
     });
     vec![
         of("nightly-20261122010000", json!({"phase": "Completed"})),
@@ -761,6 +777,9 @@ fn jobs() -> Vec<Job> {
                 "--or-selector=app=a or app=b",
                 "--storage-class-mappings=slow:fast",
                 "--restore-volumes=false",
+                "--zone-mappings=eu-central-1a:eu-central-1b,eu-central-1c:eu-central-1b",
+                "--kms-key=alias/ark",
+                "--volume-timeout=1h",
                 "--preserve-nodeports=true",
                 "--status-include-resources=*",
                 "--status-exclude-resources=pods",

@@ -38,6 +38,8 @@ mod plugin_housekeeping;
 mod plugin_restore;
 #[cfg(target_os = "linux")]
 mod plugin_schedule;
+#[cfg(target_os = "linux")]
+mod plugin_volumes;
 mod proxy;
 #[cfg(target_os = "linux")]
 mod reading;
@@ -101,6 +103,7 @@ fn main() {
         trials.extend(guides::trials());
         trials.extend(plugin_housekeeping::trials());
         trials.extend(plugin_schedule::trials());
+        trials.extend(plugin_volumes::trials());
         trials.extend(hooks::trials());
         trials.extend(hooks_restore::trials());
         trials.extend(reading::trials());

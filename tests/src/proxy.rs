@@ -16,6 +16,7 @@
 //! ```
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
@@ -26,7 +27,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
@@ -52,6 +53,8 @@ pub struct Request {
     pub path: String,
     /// What follows the question mark, or nothing.
     pub query: String,
+    /// The body, if it is a form (EC2's requests are: `Action=CreateSnapshot&…`); else empty.
+    pub form: String,
     /// As the client sent them.
     pub headers: HeaderMap,
     /// When it arrived.
@@ -98,6 +101,7 @@ enum Action {
     FlipBit(u64),
     ChangeLength(i64),
     ShiftDate(i64),
+    Rewrite(Arc<dyn Fn(String) -> String + Send + Sync>),
 }
 
 /// What happens to which requests. Without more said, a rule takes every match and only passes it on.
@@ -214,6 +218,12 @@ impl Rule {
     /// The answer's Date is so many seconds later, or earlier: a server whose clock is wrong.
     pub fn shift_date(mut self, seconds: i64) -> Self {
         self.action = Action::ShiftDate(seconds);
+        self
+    }
+
+    /// The answer's body is another text.
+    pub fn rewrite(mut self, text: impl Fn(String) -> String + Send + Sync + 'static) -> Self {
+        self.action = Action::Rewrite(Arc::new(text));
         self
     }
 
@@ -337,6 +347,24 @@ impl FaultProxy {
         Self::start_with(upstream, None).await
     }
 
+    /// Starts one that speaks TLS, in front of a server at `http://HOST:PORT`, with a certificate of an authority of its own in
+    /// `directory` ([`crate::certificates::write`]): `ca.crt`.
+    pub async fn start_tls(upstream: &str, directory: &Path) -> Result<Self> {
+        crate::certificates::write(directory)?;
+        let authority = upstream
+            .strip_prefix("http://")
+            .with_context(|| format!("{upstream} is not http"))?;
+        let upstream = Upstream {
+            authority: authority.trim_end_matches('/').into(),
+            tls: None,
+        };
+        let (certificate, key) = (
+            directory.join("apiserver.crt"),
+            directory.join("apiserver.key"),
+        );
+        Self::start_with(upstream, Some(acceptor(&certificate, &key)?)).await
+    }
+
     /// Starts one in front of a cluster's API server.
     ///
     /// It shows the API server's own certificate, so that a kubeconfig or a pod that uses it differs only in the
@@ -355,26 +383,21 @@ impl FaultProxy {
             cluster.certificate_authority()?,
         )?)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let connector = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()?;
+        let connector =
+            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
         let connector = TlsConnector::from(Arc::new(
             connector
                 .with_root_certificates(roots)
                 .with_no_client_auth(),
         ));
-        let acceptor = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth();
-        let certificate = vec![CertificateDer::from_pem_file(certificate)?];
-        let acceptor =
-            acceptor.with_single_cert(certificate, PrivateKeyDer::from_pem_file(key)?)?;
+        let acceptor = acceptor(&certificate, &key)?;
         let tls = Some((connector, ServerName::try_from(host.to_string())?));
         Self::start_with(
             Upstream {
                 authority: authority.into(),
                 tls,
             },
-            Some(TlsAcceptor::from(Arc::new(acceptor))),
+            Some(acceptor),
         )
         .await
     }
@@ -464,10 +487,64 @@ impl FaultProxy {
     }
 }
 
+/// What speaks TLS with that certificate.
+fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let server = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth();
+    let certificate = vec![CertificateDer::from_pem_file(certificate)?];
+    let server = server.with_single_cert(certificate, PrivateKeyDer::from_pem_file(key)?)?;
+    Ok(TlsAcceptor::from(Arc::new(server)))
+}
+
 impl Drop for FaultProxy {
     fn drop(&mut self) {
         self.accepting.abort();
     }
+}
+
+/// A body on its way, or a form, which was read before.
+type MaybeForm = Either<Incoming, Form>;
+
+/// A form, and its body.
+struct Form(String, Full<Bytes>);
+
+impl Body for Form {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.1).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.1.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.1.size_hint()
+    }
+}
+
+/// Reads the body if it is a form, for rules that look into it.
+async fn with_form(request: hyper::Request<Incoming>) -> Result<hyper::Request<MaybeForm>> {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    let is_form = kind.is_some_and(|kind| {
+        kind.as_bytes()
+            .starts_with(b"application/x-www-form-urlencoded")
+    });
+    if !is_form {
+        return Ok(request.map(MaybeForm::Left));
+    }
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await?.to_bytes();
+    let text = String::from_utf8_lossy(&body).into_owned();
+    let form = Form(text, Full::new(body));
+    Ok(hyper::Request::from_parts(parts, MaybeForm::Right(form)))
 }
 
 type AnyBody = BoxBody<Bytes, anyhow::Error>;
@@ -508,11 +585,12 @@ async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, shared: Arc<Shared>)
 
 /// One request from the client to the server and back, with what the rules do to it.
 async fn exchange(
-    mut request: hyper::Request<Incoming>,
+    request: hyper::Request<Incoming>,
     shared: &Shared,
     server: &tokio::sync::Mutex<Option<SendRequest<AnyBody>>>,
     reset: &AtomicBool,
 ) -> Result<hyper::Response<AnyBody>> {
+    let mut request = with_form(request).await?;
     let record = shared.record(&request);
     let seen = record.lock().expect(POISON).clone();
     let rule = shared.rule_for(&seen);
@@ -606,6 +684,16 @@ async fn exchange(
             .headers_mut()
             .insert(header::DATE, HeaderValue::from_str(&date)?);
     }
+    if let Action::Rewrite(rewrite) = &action {
+        let (mut parts, body) = answer.into_parts();
+        let body = body.collect().await?.to_bytes();
+        let body = rewrite(String::from_utf8_lossy(&body).into_owned());
+        parts.headers.remove(header::TRANSFER_ENCODING);
+        parts
+            .headers
+            .insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        return Ok(hyper::Response::from_parts(parts, full(body.into())));
+    }
     let mut fault = match action {
         Action::TruncateAnswer(bytes) => Fault::Break(bytes),
         Action::FlipBit(byte) => Fault::Flip(byte),
@@ -641,13 +729,17 @@ async fn exchange(
 }
 
 impl Shared {
-    fn record(&self, request: &hyper::Request<Incoming>) -> Arc<Mutex<Request>> {
+    fn record(&self, request: &hyper::Request<MaybeForm>) -> Arc<Mutex<Request>> {
         let mut requests = self.requests.lock().expect(POISON);
         let record = Arc::new(Mutex::new(Request {
             number: requests.len() as u64 + 1,
             method: request.method().clone(),
             path: request.uri().path().into(),
             query: request.uri().query().unwrap_or_default().into(),
+            form: match request.body() {
+                MaybeForm::Left(_) => String::new(),
+                MaybeForm::Right(form) => form.0.clone(),
+            },
             headers: request.headers().clone(),
             at: Instant::now(),
             status: None,
@@ -730,6 +822,11 @@ async fn handshake(
 
 /// One request to a plain HTTP server whose answer is JSON.
 pub(crate) async fn request_json(request: http::Request<String>) -> Result<serde_json::Value> {
+    Ok(serde_json::from_slice(&request_bytes(request).await?)?)
+}
+
+/// One request to a plain HTTP server.
+pub(crate) async fn request_bytes(request: http::Request<String>) -> Result<Bytes> {
     let authority = request
         .uri()
         .authority()
@@ -758,7 +855,7 @@ pub(crate) async fn request_json(request: http::Request<String>) -> Result<serde
     if !status.is_success() {
         bail!("{status}: {}", String::from_utf8_lossy(&body));
     }
-    Ok(serde_json::from_slice(&body)?)
+    Ok(body)
 }
 
 fn full(body: Bytes) -> AnyBody {
@@ -773,8 +870,8 @@ enum Fault {
 }
 
 /// A body on its way through: counted, and broken where a rule wants.
-struct Passing {
-    body: Incoming,
+struct Passing<B> {
+    body: B,
     passed: u64,
     fault: Fault,
     count: Box<dyn Fn(u64) + Send + Sync>,
@@ -782,7 +879,11 @@ struct Passing {
     flushing: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
-impl Body for Passing {
+impl<B> Body for Passing<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     type Data = Bytes;
     type Error = anyhow::Error;
 
@@ -803,7 +904,7 @@ impl Body for Passing {
         }
         let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
             None => return Poll::Ready(None),
-            Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+            Some(Err(error)) => return Poll::Ready(Some(Err(anyhow!(error.into())))),
             Some(Ok(frame)) => frame,
         };
         let mut data = match frame.into_data() {

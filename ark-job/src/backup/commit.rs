@@ -22,7 +22,7 @@ use crate::mode;
 use crate::store::{Created, ObjectMeta, Spool, SpoolReader, Store, StoreError};
 use crate::tombstone::{self, Cause};
 use crate::velero_backup::velero_backup;
-use crate::volumes::snapshots;
+use crate::volumes::{VolumeRecord, snapshots};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -248,6 +248,20 @@ async fn open_archive(store: &Store, keys: &BackupKeys) -> Result<Stored, Failur
         length: meta.length,
         etag: meta.etag,
     })))
+}
+
+/// The volumes that the archive in storage names: none when there is none, or another program's.
+///
+/// # Errors
+/// When storage cannot say.
+pub async fn volumes_in_storage(
+    store: &Store,
+    keys: &BackupKeys,
+) -> Result<Vec<VolumeRecord>, Failure> {
+    Ok(match open_archive(store, keys).await? {
+        Stored::Ours(archive) => archive.footer.head.volumes,
+        Stored::Nothing | Stored::Foreign => Vec::new(),
+    })
 }
 
 /// After the upload: whose archive is in storage? Our own, or that of a twin, whose place we then take.

@@ -6,6 +6,7 @@
 
 use super::frozen::{FrozenRecord, Taken};
 use super::selection::Selection;
+use super::volumes::Taking;
 use crate::api::{EXCLUDE_LABEL, Freeze, FrozenPod, HookStatus, VELERO_EXCLUDE_LABEL};
 use crate::cluster::discover::ResourceType;
 use crate::cluster::exec::{self, Command, End, exec};
@@ -41,7 +42,7 @@ pub enum Frozen {
     Overtaken,
 }
 
-/// Runs all hooks of the pods in `selection`.
+/// Runs all hooks of the pods in `selection`, and between them takes the snapshots of their volumes.
 ///
 /// # Errors
 /// When what is frozen cannot be recorded; nothing is left frozen then.
@@ -50,6 +51,7 @@ pub async fn run_hooks(
     backup: &str,
     selection: &Selection,
     specs: &HookSpecs,
+    taking: &mut Taking<'_>,
     report: &mut Report,
 ) -> Result<Frozen, Failure> {
     let pods = find_pods(context, selection, specs, report).await;
@@ -68,9 +70,10 @@ pub async fn run_hooks(
         status: HookStatus::default(),
     };
     for group in groups(pods) {
-        // Objects are read after all hooks, at one instant: there is nothing else to do while a group is frozen until
-        // volumes are snapshotted.
-        freezer.freeze_group(&group, async || {}).await?;
+        // Objects are read after all hooks, at one instant: there is nothing else to do while a group is frozen.
+        freezer
+            .freeze_group(&group, async || taking.take_of(&group).await)
+            .await?;
     }
     Ok(Frozen::Done(Some(freezer.status)))
 }
@@ -151,7 +154,7 @@ async fn list_pods(
 }
 
 /// The namespaces that carry an exclude label: nothing in them is backed up, so nothing in them is frozen.
-async fn namespaces_left_out(context: &Context) -> Result<BTreeSet<String>, ClusterError> {
+pub async fn namespaces_left_out(context: &Context) -> Result<BTreeSet<String>, ClusterError> {
     let namespaces = ResourceType::namespaces();
     let mut left_out = BTreeSet::new();
     for label in [EXCLUDE_LABEL, VELERO_EXCLUDE_LABEL] {

@@ -6,7 +6,8 @@
 
 use super::instant::{Apart, Instant, fix_instant, of_one_type};
 use super::namespaces::Namespaces;
-use super::selection::{CLAIMS, Choice, DEFINITIONS, ROLES, Selection, VOLUMES, claim_of};
+use super::selection::{CLAIMS, Choice, DEFINITIONS, ROLES, Selection, VOLUMES};
+use super::volumes::{Late, Looked};
 use super::writer::ArchiveWriter;
 use crate::archive::footer::TypeEntry;
 use crate::archive::write::Block;
@@ -17,7 +18,9 @@ use crate::filter::Named;
 use crate::item::{Item, type_prefix};
 use crate::log::Log;
 use crate::report::{About, Report};
+use crate::volumes::VolumeRecord;
 use futures::stream::{self, StreamExt};
+use k8s_openapi::api::core::v1::PersistentVolume;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -57,6 +60,8 @@ pub struct Gathered {
     pub resource_version: String,
     /// Objects left out because they were being deleted, or carry an exclude label.
     pub skipped: u64,
+    /// Volumes that are in the archive and were not looked at before the instant.
+    pub late_volumes: Vec<VolumeRecord>,
 }
 
 /// Where the names of what is in the archive go, type by type.
@@ -88,6 +93,7 @@ pub enum GatherError {
 struct Gatherer<'a, N> {
     cluster: &'a Cluster,
     selection: &'a Selection,
+    looked: &'a Looked,
     writer: &'a ArchiveWriter,
     progress: &'a Progress,
     log: &'a Log,
@@ -97,6 +103,7 @@ struct Gatherer<'a, N> {
     report: Mutex<&'a mut Report>,
     names: Mutex<&'a mut N>,
     skipped: AtomicU64,
+    late_volumes: Mutex<Vec<VolumeRecord>>,
     long_lists: Semaphore,
 }
 
@@ -112,6 +119,7 @@ pub async fn gather<N: Names>(
     cluster: &Cluster,
     types: &[&ResourceType],
     selection: &Selection,
+    looked: &Looked,
     writer: &ArchiveWriter,
     progress: &Progress,
     log: &Log,
@@ -142,6 +150,7 @@ pub async fn gather<N: Names>(
     let gatherer = Gatherer {
         cluster,
         selection,
+        looked,
         writer,
         progress,
         log,
@@ -151,6 +160,7 @@ pub async fn gather<N: Names>(
         report: Mutex::new(report),
         names: Mutex::new(names),
         skipped: AtomicU64::new(0),
+        late_volumes: Mutex::default(),
         long_lists: Semaphore::new(LONG_LISTS_AT_ONCE),
     };
     gatherer.name_absent_namespaces();
@@ -184,10 +194,12 @@ pub async fn gather<N: Names>(
         ));
     }
     entries.sort_by(|a, b| a.resource.cmp(&b.resource));
+    let late_volumes = gatherer.late_volumes.into_inner();
     Ok(Gathered {
         types: entries,
         resource_version: gatherer.instant.version,
         skipped,
+        late_volumes: late_volumes.unwrap_or_else(PoisonError::into_inner),
     })
 }
 
@@ -462,6 +474,9 @@ impl<'a, N: Names> Gatherer<'a, N> {
         self.progress
             .bytes
             .fetch_add(item.json.len() as u64, Ordering::Relaxed);
+        if metadata.is_of_a_snapshot() {
+            return Ok(());
+        }
         let unreadable = |source| malformed(candidate, source);
         let resource = &reading.read.entry.resource;
         let wanted = self.choice.takes(resource, &metadata, item);
@@ -484,8 +499,7 @@ impl<'a, N: Names> Gatherer<'a, N> {
         let noted = self.choice.note(resource, &metadata, item);
         noted.map_err(unreadable)?;
         if resource == VOLUMES {
-            let claim = claim_of(item).map_err(unreadable)?;
-            self.name_unsaved_volume(&metadata.name, claim.as_deref());
+            self.note_volume(&item.read().map_err(unreadable)?);
         }
         let prefix: &[u8] = if item.typed { &[] } else { &reading.prefix };
         reading
@@ -505,23 +519,16 @@ impl<'a, N: Names> Gatherer<'a, N> {
         Ok(())
     }
 
-    /// Says of a volume that its data is not in the backup, as strongly as snapshots were asked for.
-    fn name_unsaved_volume(&self, volume: &str, claim: Option<&str>) {
-        let asked_for = match self.selection.snapshot_volumes {
-            Some(false) => return,
-            asked_for => asked_for == Some(true),
+    /// Says of a volume that came after snapshots were taken that its data is not in the backup.
+    fn note_volume(&self, volume: &PersistentVolume) {
+        let Some(Late { record, missing }) = self.looked.late(volume) else {
+            return;
         };
-        let claim = claim.map_or(String::new(), |claim| format!(" (claim {claim})"));
-        let text = format!(
-            "persistentvolumes {volume}{claim} has no snapshot, so the data in it is not in the backup"
-        );
-        if asked_for {
-            self.log.error(&text);
-            self.report().error(About::Cluster, text);
-        } else {
-            self.log.warn(&text);
-            self.report().warn(About::Cluster, text);
+        if let Some((weight, text)) = missing {
+            weight.say(self.log, &mut self.report(), text);
         }
+        let late = self.late_volumes.lock();
+        late.unwrap_or_else(PoisonError::into_inner).push(record);
     }
 
     async fn submit(&self, reading: &mut Reading<'_>) -> Result<(), GatherError> {

@@ -262,16 +262,6 @@ impl<'a> Choice<'a> {
     }
 }
 
-/// Whose data a volume has: `namespace/name` of its claim.
-///
-/// # Errors
-/// When the volume cannot be read.
-pub fn claim_of(volume: &Item<'_>) -> Result<Option<String>, ScanError> {
-    let volume: Volume = volume.read()?;
-    let claim = volume.spec.claim_ref;
-    Ok(claim.map(|claim| format!("{}/{}", claim.namespace, claim.name)))
-}
-
 #[derive(Deserialize)]
 struct Claim {
     #[serde(default)]
@@ -282,26 +272,6 @@ struct Claim {
 #[serde(rename_all = "camelCase")]
 struct ClaimSpec {
     volume_name: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Volume {
-    #[serde(default)]
-    spec: VolumeSpec,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct VolumeSpec {
-    claim_ref: Option<ClaimRef>,
-}
-
-#[derive(Deserialize)]
-struct ClaimRef {
-    #[serde(default)]
-    namespace: String,
-    #[serde(default)]
-    name: String,
 }
 
 #[derive(Deserialize)]

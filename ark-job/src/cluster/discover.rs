@@ -63,6 +63,16 @@ impl ResourceType {
         ResourceType::of_core("pods", "Pod", true)
     }
 
+    /// The type of persistent volumes, which every cluster has.
+    pub fn persistent_volumes() -> ResourceType {
+        ResourceType::of_core("persistentvolumes", "PersistentVolume", false)
+    }
+
+    /// The type of claims of persistent volumes, which every cluster has.
+    pub fn persistent_volume_claims() -> ResourceType {
+        ResourceType::of_core("persistentvolumeclaims", "PersistentVolumeClaim", true)
+    }
+
     fn of_core(resource: &str, kind: &str, namespaced: bool) -> ResourceType {
         ResourceType {
             group: String::new(),

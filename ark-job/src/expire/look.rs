@@ -1,7 +1,8 @@
 //! What there is: everything that an expiry decides about, read. Nothing is decided or changed here.
 
 use super::plan::{
-    Candidate, Deletion, FailedRecord, Found, Kind, Orphan, Schedules, State, Uncommitted, Whole,
+    Candidate, Deletion, FailedRecord, Found, Kind, Orphan, Recorded, Schedules, State,
+    Uncommitted, Whole,
 };
 use crate::api::{
     Backup, BackupPhase, DEFAULT_TTL, OPERATION_LABEL, Restore, SCHEDULE_LABEL, failed_log_name,
@@ -19,6 +20,8 @@ use crate::foreign::{Description, Origin};
 use crate::identity::check_name;
 use crate::layout::BACKUPS;
 use crate::marker::{MAX_LENGTH, Marker, MarkerError};
+use crate::records::Record;
+use crate::removal::{RemovalError, Target, snapshots};
 use crate::repository::inventory::{self, READ_AT_ONCE, Stored};
 use crate::repository::{self, Described, RepositoryError};
 use crate::schedule::DEFAULT_KEEP_LAST;
@@ -95,27 +98,45 @@ async fn original(store: &Store, name: String) -> Result<Option<Candidate>, Stor
         Err(error @ RepositoryError::Incomplete { .. }) => State::Other(chain(&error)),
         Err(error) => State::Unreadable(chain(&error)),
     };
-    Ok(Some(Candidate { name, state }))
+    Ok(Some(Candidate {
+        name,
+        state,
+        recorded: Recorded::default(),
+    }))
 }
 
 /// Reads what a directory holds; nothing when it has gone meanwhile.
 async fn candidate(store: &Store, stored: Stored) -> Result<Option<Candidate>, StoreError> {
-    let state = match read_state(store, &stored).await {
-        Ok(state) => state,
+    let (state, recorded) = match read_state(store, &stored).await {
+        Ok(read) => read,
         Err(Unread::Gone) => return Ok(None),
-        Err(Unread::Because(why)) => State::Unreadable(why),
+        Err(Unread::Because(why)) => unreadable(why),
         // Of one object such an answer is as good as of all: what could not be read must not look like what cannot be.
         Err(Unread::Store(error))
             if error.is_unreachable() || error.is_credentials() || error.is_bucket_missing() =>
         {
             return Err(error);
         }
-        Err(Unread::Store(error)) => State::Unreadable(chain(&error)),
+        Err(Unread::Store(error)) => unreadable(chain(&error)),
     };
     Ok(Some(Candidate {
         name: stored.name,
         state,
+        recorded,
     }))
+}
+
+fn unreadable(why: String) -> (State, Recorded) {
+    let recorded = Recorded {
+        unknown: Some(why.clone()),
+        ..Recorded::default()
+    };
+    (State::Unreadable(why), recorded)
+}
+
+/// What records no snapshot of ours.
+fn bare(state: State) -> (State, Recorded) {
+    (state, Recorded::default())
 }
 
 /// Why nothing is known of a directory.
@@ -132,21 +153,22 @@ impl From<StoreError> for Unread {
     }
 }
 
-async fn read_state(store: &Store, stored: &Stored) -> Result<State, Unread> {
+async fn read_state(store: &Store, stored: &Stored) -> Result<(State, Recorded), Unread> {
     let name = &stored.name;
     if let Err(why) = check_name(name) {
-        return Ok(State::Other(format!("no name of a backup: {why}")));
+        return Ok(bare(State::Other(format!("no name of a backup: {why}"))));
     }
     if let Some(tombstone) = &stored.tombstone {
         let deletion = read_deletion(store, stored, tombstone).await?;
         if deletion.cause == Cause::Sweep
             && let Some(marker) = &stored.marker
-            && let State::Whole(whole) = read_marker(store, stored, marker).await?
+            && let (State::Whole(whole), recorded) = read_marker(store, stored, marker).await?
             && whole.origin == Origin::Ark
         {
-            return Ok(State::WholeUnderSweep(whole, deletion.tombstone));
+            return Ok((State::WholeUnderSweep(whole, deletion.tombstone), recorded));
         }
-        return Ok(State::BeingDeleted(deletion));
+        let recorded = recorded_by_deletion(store, name).await?;
+        return Ok((State::BeingDeleted(deletion), recorded));
     }
     if let Some(marker) = &stored.marker {
         return read_marker(store, stored, marker).await;
@@ -155,14 +177,30 @@ async fn read_state(store: &Store, stored: &Stored) -> Result<State, Unread> {
         let json = fetch(store, velero, MAX_LENGTH).await?;
         let description = describe(&json, velero, name)?;
         if !description.is_ours {
-            return Ok(of_foreign(&description, velero, stored));
+            return Ok(bare(of_foreign(&description, velero, stored)));
         }
     }
     match &stored.archive {
         Some(archive) => read_archive(store, name, archive).await,
-        None => Ok(State::Other(
+        None => Ok(bare(State::Other(
             "neither a marker nor an archive: no backup (any more)".to_owned(),
-        )),
+        ))),
+    }
+}
+
+/// The snapshots of a backup that is being deleted: until it has ended, they are its deletion's to delete.
+async fn recorded_by_deletion(store: &Store, name: &str) -> Result<Recorded, Unread> {
+    let target = Target::look(store, name).await?;
+    match snapshots::recorded(store, name, &target).await {
+        Ok(snapshots) => Ok(Recorded {
+            snapshots,
+            ..Recorded::default()
+        }),
+        Err(RemovalError::Store(error)) => Err(error.into()),
+        Err(error) => Ok(Recorded {
+            unknown: Some(chain(&error)),
+            ..Recorded::default()
+        }),
     }
 }
 
@@ -199,7 +237,11 @@ async fn read_deletion(
     })
 }
 
-async fn read_marker(store: &Store, stored: &Stored, object: &ObjectMeta) -> Result<State, Unread> {
+async fn read_marker(
+    store: &Store,
+    stored: &Stored,
+    object: &ObjectMeta,
+) -> Result<(State, Recorded), Unread> {
     let name = &stored.name;
     let json = fetch(store, object, MAX_LENGTH).await?;
     let marker = match Marker::from_json(&json) {
@@ -207,7 +249,7 @@ async fn read_marker(store: &Store, stored: &Stored, object: &ObjectMeta) -> Res
         // The file of that name was original Ark's first.
         Err(MarkerError::Foreign) => {
             let description = describe(&json, object, name)?;
-            return Ok(of_foreign(&description, object, stored));
+            return Ok(bare(of_foreign(&description, object, stored)));
         }
         Err(error) => {
             let why = format!("its marker cannot be used: {}", chain(&error));
@@ -218,16 +260,19 @@ async fn read_marker(store: &Store, stored: &Stored, object: &ObjectMeta) -> Res
         let other = &marker.metadata.name;
         return Err(Unread::Because(format!("its marker is that of {other:?}")));
     }
+    let recorded = Recorded {
+        snapshots: marker.commit.volumes.clone(),
+        committed: true,
+        unknown: None,
+    };
     let length = stored.archive.as_ref().map(|archive| archive.length);
     if length != Some(marker.commit.archive.length) {
-        return Err(Unread::Because(
-            "damaged: its archive is missing or has another length; `kubectl ark backup delete` removes it"
-                .to_owned(),
-        ));
+        let why = "damaged: its archive is missing or has another length; `kubectl ark backup delete` removes it";
+        return Ok((State::Unreadable(why.to_owned()), recorded));
     }
     let status = &marker.status;
     let (start, expiration) = (time(&status.start_timestamp), time(&status.expiration));
-    Ok(State::Whole(Whole {
+    let whole = Whole {
         origin: Origin::Ark,
         ttl: ttl(marker.spec.ttl.as_deref(), start, expiration),
         cluster_uid: marker.commit.cluster_uid,
@@ -239,7 +284,8 @@ async fn read_marker(store: &Store, stored: &Stored, object: &ObjectMeta) -> Res
         expiration,
         written: object.last_modified,
         etag: object.etag.clone(),
-    }))
+    };
+    Ok((State::Whole(whole), recorded))
 }
 
 fn describe(json: &[u8], object: &ObjectMeta, name: &str) -> Result<Description, Unread> {
@@ -298,22 +344,31 @@ fn time(time: &Option<Time>) -> Option<Timestamp> {
 }
 
 /// An archive without a marker: its footer says whose it is.
-async fn read_archive(store: &Store, name: &str, object: &ObjectMeta) -> Result<State, Unread> {
+async fn read_archive(
+    store: &Store,
+    name: &str,
+    object: &ObjectMeta,
+) -> Result<(State, Recorded), Unread> {
     let Some(footer) = read_footer(store, object).await? else {
-        return Ok(State::Other(
+        return Ok(bare(State::Other(
             "an archive of another program's, without a description".to_owned(),
-        ));
+        )));
     };
     let head = footer.head;
     if head.backup != name {
         let other = &head.backup;
         return Err(Unread::Because(format!("its archive is that of {other:?}")));
     }
-    Ok(State::Uncommitted(Uncommitted {
+    let recorded = Recorded {
+        snapshots: crate::volumes::snapshots(&head.volumes),
+        ..Recorded::default()
+    };
+    let uncommitted = Uncommitted {
         cluster_uid: head.cluster_uid,
         written: object.last_modified,
         etag: object.etag.clone(),
-    }))
+    };
+    Ok((State::Uncommitted(uncommitted), recorded))
 }
 
 async fn read_footer(store: &Store, object: &ObjectMeta) -> Result<Option<Footer>, Unread> {
@@ -371,8 +426,14 @@ async fn look_at_cluster(
             found.orphans.push(Orphan { name, uid, created });
         }
     }
+    let running = |restore: &&Restore| restore.alive().is_some();
+    let restores = restores.iter().filter(running).map(ResourceExt::name_any);
+    found.running.extend(restores);
     let location = context.location.as_deref();
     for backup in backups {
+        if backup.alive().is_some() {
+            found.running.insert(backup.name_any());
+        }
         let name = backup.name_any();
         let status = backup.status.clone().unwrap_or_default();
         let elsewhere = backup
@@ -475,7 +536,7 @@ fn keep_rule(job: &CronJob) -> Result<(String, u32), String> {
     Err(format!("CronJob {name}: {why}"))
 }
 
-async fn list<K: serde::de::DeserializeOwned>(
+pub(super) async fn list<K: serde::de::DeserializeOwned>(
     context: &Context,
     path: &str,
     selector: &str,

@@ -2,6 +2,7 @@
 
 use super::exit;
 use super::plan::{Entry, Fate, Kind, Reason, Step};
+use super::volumes::{self, Dropped, NotDropped};
 use crate::api::{Backup, GROUP, failed_log_name};
 use crate::cluster::ClusterError;
 use crate::context::{Context, Outcome};
@@ -40,6 +41,22 @@ enum Trouble {
 impl From<StoreError> for Trouble {
     fn from(error: StoreError) -> Trouble {
         RemovalError::from(error).into()
+    }
+}
+
+impl From<NotDropped> for Trouble {
+    fn from(NotDropped(why): NotDropped) -> Trouble {
+        Trouble::Failed(why)
+    }
+}
+
+impl From<Dropped> for Done {
+    fn from(dropped: Dropped) -> Done {
+        match dropped {
+            Dropped::Gone => Done::Gone(String::new()),
+            Dropped::GoneBefore => Done::GoneByAnother,
+            Dropped::Stays(why) => Done::Stays(why),
+        }
     }
 }
 
@@ -100,7 +117,7 @@ pub(super) async fn perform(context: &Context, entries: &[Entry]) -> Result<Outc
         let (kind, name, reason) = (entry.kind.word(), &entry.name, &entry.reason);
         match &entry.fate {
             Fate::Keep => {
-                if matches!(reason, Reason::Held { .. }) {
+                if matches!(reason, Reason::Held { .. } | Reason::NotSure(_)) {
                     context
                         .log
                         .warn(&format!("{kind} {name} stays for now: {reason}"));
@@ -128,7 +145,7 @@ pub(super) async fn perform(context: &Context, entries: &[Entry]) -> Result<Outc
                     context
                         .log
                         .warn(&format!("{kind} {name} stays for now ({reason}): {why}"));
-                    tally.kept += 1;
+                    tally.kept += usize::from(entry.kind == Kind::Backup);
                 }
                 Err(Trouble::Failed(why)) => {
                     context
@@ -229,6 +246,14 @@ async fn take(context: &Context, name: &str, step: &Step) -> Result<Done, Troubl
             let doing = format!("deleting ConfigMap {name}");
             Ok(delete(context, &path, &conditions, &doing).await?)
         }
+        Step::Drop(loose) => {
+            allowed(context).await?;
+            Ok(volumes::drop_loose(context, loose).await?.into())
+        }
+        Step::LetGo(loose) => {
+            allowed(context).await?;
+            Ok(volumes::let_go(context, loose).await?.into())
+        }
     }
 }
 
@@ -251,7 +276,11 @@ async fn remove(
         Ok(removed) if counts(&removed) => {
             let objects = plural(removed.objects, "object");
             let bytes = plural(removed.bytes, "byte");
-            Ok(Done::Gone(format!(" ({objects}, {bytes})")))
+            let snapshots = match removed.snapshots {
+                0 => String::new(),
+                n => format!(", {}", plural(n, "snapshot")),
+            };
+            Ok(Done::Gone(format!(" ({objects}, {bytes}{snapshots})")))
         }
         // A twin was faster.
         Ok(_) | Err(RemovalError::NotFound { .. }) => Ok(Done::GoneByAnother),
@@ -294,6 +323,8 @@ struct Tally {
     finished: usize,
     swept: usize,
     records: usize,
+    snapshots: usize,
+    volumes: usize,
     kept: usize,
     troubles: usize,
 }
@@ -305,6 +336,8 @@ impl Tally {
             (Kind::Backup, Reason::Expired { .. }) => &mut self.expired,
             (Kind::Backup | Kind::Upload | Kind::Tombstone, _) => &mut self.swept,
             (Kind::Record | Kind::ConfigMap, _) => &mut self.records,
+            (Kind::Snapshot, _) => &mut self.snapshots,
+            (Kind::Volume, _) => &mut self.volumes,
         };
         *place += 1;
     }
@@ -317,6 +350,8 @@ impl std::fmt::Display for Tally {
             finished,
             swept,
             records,
+            snapshots,
+            volumes,
             kept,
             troubles,
         } = self;
@@ -326,6 +361,8 @@ impl std::fmt::Display for Tally {
             (finished, "deletion", "finished"),
             (swept, "left-over", "swept up"),
             (records, "record", "removed"),
+            (snapshots, "snapshot", "swept up"),
+            (volumes, "unused volume", "deleted"),
         ] {
             if *count > 0 {
                 write!(f, ", {} {done}", plural(count, thing))?;
@@ -355,16 +392,18 @@ mod tests {
             finished: n,
             swept: n,
             records: n,
+            snapshots: n,
+            volumes: n,
             kept: n,
             troubles: n,
         };
         assert_eq!(
             each(1).to_string(),
-            "1 expired backup deleted, 1 deletion finished, 1 left-over swept up, 1 record removed; 1 backup stays; 1 error"
+            "1 expired backup deleted, 1 deletion finished, 1 left-over swept up, 1 record removed, 1 snapshot swept up, 1 unused volume deleted; 1 backup stays; 1 error"
         );
         assert_eq!(
             each(2).to_string(),
-            "2 expired backups deleted, 2 deletions finished, 2 left-overs swept up, 2 records removed; 2 backups stay; 2 errors"
+            "2 expired backups deleted, 2 deletions finished, 2 left-overs swept up, 2 records removed, 2 snapshots swept up, 2 unused volumes deleted; 2 backups stay; 2 errors"
         );
     }
 }

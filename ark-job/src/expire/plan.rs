@@ -3,12 +3,17 @@
 //! Whatever is in doubt is kept: an age counts only when two clocks confirm it, whose is not ours is left alone, and a
 //! rule that cannot be read keeps everything that it may be about.
 
+mod volumes;
+
+pub use self::volumes::{Loose, What, unrecorded};
+
 use crate::api::DEFAULT_TTL;
 use crate::foreign::Origin;
 use crate::removal::lasts;
 use crate::schedule::DEFAULT_KEEP_LAST;
 use crate::store::Upload;
 use crate::tombstone::Cause;
+use crate::volumes::VolumeRecord;
 use jiff::{SignedDuration, Timestamp};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +47,8 @@ pub struct Rules {
     pub include_foreign: bool,
     /// How old what was never committed must be.
     pub grace: SignedDuration,
+    /// Whether snapshots go although there is no backup.
+    pub force: bool,
     /// The keep rules of this cluster's schedules in Ark's namespace, by schedule.
     pub schedules: Schedules,
 }
@@ -70,6 +77,10 @@ pub struct Found {
     pub failed: Vec<FailedRecord>,
     /// ConfigMaps whose backup or restore is gone.
     pub orphans: Vec<Orphan>,
+    /// Snapshots and volumes that say that they are of this location.
+    pub loose: Vec<Loose>,
+    /// Names of backups and restores that are in progress.
+    pub running: BTreeSet<String>,
     /// What could not be looked at, and why.
     pub troubles: Vec<(Kind, String, String)>,
 }
@@ -81,6 +92,19 @@ pub struct Candidate {
     pub name: String,
     /// What is in it.
     pub state: State,
+    /// The snapshots that it records.
+    pub recorded: Recorded,
+}
+
+/// The snapshots of ours that a directory records.
+#[derive(Clone, Debug, Default)]
+pub struct Recorded {
+    /// They.
+    pub snapshots: Vec<VolumeRecord>,
+    /// Whether a marker does.
+    pub committed: bool,
+    /// Why not all are known.
+    pub unknown: Option<String>,
 }
 
 /// What is in a backup's directory.
@@ -196,6 +220,10 @@ pub enum Kind {
     Record,
     /// A ConfigMap.
     ConfigMap,
+    /// A snapshot that no backup records, or objects of one in the cluster.
+    Snapshot,
+    /// A volume that a restore has made and nothing uses.
+    Volume,
 }
 
 impl Kind {
@@ -207,6 +235,8 @@ impl Kind {
             Kind::Upload => "upload",
             Kind::Record => "resource",
             Kind::ConfigMap => "configmap",
+            Kind::Snapshot => "snapshot",
+            Kind::Volume => "volume",
         }
     }
 }
@@ -276,6 +306,10 @@ pub enum Step {
         /// Its identity.
         uid: String,
     },
+    /// The snapshot or volume is deleted, if it still is no backup's and nobody's.
+    Drop(Box<Loose>),
+    /// The objects of the snapshot are deleted, and not its data, which is a backup's.
+    LetGo(Box<Loose>),
 }
 
 /// Why: a sentence when displayed.
@@ -374,6 +408,31 @@ pub enum Reason {
         /// In which time it goes.
         within: SignedDuration,
     },
+    /// No backup records it.
+    Unrecorded {
+        /// When it was taken.
+        at: Timestamp,
+        /// How long ago.
+        ago: SignedDuration,
+        /// How long is waited.
+        grace: SignedDuration,
+    },
+    /// No backup records it (yet).
+    NotRecorded {
+        /// When it was taken.
+        at: Timestamp,
+        /// How long is waited.
+        grace: SignedDuration,
+        /// How much longer.
+        within: SignedDuration,
+    },
+    /// No backup records it that is known, but not all are.
+    NotSure(String),
+    /// It has done its service: the data is a backup's, and stays.
+    Served {
+        /// The backup.
+        backup: String,
+    },
     /// It would go, but must not now.
     Held {
         /// Why it would go.
@@ -409,10 +468,10 @@ pub enum Obstacle {
         /// Whether somebody must lift it.
         legal_hold: bool,
     },
-    /// It records snapshots.
+    /// It records snapshots that cannot be deleted.
     Snapshots {
-        /// Where.
-        key: String,
+        /// Why not.
+        why: String,
     },
 }
 
@@ -438,10 +497,9 @@ impl fmt::Display for Obstacle {
                 "{key} is locked by the bucket {}",
                 lasts(*until, *legal_hold)
             ),
-            Obstacle::Snapshots { key } => write!(
-                f,
-                "{key} records snapshots of volumes, which this version of ark cannot delete"
-            ),
+            Obstacle::Snapshots { why } => {
+                write!(f, "its snapshots of volumes cannot be deleted: {why}")
+            }
         }
     }
 }
@@ -525,6 +583,25 @@ impl fmt::Display for Reason {
                 "what it belongs to is gone; removed in {}",
                 span(*within)
             ),
+            Reason::Unrecorded { at, ago, grace } => write!(
+                f,
+                "nothing records or uses it: made {} ago, on {}, and the grace period is {}",
+                span(*ago),
+                date(*at),
+                span(*grace)
+            ),
+            Reason::NotRecorded { at, grace, within } => write!(
+                f,
+                "nothing records or uses it (yet): made on {}, swept up in {}, when it is {} old",
+                date(*at),
+                span(*within),
+                span(*grace)
+            ),
+            Reason::NotSure(why) => write!(f, "not swept up, since {why}"),
+            Reason::Served { backup } => write!(
+                f,
+                "backup {backup} has its data, which stays: only its objects in the cluster go"
+            ),
             Reason::Held { because, obstacle } => write!(f, "{because}, but {obstacle}"),
             Reason::Other(text) => f.write_str(text),
         }
@@ -534,6 +611,7 @@ impl fmt::Display for Reason {
 /// Decides about all of it; backups in the order of their names, the rest after them.
 pub fn plan(found: &Found, rules: &Rules, clocks: Clocks) -> Vec<Entry> {
     let kept = newest(&found.backups, rules);
+    let shared = volumes::shared(&found.backups);
     let mut entries = Vec::new();
     for candidate in &found.backups {
         let name = &candidate.name;
@@ -558,6 +636,13 @@ pub fn plan(found: &Found, rules: &Rules, clocks: Clocks) -> Vec<Entry> {
             State::Uncommitted(archive) => of_uncommitted(archive, rules, clocks),
             State::Other(why) => (Fate::Keep, Reason::Other(why.clone())),
             State::Unreadable(why) => (Fate::KeepInDoubt, Reason::Other(why.clone())),
+        };
+        let decided = match decided {
+            (Fate::Delete(_), _) if shared.contains_key(name.as_str()) => (
+                Fate::KeepInDoubt,
+                Reason::Other(shared[name.as_str()].clone()),
+            ),
+            decided => decided,
         };
         add(Kind::Backup, decided);
     }
@@ -589,6 +674,7 @@ pub fn plan(found: &Found, rules: &Rules, clocks: Clocks) -> Vec<Entry> {
     }));
     entries.extend(found.failed.iter().map(|record| of_record(record, clocks)));
     entries.extend(found.orphans.iter().map(|orphan| of_orphan(orphan, clocks)));
+    entries.extend(volumes::plan(found, rules, clocks));
     entries.extend(found.troubles.iter().map(|(kind, name, why)| Entry {
         kind: *kind,
         name: name.clone(),

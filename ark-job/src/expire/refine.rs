@@ -49,7 +49,12 @@ fn asked(entry: &Entry) -> Option<(Cause, Seen<'_>)> {
             };
             Some((*cause, seen))
         }
-        Step::Void { .. } | Step::Abort(_) | Step::Forget { .. } | Step::Discard { .. } => None,
+        Step::Void { .. }
+        | Step::Abort(_)
+        | Step::Forget { .. }
+        | Step::Discard { .. }
+        | Step::Drop(_)
+        | Step::LetGo(_) => None,
     }
 }
 
@@ -69,7 +74,15 @@ fn decide(mut entry: Entry, answer: Result<(), RemovalError>) -> Result<Entry, F
             until,
             legal_hold,
         },
-        Err(RemovalError::Snapshots { key }) => Obstacle::Snapshots { key },
+        // It would stay for ever, and cost, if nobody were told.
+        Err(RemovalError::Snapshots { why, .. }) => {
+            entry.fate = Fate::KeepInDoubt;
+            entry.reason = Reason::Held {
+                because: Box::new(entry.reason),
+                obstacle: Obstacle::Snapshots { why },
+            };
+            return Ok(entry);
+        }
         // It has changed since it was listed: the removal finds that out, too, and does nothing.
         Err(
             RemovalError::NotFound { .. }
@@ -159,10 +172,13 @@ mod tests {
             )
         );
         assert_eq!(
-            decided(RemovalError::Snapshots { key: "k".into() }).1,
-            format!(
-                "{expired} k records snapshots of volumes, which this version of ark cannot delete"
-            )
+            decided(RemovalError::Snapshots {
+                backup: backup(),
+                why: "w".into(),
+                hint: None
+            })
+            .1,
+            format!("{expired} its snapshots of volumes cannot be deleted: w")
         );
         let changed = decided(RemovalError::Changed { backup: backup() });
         assert!(matches!(changed.0, Fate::Delete(_)), "{changed:?}");

@@ -99,13 +99,31 @@ pub enum RemovalError {
         /// In which location.
         location: String,
     },
-    /// It records snapshots of volumes, which this version cannot delete: nothing has been touched.
+    /// It records snapshots of volumes that cannot be deleted: nothing has been touched.
     #[error(
-        "{key} records snapshots of volumes, which this version of ark cannot delete: nothing was touched"
+        "backup {backup} records snapshots of volumes that cannot be deleted: {why}; nothing was touched"
     )]
     Snapshots {
-        /// Where they are recorded.
-        key: String,
+        /// The backup.
+        backup: String,
+        /// Why not.
+        why: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// Some of its snapshots could not be deleted: its files are all there, so that they are known.
+    #[error(
+        "{} of backup {backup} could not be deleted: {}",
+        plural(failures.len() as u64, "snapshot"),
+        failures.join("; ")
+    )]
+    SnapshotsLeft {
+        /// The backup.
+        backup: String,
+        /// Which, of which persistentVolume, and why, as a sentence each.
+        failures: Vec<String>,
+        /// Whether one was denied.
+        denied: bool,
     },
     /// What was to be swept up has been committed meanwhile: it stays.
     #[error("backup {backup} has been committed meanwhile: it stays")]
@@ -210,6 +228,8 @@ impl RemovalError {
         match self {
             RemovalError::Refused(_)
             | RemovalError::Malformed { .. }
+            | RemovalError::SnapshotsLeft { .. }
+            | RemovalError::Snapshots { .. }
             | RemovalError::Store(_)
             | RemovalError::Cluster(_) => RemovalError::Begun {
                 source: Box::new(self),
@@ -224,6 +244,7 @@ impl RemovalError {
         match self {
             RemovalError::Store(error) => error.is_credentials(),
             RemovalError::Cluster(error) => error.is_forbidden(),
+            RemovalError::SnapshotsLeft { denied, .. } => *denied,
             RemovalError::Begun { source, .. } => source.is_denied(),
             _ => false,
         }
@@ -277,11 +298,9 @@ impl RemovalError {
             RemovalError::NotFound { .. } | RemovalError::NoBackup { .. } => {
                 (Exit::NotFound, Some(WHERE_BACKUPS_ARE.to_owned()))
             }
-            RemovalError::Snapshots { .. } => (
-                Exit::Failed,
-                Some("delete it with what made it: `velero backup delete NAME`".to_owned()),
-            ),
+            RemovalError::Snapshots { hint, .. } => (Exit::Failed, hint.clone()),
             RemovalError::Malformed { .. }
+            | RemovalError::SnapshotsLeft { .. }
             | RemovalError::Refused(_)
             | RemovalError::Begun { .. }
             | RemovalError::Store(_)

@@ -1,12 +1,15 @@
 //! Whether a backup is all there, by what its description says of it.
 
+use super::snapshots::deleting;
 use super::{RemovalError, Target, target};
 use crate::api::{BackupPhase, BackupStatus};
 use crate::foreign::{Description, Origin};
 use crate::layout::BackupKeys;
 use crate::marker::{FileDigest, MAX_LENGTH, Marker, MarkerError};
 use crate::store::{ObjectMeta, Store, StoreError};
+use crate::tombstone::Cause;
 use crate::velero_backup::velero_backup;
+use crate::volumes::{VolumeRecord, snapshots};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
@@ -33,11 +36,23 @@ pub struct Examined {
     pub status: Option<BackupStatus>,
     /// What is missing or damaged, as sentences; nothing of a backup that is whole, but for `velero_backup`.
     pub missing: Vec<String>,
+    /// The snapshots that it records, as far as its description says; others' are known only by [`super::snapshots::recorded`].
+    pub snapshots: Vec<VolumeRecord>,
+    /// Whether the deletion of snapshots has begun: then it must be asked which of them are left.
+    pub snapshots_begun: bool,
     /// What must be written as `velero-backup.json` for the backup to be whole. Known only by [`Depth::Read`].
     pub velero_backup: Option<Bytes>,
 }
 
 impl Examined {
+    /// That nobody can say by the files alone whether its snapshots are all there.
+    pub fn doubt(&self) -> Option<String> {
+        self.snapshots_begun.then(|| {
+            "the deletion of its snapshots has begun; `undelete` finds out whether one is gone"
+                .to_owned()
+        })
+    }
+
     /// Its phase.
     pub fn phase(&self) -> Option<BackupPhase> {
         self.status.as_ref().and_then(|status| status.phase)
@@ -55,8 +70,16 @@ pub async fn examine(store: &Store, name: &str, depth: Depth) -> Result<Examined
         origin: None,
         status: None,
         missing: Vec::new(),
+        snapshots: Vec::new(),
+        snapshots_begun: false,
         velero_backup: None,
     };
+    if let Some(begun) = deleting(store, name).await? {
+        // As its tombstone, what a sweep has left over a marker is void: it looks for that again before anything goes.
+        let is_void = begun.cause == Cause::Sweep && examined.target.marker().is_some();
+        examined.snapshots_begun = !is_void;
+        examined.snapshots = begun.volumes;
+    }
     let Some(described) = examined.target.description().cloned() else {
         examined
             .missing
@@ -97,6 +120,9 @@ async fn ours(
 ) -> Result<(), RemovalError> {
     examined.origin = Some(Origin::Ark);
     examined.status = Some(marker.status.clone());
+    examined
+        .snapshots
+        .clone_from(&snapshots(&marker.commit.volumes));
     let keys = BackupKeys::new(name);
     let mut missing = Vec::new();
     if marker.metadata.name != name {

@@ -1,12 +1,23 @@
-//! Snapshots of volumes that a backup records. None of ours can be recorded yet; others' cannot be deleted by this version,
-//! and are not orphaned.
+//! Snapshots of volumes that a backup records, and how they are deleted with it.
+//!
+//! What speaks against deleting them is asked before the tombstone. Behind it, a list of them is stored before the first goes:
+//! from then on nobody can say that they are all there, and what is left to delete is known though the archive is gone.
 
-use super::{RemovalError, Target, target};
+use super::{Removal, RemovalError, Target, target};
 use crate::context::Context;
+use crate::layout::BackupKeys;
 use crate::marker::{MAX_LENGTH, Marker, MarkerError};
-use crate::store::{ObjectMeta, Store, StoreError};
+use crate::store::{ObjectMeta, Store, StoreError, location_id};
+use crate::tombstone::Cause;
+use crate::volumes::disks::{DiskError, DiskSnapshot, region_of};
+use crate::volumes::{
+    CSI_SNAPSHOT_TIMEOUT, CsiSnapshot, Data, EbsSnapshot, Owner, VolumeRecord, csi, identity,
+    recorded, snapshots,
+};
 use flate2::read::GzDecoder;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
 /// No list of snapshots is longer, bytes; one that is has some.
@@ -19,59 +30,484 @@ const RECORDS: [&str; 3] = [
     "-csi-volumesnapshotcontents.json.gz",
 ];
 
-/// Deletes the snapshots of the backup called `name`: there are none, or [`refuse`] has refused.
+/// Tag with which Velero names the backup of a snapshot of EBS.
+const VELERO_BACKUP: &str = "velero.io/backup";
+
+/// What is stored before the first snapshot is deleted: `ark-deleting-snapshots.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Deleting {
+    /// The backup.
+    pub backup: String,
+    /// Why it is deleted. Of a sweep, over a marker, it is void as the tombstone is.
+    pub cause: Cause,
+    /// The snapshots that are about to go.
+    pub volumes: Vec<VolumeRecord>,
+}
+
+/// The list of the snapshots whose deletion has begun; `None` when it has not.
 ///
 /// # Errors
-/// When one is left.
-pub async fn remove(_context: &Context, _name: &str) -> Result<(), RemovalError> {
+/// When it cannot be read.
+pub async fn deleting(store: &Store, name: &str) -> Result<Option<Deleting>, RemovalError> {
+    let key = BackupKeys::new(name).deleting_snapshots();
+    let Some(json) = store.get(&key, MAX_LENGTH).await? else {
+        return Ok(None);
+    };
+    let read = serde_json::from_slice(&json);
+    read.map(Some)
+        .map_err(|error| unreadable(name, format!("{key}: {error}")))
+}
+
+/// Stores that list, if there is none.
+///
+/// # Errors
+/// When the store fails.
+pub async fn put_deleting(
+    store: &Store,
+    name: &str,
+    cause: Cause,
+    volumes: &[VolumeRecord],
+) -> Result<(), StoreError> {
+    let list = Deleting {
+        backup: name.to_owned(),
+        cause,
+        volumes: volumes.to_vec(),
+    };
+    let mut json = serde_json::to_vec_pretty(&list).expect("a list holds only what JSON can say");
+    json.push(b'\n');
+    let key = BackupKeys::new(name).deleting_snapshots();
+    store.put_new(&key, json.into()).await?;
     Ok(())
 }
 
-/// Refuses to remove a backup that records snapshots: without their records, nobody would ever delete them.
+fn unreadable(name: &str, why: String) -> RemovalError {
+    RemovalError::Snapshots {
+        backup: name.to_owned(),
+        why,
+        hint: None,
+    }
+}
+
+/// The snapshots that a stored backup records, whoever made it and however much of it is left, each once.
 ///
 /// # Errors
-/// [`RemovalError::Snapshots`], or when that cannot be found out.
-pub async fn refuse(store: &Store, target: &Target) -> Result<(), RemovalError> {
-    let refused = |object: &ObjectMeta| {
-        let key = object.key.clone();
-        Err(RemovalError::Snapshots { key })
-    };
-    let lists = |object: &&ObjectMeta| RECORDS.iter().any(|end| object.key.ends_with(end));
-    for object in target.objects.iter().filter(lists) {
-        if store_get(store, object)
-            .await?
-            .is_none_or(|bytes| has_entries(&bytes))
-        {
-            return refused(object);
-        }
+/// [`RemovalError::Snapshots`], when what records them cannot be read, or is another backup's: then nobody may say which
+/// they are.
+pub async fn recorded(
+    store: &Store,
+    name: &str,
+    target: &Target,
+) -> Result<Vec<VolumeRecord>, RemovalError> {
+    let mut all = Vec::new();
+    if let Some(deleting) = deleting(store, name).await? {
+        all.extend(deleting.volumes);
     }
+    let mut ours = false;
+    let mut named = BTreeSet::new();
     if let Some(object) = target.marker()
-        && let Some(json) = store_get(store, object).await?
+        && let Some(json) = small(store, object).await?
     {
         match Marker::from_json(&json) {
+            Ok(marker) => {
+                ours = true;
+                named.insert(marker.metadata.name);
+                all.extend(marker.commit.volumes);
+            }
             Err(error @ MarkerError::UnknownFormat { .. }) => {
                 return Err(RemovalError::LaterFormat {
                     key: object.key.clone(),
                     why: error.to_string(),
                 });
             }
-            Err(MarkerError::Foreign) if volume_backups(&json) => return refused(object),
+            Err(MarkerError::Foreign) => {
+                let records = recorded::of_original(&json)
+                    .map_err(|why| unreadable(name, format!("{}: {why}", object.key)))?;
+                if records.is_empty() && volume_backups(&json) {
+                    return Err(velero(name, &object.key));
+                }
+                all.extend(records);
+            }
             // One that is damaged says nothing; the archive's footer does.
-            Ok(_) | Err(_) => {}
+            Err(MarkerError::Malformed(_)) => {}
         }
     }
     if let Some(archive) = target.archive()
         && !target.is_original()
         && let Some((footer, _)) = target::footer(store, archive).await?
-        && !footer.head.volumes.is_empty()
     {
-        return refused(archive);
+        ours = true;
+        named.insert(footer.head.backup);
+        all.extend(footer.head.volumes);
+    }
+    let all = snapshots(&all);
+    if !all.is_empty()
+        && let Some(other) = named.iter().find(|other| *other != name)
+    {
+        let directory = BackupKeys::new(name).directory();
+        return Err(RemovalError::Snapshots {
+            backup: name.to_owned(),
+            why: format!(
+                "what is in {directory} is a copy of backup {other}, whose snapshots they are"
+            ),
+            hint: Some(format!(
+                "delete {other} with ark, and {directory} with the tools of the bucket"
+            )),
+        });
+    }
+    // Velero's files beside our own say the same.
+    let others = match ours {
+        true => Vec::new(),
+        false => of_velero(store, name, target).await?,
+    };
+    Ok(once(all.into_iter().chain(others)))
+}
+
+async fn of_velero(
+    store: &Store,
+    name: &str,
+    target: &Target,
+) -> Result<Vec<VolumeRecord>, RemovalError> {
+    let lists = |object: &&ObjectMeta| RECORDS.iter().any(|end| object.key.ends_with(end));
+    let mut filled = None;
+    for object in target.objects.iter().filter(lists) {
+        if small(store, object)
+            .await?
+            .is_none_or(|bytes| has_entries(&bytes))
+        {
+            filled = filled.or(Some(object));
+        }
+    }
+    let Some(filled) = filled else {
+        return Ok(Vec::new());
+    };
+    match recorded::of_velero(store, name).await {
+        Ok(records) if records.is_empty() => Err(velero(name, &filled.key)),
+        Ok(records) => Ok(snapshots(&records)),
+        Err(recorded::RecordedError::Store(error)) => Err(error.into()),
+        Err(error) => Err(unreadable(name, crate::error::chain(&error))),
+    }
+}
+
+/// There are records, and none is understood.
+fn velero(name: &str, key: &str) -> RemovalError {
+    RemovalError::Snapshots {
+        backup: name.to_owned(),
+        why: format!("those in {key} are not understood"),
+        hint: Some("delete it with what made it: `velero backup delete NAME`".to_owned()),
+    }
+}
+
+/// Each snapshot once.
+fn once(records: impl Iterator<Item = VolumeRecord>) -> Vec<VolumeRecord> {
+    let mut seen = BTreeSet::new();
+    let is_new = |record: &VolumeRecord| seen.insert(id(record));
+    records.filter(is_new).collect()
+}
+
+/// What tells a snapshot from others: driver (empty for EBS itself) and the driver's name for it.
+pub type Id = (String, String);
+
+/// What tells a snapshot from others; of what is not known, the volume.
+pub fn id(record: &VolumeRecord) -> Id {
+    match &record.data {
+        Data::Csi(snapshot) => (snapshot.driver.clone(), snapshot.handle.clone()),
+        Data::Ebs(snapshot) => (String::new(), snapshot.snapshot_id.clone()),
+        _ => ("?".to_owned(), record.persistent_volume.clone()),
+    }
+}
+
+/// The region of a snapshot of EBS: as recorded, or by its zone; empty when nobody says.
+pub fn region(snapshot: &EbsSnapshot) -> &str {
+    match snapshot.region.as_str() {
+        "" => region_of(&snapshot.availability_zone),
+        region => region,
+    }
+}
+
+/// The records of snapshots of EBS, by region.
+pub fn by_region(records: &[VolumeRecord]) -> BTreeMap<&str, Vec<&VolumeRecord>> {
+    let mut regions: BTreeMap<&str, Vec<&VolumeRecord>> = BTreeMap::new();
+    for record in records {
+        if let Data::Ebs(snapshot) = &record.data {
+            regions.entry(region(snapshot)).or_default().push(record);
+        }
+    }
+    regions
+}
+
+/// The snapshots of EBS among `records` that the cloud has now, by id.
+///
+/// # Errors
+/// When it cannot be asked.
+pub async fn existing(
+    context: &Context,
+    records: &[VolumeRecord],
+) -> Result<BTreeMap<String, DiskSnapshot>, DiskError> {
+    let mut found = BTreeMap::new();
+    for (region, records) in by_region(records) {
+        let ids: Vec<String> = records
+            .iter()
+            .filter_map(|record| record.snapshot_id().map(str::to_owned))
+            .collect();
+        let disks = context.disks.disks().await?;
+        for snapshot in disks.snapshots(region, &ids).await? {
+            found.insert(snapshot.id.clone(), snapshot);
+        }
+    }
+    Ok(found)
+}
+
+/// Refuses to remove a backup whose snapshots could not be deleted: without their records, nobody would ever delete them.
+///
+/// # Errors
+/// [`RemovalError::Snapshots`], or when that cannot be found out.
+pub(super) async fn refuse(
+    context: &Context,
+    name: &str,
+    target: &Target,
+) -> Result<(), RemovalError> {
+    let records = recorded(&context.store, name, target).await?;
+    let refused = |why: String, hint: Option<&str>| {
+        Err(RemovalError::Snapshots {
+            backup: name.to_owned(),
+            why,
+            hint: hint.map(str::to_owned),
+        })
+    };
+    let unknown = |record: &&VolumeRecord| record.data == Data::Unknown;
+    if let Some(record) = records.iter().find(unknown) {
+        let volume = &record.persistent_volume;
+        return refused(
+            format!(
+                "that of persistentVolume {volume} is of a kind that this version does not know"
+            ),
+            Some("delete it with the version of ark that made it, or a later one"),
+        );
+    }
+    let has_ebs = !by_region(&records).is_empty();
+    if has_ebs && !context.disks.is_here() {
+        return refused(
+            "they are snapshots of EBS, which only Jobs reach".to_owned(),
+            Some("delete it without --local"),
+        );
+    }
+    if has_ebs {
+        let found = match existing(context, &records).await {
+            Ok(found) => found,
+            Err(error) => {
+                return refused(
+                    crate::error::chain(&error),
+                    Some("docs/volumes.md has the rights that ark needs in AWS; then delete again"),
+                );
+            }
+        };
+        let here = location_id(context.store.canonical());
+        let begun = target.tombstone.is_some();
+        for record in &records {
+            if let Data::Ebs(snapshot) = &record.data
+                && let Some((why, hint)) = doubt(
+                    name,
+                    &here,
+                    snapshot,
+                    found.get(&snapshot.snapshot_id),
+                    begun,
+                )
+            {
+                return refused(why, Some(&hint));
+            }
+        }
+    }
+    let drivers: BTreeSet<&str> = records
+        .iter()
+        .filter_map(|record| match &record.data {
+            Data::Csi(snapshot) => Some(snapshot.driver.as_str()),
+            _ => None,
+        })
+        .collect();
+    for driver in drivers {
+        if let Some(why) = unserved(context, driver).await? {
+            return refused(
+                why,
+                Some("delete it from a cluster that has the driver and a snapshot controller"),
+            );
+        }
     }
     Ok(())
 }
 
+/// Why a snapshot of EBS must not be deleted with the backup called `name` of the location `here`: it is another's, or it may be
+/// somewhere else. Pure.
+fn doubt(
+    name: &str,
+    here: &str,
+    snapshot: &EbsSnapshot,
+    found: Option<&DiskSnapshot>,
+    begun: bool,
+) -> Option<(String, String)> {
+    let id = &snapshot.snapshot_id;
+    let Some(found) = found else {
+        // Not found is deleted, unless it was looked for in a region that nobody has named.
+        let guessed = region(snapshot).is_empty() && !begun;
+        return guessed.then(|| {
+            (
+                format!("{id} is not in this region, and the backup does not say in which it is"),
+                "set AWS_REGION to that of the snapshots; of snapshots that are gone, delete the backup with what made it"
+                    .to_owned(),
+            )
+        });
+    };
+    let tag = |key: &str| found.tags.get(key).map(String::as_str);
+    if let Some(other) = tag(identity::LOCATION).filter(|other| *other != here) {
+        return Some((
+            format!(
+                "{id} belongs to the backup in another place (its tag {} is {other}, and this place is {here}), of which this is a copy",
+                identity::LOCATION
+            ),
+            format!(
+                "delete the backup there; if that place is no more, tag the snapshots with {}={here}, and delete again",
+                identity::LOCATION
+            ),
+        ));
+    }
+    let backups = [tag(identity::BACKUP), tag(VELERO_BACKUP)];
+    let other = backups.into_iter().flatten().find(|other| *other != name)?;
+    Some((
+        format!("{id} belongs to backup {other}, as its tags say"),
+        format!("delete {other}; this is a copy of it, which the tools of the bucket delete"),
+    ))
+}
+
+/// Why snapshots of a driver cannot be deleted through this cluster.
+async fn unserved(context: &Context, driver: &str) -> Result<Option<String>, RemovalError> {
+    let there = async |path: &str| {
+        let asked = context
+            .cluster
+            .get::<Value>(path, "asking whether snapshots can be deleted");
+        match asked.await {
+            Ok(_) => Ok(true),
+            // Who may not look there may still be right.
+            Err(error) if error.is_forbidden() => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    };
+    if !there("/apis/snapshot.storage.k8s.io/v1").await? {
+        let error = csi::CsiError::NotServed;
+        return Ok(Some(format!("{error}, and those of {driver} need one")));
+    }
+    let path = format!("/apis/storage.k8s.io/v1/csidrivers/{driver}");
+    Ok((!there(&path).await?)
+        .then(|| format!("the driver {driver} is not installed in this cluster")))
+}
+
+impl Removal<'_> {
+    /// Stores the list of the snapshots that are about to go, and of a backup that is deleted, deletes them: all, though some
+    /// cannot be.
+    pub(super) async fn remove_snapshots(
+        &mut self,
+        records: &[VolumeRecord],
+    ) -> Result<(), RemovalError> {
+        let left: Vec<&VolumeRecord> = records
+            .iter()
+            .filter(|record| !self.gone.contains(&id(record)))
+            .collect();
+        let owner = Owner::new(self.store().canonical(), &self.context.run, self.name);
+        let (mut failures, mut denied) = (Vec::new(), false);
+        for record in left {
+            // As close as can be, as for objects.
+            self.may_go_on().await?;
+            let volume = &record.persistent_volume;
+            let deleted = match &record.data {
+                Data::Ebs(snapshot) => self.remove_disk_snapshot(snapshot).await,
+                Data::Csi(snapshot) => self.remove_csi_snapshot(&owner, volume, snapshot).await,
+                _ => Err((
+                    "it is of a kind that this version does not know".to_owned(),
+                    false,
+                )),
+            };
+            let what = record.snapshot_id().unwrap_or("?");
+            match deleted {
+                Ok(was_there) => {
+                    self.has_deleted = true;
+                    self.removed.snapshots += u64::from(was_there);
+                    self.gone.insert(id(record));
+                }
+                Err((why, is_denied)) => {
+                    let text = format!("snapshot {what} of persistentVolume {volume}: {why}");
+                    self.context.log.error(&text);
+                    denied |= is_denied;
+                    failures.push(text);
+                }
+            }
+        }
+        if failures.is_empty() {
+            return Ok(());
+        }
+        Err(RemovalError::SnapshotsLeft {
+            backup: self.name.to_owned(),
+            failures,
+            denied,
+        })
+    }
+
+    async fn remove_disk_snapshot(&self, snapshot: &EbsSnapshot) -> Result<bool, (String, bool)> {
+        let deleted = async {
+            let disks = self.context.disks.disks().await?;
+            let region = region(snapshot);
+            disks.delete_snapshot(region, &snapshot.snapshot_id).await
+        };
+        deleted
+            .await
+            .map_err(|error| (crate::error::chain(&error), is_denied(&error)))
+    }
+
+    async fn remove_csi_snapshot(
+        &self,
+        owner: &Owner,
+        volume: &str,
+        snapshot: &CsiSnapshot,
+    ) -> Result<bool, (String, bool)> {
+        let cluster = &self.context.cluster;
+        csi::delete(cluster, owner, volume, snapshot, CSI_SNAPSHOT_TIMEOUT)
+            .await
+            .map(|()| true)
+            .map_err(|error| (crate::error::chain(&error), false))
+    }
+
+    /// Stores the list of the snapshots that are about to go, before the first of them does.
+    pub(super) async fn begin_snapshots(
+        &mut self,
+        records: &[VolumeRecord],
+    ) -> Result<(), RemovalError> {
+        if records.iter().all(|record| self.gone.contains(&id(record))) {
+            return Ok(());
+        }
+        self.may_go_on().await?;
+        put_deleting(self.store(), self.name, self.cause, records).await?;
+        Ok(())
+    }
+}
+
+/// Whether the cloud denies it, which it will deny the next one, too.
+fn is_denied(error: &DiskError) -> bool {
+    match error {
+        DiskError::Refused { code, .. } => [
+            "UnauthorizedOperation",
+            "AccessDenied",
+            "AuthFailure",
+            "InvalidClientTokenId",
+            "ExpiredToken",
+            "RequestExpired",
+        ]
+        .contains(&code.as_str()),
+        DiskError::NotHere | DiskError::Setup(_) => true,
+        _ => false,
+    }
+}
+
 /// A small object; `None` when it is larger than any of its kind.
-async fn store_get(store: &Store, object: &ObjectMeta) -> Result<Option<Vec<u8>>, StoreError> {
+async fn small(store: &Store, object: &ObjectMeta) -> Result<Option<Vec<u8>>, StoreError> {
     match store.get(&object.key, MAX_LENGTH).await {
         Err(StoreError::TooLong { .. }) => Ok(None),
         found => Ok(Some(found?.unwrap_or_default().into())),
@@ -108,6 +544,51 @@ mod tests {
     use flate2::Compression;
     use flate2::write::GzEncoder;
     use std::io::Write;
+
+    #[test]
+    fn a_snapshot_that_may_be_anothers_is_not_deleted() {
+        let recorded = |region: &str| EbsSnapshot {
+            snapshot_id: "snap-1".into(),
+            region: region.into(),
+            ..EbsSnapshot::default()
+        };
+        let found = |tags: &[(&str, &str)]| DiskSnapshot {
+            id: "snap-1".into(),
+            volume_id: "vol-1".into(),
+            region: "r".into(),
+            state: "completed".into(),
+            state_message: None,
+            progress: None,
+            size_gib: None,
+            started: None,
+            tags: tags
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+        };
+        let why = |snapshot: &EbsSnapshot, found: Option<&DiskSnapshot>, begun| {
+            doubt("b", "here", snapshot, found, begun).map(|(why, _)| why)
+        };
+        let own = found(&[(identity::LOCATION, "here"), (identity::BACKUP, "b")]);
+        let veleros = found(&[("velero.io/backup", "b")]);
+        for fine in [&own, &veleros, &found(&[])] {
+            assert_eq!(why(&recorded(""), Some(fine), false), None);
+        }
+        let elsewhere = found(&[(identity::LOCATION, "there"), (identity::BACKUP, "b")]);
+        let others = found(&[(identity::LOCATION, "here"), (identity::BACKUP, "a")]);
+        for (tags, says) in [
+            (elsewhere, "in another place"),
+            (others, "belongs to backup a"),
+            (found(&[("velero.io/backup", "a")]), "belongs to backup a"),
+        ] {
+            let why = why(&recorded("r"), Some(&tags), true).unwrap();
+            assert!(why.contains(says), "{why}");
+        }
+        // Not found is deleted, where it surely was.
+        assert_eq!(why(&recorded("r"), None, false), None);
+        assert!(why(&recorded(""), None, false).is_some());
+        assert_eq!(why(&recorded(""), None, true), None);
+    }
 
     fn gzip(text: &str) -> Vec<u8> {
         let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());

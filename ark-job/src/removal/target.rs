@@ -20,7 +20,7 @@ pub struct Target {
     original: Option<OriginalKeys>,
     /// Its tombstone.
     pub tombstone: Option<(ObjectMeta, Found)>,
-    /// Its objects, in order of their keys, without the tombstone.
+    /// Its objects, in order of their keys, without the tombstone and what a deletion has stored beside it.
     pub objects: Vec<ObjectMeta>,
 }
 
@@ -32,6 +32,7 @@ impl Target {
     pub async fn look(store: &Store, name: &str) -> Result<Target, StoreError> {
         let keys = BackupKeys::new(name);
         let mut objects = store.list(&keys.directory()).collect().await?;
+        objects.retain(|object| object.key != keys.deleting_snapshots());
         let is_tombstone = |object: &ObjectMeta| object.key == keys.tombstone();
         let listed = objects.iter().position(is_tombstone);
         let tombstone = match listed.map(|at| objects.remove(at)) {
@@ -181,24 +182,36 @@ pub async fn remove_tombstone(
     keys: &BackupKeys,
     seen: Option<&str>,
 ) -> Result<bool, StoreError> {
-    let key = keys.tombstone();
-    let Some(first) = store.head(&key).await? else {
+    remove_versions(store, &keys.tombstone(), seen).await
+}
+
+/// Removes the list of the snapshots that a deletion was about to delete, if there is one.
+///
+/// # Errors
+/// When the store fails.
+pub async fn remove_deleting(store: &Store, keys: &BackupKeys) -> Result<(), StoreError> {
+    remove_versions(store, &keys.deleting_snapshots(), None).await?;
+    Ok(())
+}
+
+async fn remove_versions(store: &Store, key: &str, seen: Option<&str>) -> Result<bool, StoreError> {
+    let Some(first) = store.head(key).await? else {
         return Ok(false);
     };
     if seen.is_some_and(|seen| seen != first.etag) {
         return Ok(false);
     }
-    store.delete(&key, first.version.as_deref()).await?;
+    store.delete(key, first.version.as_deref()).await?;
     if first.version.is_none() {
         return Ok(true);
     }
     for _ in 1..VERSIONS {
         // A later one is that of another deletion, which has just begun.
         let older = |found: &ObjectMeta| found.last_modified <= first.last_modified;
-        let Some(found) = store.head(&key).await?.filter(older) else {
+        let Some(found) = store.head(key).await?.filter(older) else {
             break;
         };
-        store.delete(&key, found.version.as_deref()).await?;
+        store.delete(key, found.version.as_deref()).await?;
     }
     Ok(true)
 }

@@ -4,6 +4,7 @@
 //! deletion that sent it learns in the end that it has come, and so it is the one that looks a third time.
 
 use super::intact::{Depth, examine};
+use super::snapshots::put_deleting;
 use super::{Removal, RemovalError, Target, target};
 use crate::api::Backup;
 use crate::store::Created;
@@ -49,10 +50,15 @@ impl Removal<'_> {
             return Ok(());
         }
         let store = self.store();
-        let examined = examine(store, self.name, Depth::Read).await?;
+        let mut examined = examine(store, self.name, Depth::Read).await?;
         if !self.described.is_still(&Identity::of(&examined.target)) {
             return Ok(());
         }
+        // What this deletion has sent, it knows.
+        let gone = self.gone.iter().map(|(_, id)| id);
+        examined
+            .missing
+            .extend(gone.map(|id| format!("snapshot {id} is gone")));
         if examined.missing.is_empty() {
             if let Some(json) = examined.velero_backup {
                 store.put_new(&self.keys.velero_backup(), json).await?;
@@ -60,6 +66,9 @@ impl Removal<'_> {
             return Ok(());
         }
         let original = examined.target.is_original();
+        if !self.gone.is_empty() {
+            put_deleting(store, self.name, self.cause, &examined.snapshots).await?;
+        }
         if let Created::New { etag } = self.put_tombstone(original).await? {
             // While it was looked at, all of it may have gone and another one may have come.
             let now = Target::look(store, self.name).await?;

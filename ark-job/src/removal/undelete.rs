@@ -1,10 +1,12 @@
 //! A deletion that was cut off is taken back, if nothing has been lost.
 
-use super::intact::{Depth, examine};
-use super::{RemovalError, records, refuse_unless_writable, target};
+use super::intact::{Depth, Examined, examine};
+use super::{RemovalError, records, refuse_unless_writable, snapshots, target};
 use crate::context::Context;
+use crate::error::chain;
 use crate::layout::BackupKeys;
 use crate::tombstone::{Cause, Found, Tombstone};
+use crate::volumes::Data;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::time::Duration;
@@ -32,12 +34,16 @@ pub async fn undelete(context: &Context, name: &str) -> Result<Undeleted, Remova
     let store = &context.store;
     let backup = || name.to_owned();
     refuse_unless_writable(context).await?;
-    let examined = examine(store, name, Depth::Read).await?;
+    let mut examined = examine(store, name, Depth::Read).await?;
     if examined.target.is_nothing() {
         return Err(RemovalError::NotFound {
             backup: backup(),
             location: store.canonical().to_owned(),
         });
+    }
+    if examined.target.tombstone.is_some() {
+        let lost = lost_snapshots(context, name, &examined).await?;
+        examined.missing.extend(lost);
     }
     if !examined.missing.is_empty() {
         return Err(RemovalError::NotIntact {
@@ -62,9 +68,12 @@ pub async fn undelete(context: &Context, name: &str) -> Result<Undeleted, Remova
         return Ok(undeleted(false));
     };
     refuse_unless_writable(context).await?;
+    target::remove_deleting(store, &keys).await?;
     target::remove_tombstone(store, &keys, None).await?;
     tokio::time::sleep(SETTLED_AFTER).await;
-    let again = examine(store, name, Depth::Read).await?;
+    let mut again = examine(store, name, Depth::Read).await?;
+    let lost = lost_snapshots(context, name, &again).await?;
+    again.missing.extend(lost);
     if !again.missing.is_empty() {
         let tombstone = match tombstone {
             Found::Readable(tombstone) => tombstone,
@@ -77,6 +86,9 @@ pub async fn undelete(context: &Context, name: &str) -> Result<Undeleted, Remova
                 at: Timestamp::now(),
             },
         };
+        if examined.snapshots_begun {
+            snapshots::put_deleting(store, name, tombstone.cause, &examined.snapshots).await?;
+        }
         let json = tombstone.to_json().into();
         store.put_new(&keys.tombstone(), json).await?;
         return Err(RemovalError::NotIntact {
@@ -89,4 +101,64 @@ pub async fn undelete(context: &Context, name: &str) -> Result<Undeleted, Remova
     }
     records::revive(context, name, phase).await?;
     Ok(undeleted(true))
+}
+
+/// Which snapshots of a backup are gone, or may be, as sentences.
+///
+/// Of EBS, the cloud says it. A CSI driver could be asked only by making objects in the cluster; of its snapshots it is not
+/// known once their deletion has begun.
+async fn lost_snapshots(
+    context: &Context,
+    name: &str,
+    examined: &Examined,
+) -> Result<Vec<String>, RemovalError> {
+    let recorded = match &examined.snapshots[..] {
+        [] if !examined.snapshots_begun => {
+            // Others' descriptions do not have them. What cannot be understood of theirs has not been deleted by us.
+            let read = snapshots::recorded(&context.store, name, &examined.target).await;
+            match read {
+                Err(RemovalError::Snapshots { .. } | RemovalError::LaterFormat { .. }) => {
+                    Vec::new()
+                }
+                read => read?,
+            }
+        }
+        known => known.to_vec(),
+    };
+    let existing = match snapshots::existing(context, &recorded).await {
+        Ok(existing) => existing,
+        Err(error) if !examined.snapshots_begun => {
+            context.log.warn(&format!(
+                "whether the snapshots of backup {name} are all there cannot be found out, but their deletion has not begun: {}",
+                chain(&error)
+            ));
+            return Ok(Vec::new());
+        }
+        Err(error) => {
+            return Ok(vec![format!(
+                "the deletion of its snapshots has begun, and what is left of them cannot be found out: {}",
+                chain(&error)
+            )]);
+        }
+    };
+    let mut lost = Vec::new();
+    for record in &recorded {
+        let volume = &record.persistent_volume;
+        match &record.data {
+            Data::Ebs(snapshot) if !existing.contains_key(&snapshot.snapshot_id) => {
+                let id = &snapshot.snapshot_id;
+                lost.push(format!(
+                    "snapshot {id} of persistentVolume {volume} is gone"
+                ));
+            }
+            Data::Csi(snapshot) if examined.snapshots_begun => {
+                let handle = &snapshot.handle;
+                lost.push(format!(
+                    "snapshot {handle} of persistentVolume {volume} may be gone, since its deletion has begun"
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(lost)
 }

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use jiff::Timestamp;
 
-use self::client::{ATTEMPTS, Clients, backoff, timeouts, upload_timeouts};
+use self::client::{Clients, upload_timeouts};
 use self::meaning::cause;
 pub use self::read::Reader;
 use super::location::{Checksum, Encryption, S3Location};
@@ -31,6 +31,7 @@ use super::{
     Cause, Conditional, Created, Credentials, Lock, Log, Meaning, ObjectMeta, StoreError, Upload,
     check, checked_prefix,
 };
+use crate::aws::{ATTEMPTS, backoff, timeouts};
 
 mod client;
 mod meaning;

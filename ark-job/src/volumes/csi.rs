@@ -113,7 +113,7 @@ pub struct Right {
 
 /// What a backup must be allowed to do for snapshots of CSI drivers: [`Classes::read`], [`snapshot`], [`snapshot_group`]
 /// and [`let_go`].
-pub const RIGHTS_OF_BACKUP: [Right; 5] = [
+pub const RIGHTS_OF_BACKUP: [Right; 7] = [
     Right {
         group: "snapshot.storage.k8s.io",
         resources: &["volumesnapshotclasses"],
@@ -132,12 +132,19 @@ pub const RIGHTS_OF_BACKUP: [Right; 5] = [
     },
     Right {
         group: "groupsnapshot.storage.k8s.io",
-        resources: &[
-            "volumegroupsnapshotclasses",
-            "volumegroupsnapshots",
-            "volumegroupsnapshotcontents",
-        ],
+        resources: &["volumegroupsnapshotclasses"],
+        verbs: &["list"],
+    },
+    Right {
+        group: "groupsnapshot.storage.k8s.io",
+        resources: &["volumegroupsnapshots"],
         verbs: &["get", "list", "create", "patch", "delete"],
+    },
+    // Whoever creates them can delete any snapshot by its handle: that is for the sweep.
+    Right {
+        group: "groupsnapshot.storage.k8s.io",
+        resources: &["volumegroupsnapshotcontents"],
+        verbs: &["get", "list", "patch", "delete"],
     },
     // Which labels select the claims of a group.
     Right {
@@ -149,7 +156,8 @@ pub const RIGHTS_OF_BACKUP: [Right; 5] = [
 
 /// What deleting backups and sweeping must be allowed to do for snapshots of CSI drivers: [`let_go`], [`delete`],
 /// [`owned()`] and [`delete_owned`].
-pub const RIGHTS_OF_HOUSEKEEPING: [Right; 4] = [
+pub const RIGHTS_OF_HOUSEKEEPING: [Right; 5] = [
+    // It may name the Secret with which the driver lists its snapshots.
     Right {
         group: "snapshot.storage.k8s.io",
         resources: &["volumesnapshotclasses"],
@@ -167,7 +175,13 @@ pub const RIGHTS_OF_HOUSEKEEPING: [Right; 4] = [
     },
     Right {
         group: "groupsnapshot.storage.k8s.io",
-        resources: &["volumegroupsnapshots", "volumegroupsnapshotcontents"],
+        resources: &["volumegroupsnapshots"],
+        verbs: &["get", "list", "patch", "delete"],
+    },
+    // Drivers delete a group only as a whole, through a content that is made for it.
+    Right {
+        group: "groupsnapshot.storage.k8s.io",
+        resources: &["volumegroupsnapshotcontents"],
         verbs: &["get", "list", "create", "patch", "delete"],
     },
 ];

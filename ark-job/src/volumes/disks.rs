@@ -262,9 +262,39 @@ pub fn region_of(zone: &str) -> &str {
     ""
 }
 
+/// The id of an EBS volume, from what a persistentVolume says: `awsElasticBlockStore.volumeID` (`aws://ZONE/vol-…`, `aws:///vol-…`
+/// or `vol-…`), or the `volumeHandle` of [`EBS_DRIVER`](super::EBS_DRIVER) (`vol-…`). `None` when there is none in it: whether
+/// the driver is EBS's must be looked at before.
+pub fn volume_id(handle: &str) -> Option<&str> {
+    let last = handle.rsplit('/').next().unwrap_or(handle);
+    let digits = last.strip_prefix("vol-")?;
+    let well_formed = digits
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || c == '-');
+    (!digits.is_empty() && well_formed).then_some(last)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_volume_id_is_found_in_what_a_persistent_volume_says() {
+        for (handle, id) in [
+            ("aws://eu-central-1b/vol-0a1b", Some("vol-0a1b")),
+            ("aws:///vol-0a1b", Some("vol-0a1b")),
+            ("vol-0a1b", Some("vol-0a1b")),
+            ("", None),
+            ("vol-", None),
+            ("aws://eu-central-1b/", None),
+            ("aws://eu-central-1b/snap-0a1b", None),
+            ("fs-0a1b::fsap-1", None),
+            ("vol-0a1b?x=1", None),
+            ("subvol-0a1b", None),
+        ] {
+            assert_eq!(volume_id(handle), id, "{handle}");
+        }
+    }
 
     #[test]
     fn a_zone_tells_its_region() {

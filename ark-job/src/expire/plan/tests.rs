@@ -24,6 +24,7 @@ fn rules() -> Rules {
         clusters: BTreeSet::from(["own".to_owned()]),
         include_foreign: false,
         grace: hours(24),
+        force: false,
         schedules: Schedules {
             cluster_uid: "own".into(),
             namespace: "heptio-ark".into(),
@@ -56,6 +57,7 @@ fn candidates(wholes: &[Whole]) -> Vec<Candidate> {
         .map(|(n, whole)| Candidate {
             name: format!("b{n}"),
             state: State::Whole(whole.clone()),
+            recorded: Recorded::default(),
         })
         .collect()
 }
@@ -328,6 +330,7 @@ fn a_deletion_that_was_cut_off_is_finished_after_an_hour_by_whose_it_is() {
     let candidates = states.into_iter().enumerate().map(|(n, state)| Candidate {
         name: format!("b{n}"),
         state: State::BeingDeleted(state),
+        recorded: Recorded::default(),
     });
     let found = Found {
         backups: candidates.collect(),
@@ -354,6 +357,7 @@ fn a_sweeps_tombstone_over_a_backup_goes_and_the_backup_is_as_any_other() {
         backups: vec![Candidate {
             name: "b".into(),
             state: State::WholeUnderSweep(whole(1), "t".into()),
+            recorded: Recorded::default(),
         }],
         ..Found::default()
     };
@@ -375,6 +379,7 @@ fn what_was_never_committed_is_swept_up_after_the_grace_period_by_both_clocks() 
             written: now() - hours(hours_ago),
             etag: "a".into(),
         }),
+        recorded: Recorded::default(),
     };
     let upload = |key: &str, hours_ago| Upload {
         key: key.into(),

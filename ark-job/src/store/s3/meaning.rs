@@ -9,6 +9,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::super::spool::is_full;
 use super::{Cause, Meaning};
+use crate::aws::{chain, text};
 
 pub(super) fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
     error
@@ -21,42 +22,17 @@ pub(super) fn cause<E>(error: &SdkError<E, HttpResponse>) -> Cause
 where
     E: ProvideErrorMetadata + StdError + 'static,
 {
-    match error {
+    let meaning = match error {
         SdkError::ServiceError(service) => {
-            let status = service.raw().status().as_u16();
-            let code = service.err().code();
-            let mut text = match (code, service.err().message()) {
-                (Some(code), Some(message)) => format!("{code}: {message}"),
-                (Some(only), None) | (None, Some(only)) => only.to_owned(),
-                (None, None) => "the store refused".to_owned(),
-            };
-            text.push_str(&format!(" (HTTP {status}"));
-            if let Some(id) = service.raw().headers().get("x-amz-request-id") {
-                text.push_str(&format!(", request {id}"));
-            }
-            text.push(')');
-            Cause::new(service_meaning(code, status), text)
+            service_meaning(service.err().code(), service.raw().status().as_u16())
         }
-        SdkError::TimeoutError(_) => Cause::new(Meaning::Unreachable, "no answer in time"),
+        SdkError::TimeoutError(_) => Meaning::Unreachable,
         SdkError::ResponseError(response) => {
-            let status = response.raw().status().as_u16();
-            let text = format!("{} (HTTP {status})", chain_text(error));
-            Cause::new(service_meaning(None, status), text)
+            service_meaning(None, response.raw().status().as_u16())
         }
-        other => {
-            let source = match other {
-                // The two outer layers only say "dispatch failure" and "io error".
-                SdkError::DispatchFailure(failure) => {
-                    failure.as_connector_error().and_then(StdError::source)
-                }
-                _ => None,
-            };
-            Cause::new(
-                transport_meaning(other),
-                chain_text(source.unwrap_or(other)),
-            )
-        }
-    }
+        other => transport_meaning(other),
+    };
+    Cause::new(meaning, text(error))
 }
 
 fn service_meaning(code: Option<&str>, status: u16) -> Meaning {
@@ -126,33 +102,4 @@ where
         SdkError::DispatchFailure(_) => Meaning::Unreachable,
         _ => Meaning::Other,
     }
-}
-
-/// An error and what is below it. An `io::Error` hides the error that it wraps behind that one's source.
-fn chain<'a>(
-    error: &'a (dyn StdError + 'static),
-) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |&error| {
-        match error.downcast_ref::<io::Error>() {
-            Some(io) => io.get_ref().map(|inner| inner as &(dyn StdError + 'static)),
-            None => error.source(),
-        }
-    })
-}
-
-/// The texts of an error and what is below it, each thing said once.
-pub(super) fn chain_text(error: &(dyn StdError + 'static)) -> String {
-    let mut text = String::new();
-    for link in chain(error) {
-        // The SDK lists the credentials it looked for on lines of their own.
-        let more = link.to_string().replace("\n ", "").replace('\n', " ");
-        if more.is_empty() || text.ends_with(&more) {
-            continue;
-        }
-        if !text.is_empty() {
-            text.push_str(": ");
-        }
-        text.push_str(&more);
-    }
-    text
 }

@@ -6,9 +6,10 @@ use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 
-use super::client::{STALL_TIMEOUT, backoff};
-use super::meaning::{cause, chain_text, status};
+use super::client::STALL_TIMEOUT;
+use super::meaning::{cause, status};
 use super::{Cause, Meaning, S3Store, StoreError, length};
+use crate::aws::{backoff, chain_text};
 
 /// How often an answer that breaks off is asked for again without much progress.
 pub(super) const READ_ATTEMPTS: u32 = 5;

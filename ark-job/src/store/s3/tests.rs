@@ -6,9 +6,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::super::{Spool, Store};
-use super::client::http_client;
 use super::read::READ_ATTEMPTS;
 use super::*;
+use crate::aws::http_client;
 
 /// A request as it came, without its body.
 #[derive(Clone, Debug)]

@@ -5,11 +5,11 @@
 
 use super::classes::Classes;
 use super::objects::{
-    Api, GROUP_OF_GROUPS, Poll, RETAIN, Types, claim_name, describe, error_of, hashed_name,
+    Api, DELETE, GROUP_OF_GROUPS, Poll, RETAIN, Types, claim_name, describe, error_of, hashed_name,
     is_ours, labels, labels_of, name_of, resource_type, secrets_of, text, uid_of,
 };
 use super::remove::{Deletion, Objects, remove};
-use super::take::{keep, record, take_away};
+use super::take::{keep, log_left, record};
 use super::{CsiClaim, CsiError, Owned};
 use crate::cluster::Cluster;
 use crate::log::Log;
@@ -21,6 +21,11 @@ use tokio::time::Instant;
 
 /// How long the objects of a group may take to go whose data stays.
 const LET_GO_WITHIN: Duration = Duration::from_secs(60);
+/// Finalizer on volumeGroupSnapshots.
+const GROUP_BOUND: &str =
+    "groupsnapshot.storage.kubernetes.io/volumegroupsnapshot-bound-protection";
+/// How long what failed is waited for to go.
+const TAKEN_AWAY_WITHIN: Duration = Duration::from_secs(30);
 /// What a member's content is called by its group.
 const HANDLE: &str = "/status/volumeGroupSnapshotHandle";
 
@@ -85,6 +90,9 @@ pub async fn snapshot_group(
             "name": name(owner, claims),
             "namespace": namespace,
             "labels": group_labels(owner),
+            // The controller puts it on once there is a content; deleted before, it would be gone while the controller
+            // makes one. With it, it goes when the controller has seen that.
+            "finalizers": [GROUP_BOUND],
         },
         "spec": {
             "volumeGroupSnapshotClassName": class.name,
@@ -99,7 +107,8 @@ pub async fn snapshot_group(
     match wait_for_handles(&api, &types, owner, claims, &group, within).await {
         Ok(snapshots) => Ok(Some(snapshots)),
         Err(error) => {
-            take_away(&api, &types, log, &objects).await;
+            let removed = remove_with_parts(&api, &types, &objects, TAKEN_AWAY_WITHIN).await;
+            log_left(log, removed);
             Err(error)
         }
     }
@@ -169,7 +178,7 @@ async fn wait_for_handles(
         let content = api
             .read(&types.contents, None, &types.content_name(&found))
             .await?
-            .filter(|content| types.is_content_of(content, &found));
+            .filter(|content| types.is_content_of(content, uid_of(&found)));
         let mut error = error_of(&found).map(str::to_owned);
         if let Some(content) = content {
             error = error_of(&content).map(str::to_owned).or(error);
@@ -222,7 +231,8 @@ async fn parts(
         }
         let name = api.single.content_name(snapshot);
         let content = api.read(&api.single.contents, None, &name).await?;
-        let Some(content) = content.filter(|content| api.single.is_content_of(content, snapshot))
+        let Some(content) =
+            content.filter(|content| api.single.is_content_of(content, uid_of(snapshot)))
         else {
             return Ok(None);
         };
@@ -335,7 +345,7 @@ pub(super) async fn delete(
                 "finalizers": [types.finalizer],
             },
             "spec": {
-                "deletionPolicy": super::objects::DELETE,
+                "deletionPolicy": DELETE,
                 "driver": snapshot.driver,
                 "source": {"groupSnapshotHandles": {
                     "volumeGroupSnapshotHandle": handle,
@@ -354,6 +364,55 @@ pub(super) async fn delete(
     deletion.run(within).await
 }
 
+/// Removes a group and its data, and what is left of its parts: the contents of these stay when they were made after their
+/// group was told to keep its data, and may not have our labels yet.
+async fn remove_with_parts(
+    api: &Api<'_>,
+    types: &Types,
+    objects: &Objects,
+    within: Duration,
+) -> Result<(), CsiError> {
+    let group = match &objects.snapshot {
+        Some(name) => {
+            let (namespace, name) = (Some(&*name.namespace), &*name.name);
+            api.read(&types.snapshots, namespace, name)
+                .await?
+                .filter(is_ours)
+        }
+        None => None,
+    };
+    let name = objects.content.clone();
+    let name = name.or_else(|| group.as_ref().map(|group| types.content_name(group)));
+    let content = match &name {
+        Some(name) => api.read(&types.contents, None, name).await?,
+        None => None,
+    };
+    let content = content.filter(|content| {
+        let of_group = |group| types.is_content_of(content, uid_of(group));
+        is_ours(content) || group.as_ref().is_some_and(of_group)
+    });
+    let mut parts = Vec::new();
+    if let Some(handle) = content.as_ref().and_then(|content| text(content, HANDLE)) {
+        let labels = group.as_ref().or(content.as_ref()).map(labels_of);
+        let all = api.list(&api.single.contents, None, None).await?;
+        for part in all.iter().filter(|part| text(part, HANDLE) == Some(handle)) {
+            if !is_ours(part) {
+                let patch = json!({"metadata": {"labels": labels}});
+                api.patch(&api.single.contents, part, &patch).await?;
+            }
+            parts.push(Objects {
+                snapshot: None,
+                content: Some(name_of(part).to_owned()),
+            });
+        }
+    }
+    remove(api, types, objects, DELETE, within).await?;
+    for part in parts {
+        remove(api, &api.single, &part, RETAIN, within).await?;
+    }
+    Ok(())
+}
+
 /// Deletes the data of the group of an orphan, and the objects of the group; false when it is of none.
 pub(super) async fn delete_owned(
     api: &Api<'_>,
@@ -368,7 +427,7 @@ pub(super) async fn delete_owned(
             snapshot: owned.group.clone(),
             content: owned.group_content.clone(),
         };
-        remove(api, &types, &objects, super::objects::DELETE, within).await?;
+        remove_with_parts(api, &types, &objects, within).await?;
         return Ok(true);
     }
     // The group's objects are gone, but its snapshots tell that they are of one.

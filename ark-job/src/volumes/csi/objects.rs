@@ -100,9 +100,9 @@ impl Types {
         )
     }
 
-    /// Whether a content was made for that snapshot.
-    pub(super) fn is_content_of(&self, content: &Value, snapshot: &Value) -> bool {
-        text(content, self.reference) == Some(uid_of(snapshot))
+    /// Whether a content was made for the snapshot with that UID.
+    pub(super) fn is_content_of(&self, content: &Value, uid: &str) -> bool {
+        text(content, self.reference) == Some(uid)
     }
 }
 

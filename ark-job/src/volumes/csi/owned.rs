@@ -1,7 +1,7 @@
 //! What was taken and is still in the cluster: for the sweep, and for a list.
 
 use super::objects::{
-    Api, DELETE, RETAIN, Types, claim_name, created_at, handle_of, labels_of, name_of, text,
+    Api, DELETE, RETAIN, Types, claim_name, created_at, handle_of, labels_of, name_of, text, uid_of,
 };
 use super::remove::{Objects, remove};
 use super::{CsiError, Owned, group};
@@ -36,7 +36,9 @@ pub async fn owned(
         if content_of(&api.single, &contents, snapshot).is_none() {
             let name = api.single.content_name(snapshot);
             let content = api.read(&api.single.contents, None, &name).await?;
-            contents.extend(content.filter(|content| api.single.is_content_of(content, snapshot)));
+            contents.extend(
+                content.filter(|content| api.single.is_content_of(content, uid_of(snapshot))),
+            );
         }
     }
     let mut owned = join(&api.single, &snapshots, &contents);
@@ -48,7 +50,7 @@ pub async fn owned(
                 let name = types.content_name(group);
                 let content = api.read(&types.contents, None, &name).await?;
                 group_contents
-                    .extend(content.filter(|content| types.is_content_of(content, group)));
+                    .extend(content.filter(|content| types.is_content_of(content, uid_of(group))));
             }
         }
         add_groups(&mut owned, &types, &groups, &group_contents);
@@ -59,7 +61,7 @@ pub async fn owned(
 fn content_of<'o>(types: &Types, contents: &'o [Value], snapshot: &Value) -> Option<&'o Value> {
     contents
         .iter()
-        .find(|content| types.is_content_of(content, snapshot))
+        .find(|content| types.is_content_of(content, uid_of(snapshot)))
 }
 
 /// Each content with its volumeSnapshot, and the volumeSnapshots without a content.
@@ -69,7 +71,7 @@ fn join(types: &Types, snapshots: &[Value], contents: &[Value]) -> Vec<Owned> {
         .map(|content| {
             let snapshot = snapshots
                 .iter()
-                .find(|snapshot| types.is_content_of(content, snapshot));
+                .find(|snapshot| types.is_content_of(content, uid_of(snapshot)));
             let mut labels = snapshot.map(labels_of).unwrap_or_default();
             labels.extend(labels_of(content));
             Owned {
@@ -107,7 +109,7 @@ fn add_groups(owned: &mut Vec<Owned>, types: &Types, groups: &[Value], contents:
     for content in contents {
         let group = groups
             .iter()
-            .find(|group| types.is_content_of(content, group));
+            .find(|group| types.is_content_of(content, uid_of(group)));
         let of_group = Owned {
             driver: text(content, "/spec/driver").unwrap_or_default().to_owned(),
             labels: group.map_or_else(|| labels_of(content), labels_of),

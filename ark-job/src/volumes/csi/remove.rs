@@ -19,6 +19,10 @@ const LET_GO_WITHIN: Duration = Duration::from_secs(60);
 const AT_ONCE: usize = 8;
 /// A driver that runs in the cluster says something about a content within this: its sidecar watches.
 const DRIVER_SPEAKS_WITHIN: Duration = Duration::from_secs(60);
+/// How long a content that is being deleted is left to the sidecar until it is reminded.
+const REMIND_AFTER: Duration = Duration::from_secs(3);
+/// Annotation on a content that is being deleted: when the sidecar was last reminded of it.
+const REMINDED: &str = "ark.heptio.com/reminded";
 /// How a sidecar says that the driver does not list a snapshot (pkg/snapshotter, v2 to v8), or that the driver refused
 /// the question itself. There is no other sign of it than these texts.
 const NOT_THERE: [&str; 2] = ["can not find snapshot for snapshotID", "code = NotFound"];
@@ -72,7 +76,9 @@ pub(super) async fn remove(
 ) -> Result<(), CsiError> {
     let mut poll = Poll::until(Instant::now() + within);
     let mut content_is = objects.content.clone();
-    let mut belongs = false;
+    let mut reminder = Reminder::new();
+    // Known from the first look on, so that a content which the controller has just made is still found by it.
+    let mut uid: Option<String> = None;
     loop {
         let snapshot = match &objects.snapshot {
             Some(name) => api
@@ -81,19 +87,19 @@ pub(super) async fn remove(
                 .filter(is_ours),
             None => None,
         };
-        if content_is.is_none() {
-            content_is = snapshot
-                .as_ref()
-                .map(|snapshot| types.content_name(snapshot));
+        if let Some(snapshot) = &snapshot {
+            content_is = content_is.or_else(|| Some(types.content_name(snapshot)));
+            uid = Some(uid_of(snapshot).to_owned());
         }
         let content = match &content_is {
             Some(name) => api.read(&types.contents, None, name).await?,
             None => None,
         };
-        if let (Some(content), Some(snapshot)) = (&content, &snapshot) {
-            belongs |= types.is_content_of(content, snapshot);
-        }
-        let mut content = content.filter(|content| belongs || is_ours(content));
+        let mut content = content.filter(|content| {
+            uid.as_deref()
+                .is_some_and(|uid| types.is_content_of(content, uid))
+                || is_ours(content)
+        });
         if snapshot.is_none() && content.is_none() {
             return Ok(());
         }
@@ -110,7 +116,8 @@ pub(super) async fn remove(
             api.delete(&types.snapshots, snapshot).await?;
         }
         if let Some(found) = &content {
-            delete_content(api, types, found, snapshot.is_some()).await?;
+            delete_content(api, types, found, snapshot.is_some(), policy).await?;
+            reminder.remind(api, types, found).await?;
         }
         if poll.again().await {
             continue;
@@ -150,21 +157,68 @@ async fn delete_content(
     types: &Types,
     content: &Value,
     has_snapshot: bool,
+    policy: &str,
 ) -> Result<(), CsiError> {
     let announced = annotation(content, types.being_deleted).is_some();
     if !announced && has_snapshot {
         return Ok(());
     }
-    if !announced {
-        let patch = json!({"metadata": {"annotations": {types.being_deleted: "yes"}}});
-        if api.patch(&types.contents, content, &patch).await?.is_none() {
-            return Ok(());
+    let finalizers = &content["metadata"]["finalizers"];
+    let mut finalizers = finalizers.as_array().cloned().unwrap_or_default();
+    let protected = finalizers.iter().any(|one| one == types.finalizer);
+    let mut metadata = json!({"annotations": {types.being_deleted: "yes"}});
+    // One that the controller has only just made: it would be gone at once, and what the driver is making would stay.
+    let protect = !protected && policy == DELETE && !is_being_deleted(content);
+    if protect {
+        finalizers.push(types.finalizer.into());
+        metadata["finalizers"] = finalizers.into();
+        // Somebody else's finalizer, or the controller's own, must not be lost by it.
+        metadata["resourceVersion"] = content["metadata"]["resourceVersion"].clone();
+    }
+    if !announced || protect {
+        let patch = json!({"metadata": metadata});
+        match api.patch(&types.contents, content, &patch).await {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(()),
+            // It is looked at again.
+            Err(error) if error.is_conflict() => return Ok(()),
+            Err(error) => return Err(error.into()),
         }
     }
     if !is_being_deleted(content) {
         api.delete(&types.contents, content).await?;
     }
     Ok(())
+}
+
+/// Has the sidecar look again at a content that is being deleted and has not gone.
+///
+/// After an error it would only do so when its pause is over, which grows to minutes; and when a content was deleted while
+/// the driver was making the snapshot, not before its next round of all contents, up to 15 minutes later: it heeds neither
+/// the change of the status nor that of its own annotation (utils.ShouldEnqueueContentChange).
+struct Reminder(Instant);
+
+impl Reminder {
+    fn new() -> Reminder {
+        Reminder(Instant::now())
+    }
+
+    async fn remind(
+        &mut self,
+        api: &Api<'_>,
+        types: &Types,
+        content: &Value,
+    ) -> Result<(), CsiError> {
+        if !is_being_deleted(content) || self.0.elapsed() < REMIND_AFTER {
+            return Ok(());
+        }
+        self.0 = Instant::now();
+        // Any change will do.
+        let now = jiff::Timestamp::now().to_string();
+        let patch = json!({"metadata": {"annotations": {REMINDED: now}}});
+        api.patch(&types.contents, content, &patch).await?;
+        Ok(())
+    }
 }
 
 /// What keeps objects whose data stays.
@@ -270,6 +324,21 @@ impl Deletion<'_> {
                 // That of an earlier try, which the driver has deleted meanwhile.
                 return Ok(None);
             };
+            // An earlier try may have known less: a Secret that has been named since.
+            let annotations = &self.wanted["metadata"]["annotations"];
+            let content = if lacks(&content["metadata"]["annotations"], annotations) {
+                let patch = json!({"metadata": {"annotations": annotations}});
+                let changed = self
+                    .api
+                    .patch(&self.types.contents, &content, &patch)
+                    .await?;
+                let Some(changed) = changed else {
+                    return Ok(None);
+                };
+                changed
+            } else {
+                content
+            };
             if is_being_deleted(&content) || text(&content, self.types.handle).is_some() {
                 return Ok(Some(content));
             }
@@ -304,17 +373,17 @@ impl Deletion<'_> {
         within: Duration,
     ) -> Result<(), CsiError> {
         let mut poll = Poll::until(until);
+        let mut reminder = Reminder::new();
         loop {
-            let found = self
-                .api
-                .read(&self.types.contents, None, name_of(content))
-                .await?;
-            if found.is_none_or(|found| uid_of(&found) != uid_of(content)) {
+            let name = name_of(content);
+            let found = self.api.read(&self.types.contents, None, name).await?;
+            let Some(found) = found.filter(|found| uid_of(found) == uid_of(content)) else {
                 return Ok(());
-            }
+            };
+            reminder.remind(self.api, self.types, &found).await?;
             if !poll.again().await {
                 return Err(CsiError::Slow {
-                    object: describe(&self.types.contents, None, name_of(content)),
+                    object: describe(&self.types.contents, None, name),
                     what: REFUSES_OR_IS_SLOW.into(),
                     after: within,
                 });
@@ -341,4 +410,10 @@ impl Deletion<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether not all of what is wanted is there.
+fn lacks(there: &Value, wanted: &Value) -> bool {
+    let mut wanted = wanted.as_object().into_iter().flatten();
+    wanted.any(|(key, value)| there[key] != *value)
 }

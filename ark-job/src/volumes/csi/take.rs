@@ -1,8 +1,8 @@
 //! Taking a snapshot: a volumeSnapshot, the content that the controller makes for it, the handle that the driver gives.
 
 use super::objects::{
-    Api, BEING_CREATED, DELETE, GROUP, Poll, RETAIN, Types, annotation, claim_name, describe,
-    error_of, hashed_name, labels, labels_of, name_of, secrets_of, text, uid_of,
+    Api, BEING_CREATED, DELETE, GROUP, Poll, RETAIN, annotation, claim_name, describe, error_of,
+    hashed_name, labels, labels_of, name_of, secrets_of, text, uid_of,
 };
 use super::remove::{Objects, remove};
 use super::{CsiClaim, CsiError};
@@ -44,17 +44,18 @@ pub async fn snapshot(
                 snapshot: claim_name(&made),
                 content: None,
             };
-            take_away(&api, &api.single, log, &objects).await;
+            let removed = remove(&api, &api.single, &objects, DELETE, TAKEN_AWAY_WITHIN).await;
+            log_left(log, removed);
             Err(error)
         }
     }
 }
 
-/// Takes away what came of a snapshot that failed. What is left is found by a sweep.
-pub(super) async fn take_away(api: &Api<'_>, types: &Types, log: &Log, objects: &Objects) {
-    if let Err(error) = remove(api, types, objects, DELETE, TAKEN_AWAY_WITHIN).await {
+/// Says what is left of a snapshot that failed. A sweep finds it.
+pub(super) fn log_left(log: &Log, removed: Result<(), CsiError>) {
+    if let Err(error) = removed {
         log.warn(&format!(
-            "taking away a snapshot that failed: {}; `ark-job sweep` tries again",
+            "taking away a snapshot that failed: {}; `expire` deletes what is left",
             crate::error::chain(&error)
         ));
     }
@@ -158,10 +159,11 @@ async fn wait_for_handle(
                 &api.single.content_name(&snapshot),
             )
             .await?;
-        let content = match content.filter(|content| api.single.is_content_of(content, &snapshot)) {
-            Some(content) => keep(api, owner, &claim.persistent_volume, content).await?,
-            None => None,
-        };
+        let content =
+            match content.filter(|content| api.single.is_content_of(content, uid_of(&snapshot))) {
+                Some(content) => keep(api, owner, &claim.persistent_volume, content).await?,
+                None => None,
+            };
         if let Some(content) = &content
             && let Some(taken) = record(content, &snapshot)
         {

@@ -1,0 +1,409 @@
+//! Snapshots and volumes of this location and cluster: found by their tags and labels, and deleted when nothing needs them.
+//! What becomes of each is decided by [`super::plan`].
+
+use super::look;
+use super::plan::{Candidate, Found, Kind, Loose, What};
+use crate::context::Context;
+use crate::error::chain;
+use crate::identity::label_value;
+use crate::layout::BACKUPS;
+use crate::removal::{RemovalError, Target, snapshots};
+use crate::store::location_id;
+use crate::volumes::disks::{DiskError, Disks, Tags, region_of};
+use crate::volumes::identity::{BACKUP, CLUSTER, LOCATION, PERSISTENT_VOLUME, RESTORE, UNUSED};
+use crate::volumes::{CSI_SNAPSHOT_TIMEOUT, CsiSnapshot, Data, EBS_DRIVER, VolumeRecord, csi};
+use k8s_openapi::api::core::v1::PersistentVolume;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use std::collections::BTreeSet;
+
+/// What the persistentVolumes of the cluster say of disks.
+#[derive(Debug, Default)]
+struct Disk {
+    /// Ids of volumes of EBS.
+    ids: BTreeSet<String>,
+    /// Their regions.
+    regions: BTreeSet<String>,
+}
+
+/// Looks for them, and adds what is found, and what cannot be found out.
+///
+/// The cloud is asked only if a backup or persistentVolume shows that there may be something of it, or with `force`: most
+/// clusters are not in it. If a backup does, it is an error when it cannot be asked; else that is said, and no more.
+pub(crate) async fn look(
+    context: &Context,
+    clusters: &BTreeSet<String>,
+    force: bool,
+    found: &mut Found,
+) {
+    let volumes = persistent_volumes(context).await;
+    let mut regions = recorded_regions(&found.backups);
+    let (needed, mut used) = (force || !regions.is_empty(), None);
+    match volumes {
+        Ok(disk) => {
+            regions.extend(disk.regions.iter().cloned());
+            if !regions.is_empty() || force {
+                used = Some(disk.ids);
+            }
+        }
+        Err(error) => {
+            let text = error.full_text();
+            match needed {
+                true => found
+                    .troubles
+                    .push((Kind::Volume, "persistentvolumes".to_owned(), text)),
+                false => context.log.warn(&text),
+            }
+        }
+    }
+    if !regions.is_empty() || force {
+        match context.disks.disks().await {
+            Ok(disks) => {
+                look_at_disks(
+                    context,
+                    disks,
+                    clusters,
+                    regions,
+                    used.as_ref(),
+                    needed,
+                    found,
+                )
+                .await;
+            }
+            Err(error) => tell(context, needed, "EBS", &error, found),
+        }
+    }
+    let here = location_id(context.store.canonical());
+    match csi::owned(&context.cluster, &here, &context.run.cluster_uid).await {
+        Ok(owned) => found.loose.extend(owned.into_iter().map(of_csi)),
+        Err(error) => {
+            let name = "volumesnapshotcontents".to_owned();
+            let trouble = (Kind::Snapshot, name, error.full_text());
+            found.troubles.push(trouble);
+        }
+    }
+}
+
+fn tell(context: &Context, needed: bool, what: &str, error: &DiskError, found: &mut Found) {
+    let why = format!(
+        "snapshots that no backup records cannot be looked for: {}",
+        chain(error)
+    );
+    if needed && !matches!(error, DiskError::NotHere) {
+        found.troubles.push((Kind::Snapshot, what.to_owned(), why));
+    } else {
+        context.log.warn(&format!("{what}: {why}"));
+    }
+}
+
+/// The regions in which backups have snapshots of EBS; empty stands for the configured one.
+fn recorded_regions(backups: &[Candidate]) -> BTreeSet<String> {
+    let records = backups.iter().flat_map(|one| &one.recorded.snapshots);
+    let regions = records.filter_map(|record| match &record.data {
+        Data::Ebs(snapshot) => Some(snapshots::region(snapshot).to_owned()),
+        _ => None,
+    });
+    regions.collect()
+}
+
+async fn persistent_volumes(context: &Context) -> Result<Disk, crate::cluster::ClusterError> {
+    let path = "/api/v1/persistentvolumes";
+    let doing = "listing persistentVolumes";
+    let volumes = look::list::<PersistentVolume>(context, path, "", doing).await?;
+    Ok(disks_of(&volumes))
+}
+
+/// The volumes of EBS among persistentVolumes, and the regions of their zones. Pure.
+fn disks_of(volumes: &[PersistentVolume]) -> Disk {
+    let mut disk = Disk::default();
+    for volume in volumes {
+        let Some(spec) = &volume.spec else { continue };
+        let in_tree = spec.aws_elastic_block_store.as_ref();
+        let of_driver = spec.csi.as_ref().filter(|csi| csi.driver == EBS_DRIVER);
+        let id = in_tree
+            .map(|aws| aws.volume_id.as_str())
+            .or(of_driver.map(|csi| csi.volume_handle.as_str()));
+        let Some(id) = id else { continue };
+        let parts: Vec<&str> = id.split('/').collect();
+        disk.ids.insert((*parts.last().unwrap_or(&id)).to_owned());
+        let mut zones: Vec<String> = parts.iter().map(|part| (*part).to_owned()).collect();
+        zones.extend(label_zones(&volume.metadata));
+        let affinity = spec.node_affinity.as_ref();
+        let terms = affinity.and_then(|affinity| affinity.required.as_ref());
+        for term in terms
+            .into_iter()
+            .flat_map(|terms| &terms.node_selector_terms)
+        {
+            for wanted in term.match_expressions.iter().flatten() {
+                if wanted.key.ends_with("zone") {
+                    zones.extend(wanted.values.iter().flatten().cloned());
+                }
+            }
+        }
+        let known = zones.iter().map(|zone| region_of(zone));
+        let known: Vec<&str> = known.filter(|region| !region.is_empty()).collect();
+        match known.is_empty() {
+            true => drop(disk.regions.insert(String::new())),
+            false => disk.regions.extend(known.into_iter().map(str::to_owned)),
+        }
+    }
+    disk
+}
+
+fn label_zones(metadata: &ObjectMeta) -> Vec<String> {
+    let labels = metadata.labels.iter().flatten();
+    labels
+        .filter(|(key, _)| key.ends_with("zone"))
+        .map(|(_, zone)| zone.clone())
+        .collect()
+}
+
+async fn look_at_disks(
+    context: &Context,
+    disks: &dyn Disks,
+    clusters: &BTreeSet<String>,
+    mut regions: BTreeSet<String>,
+    used: Option<&BTreeSet<String>>,
+    needed: bool,
+    found: &mut Found,
+) {
+    // A restore makes volumes where it is configured, whatever is recorded.
+    regions.remove("");
+    regions.insert(disks.region().to_owned());
+    let here = location_id(context.store.canonical());
+    for region in &regions {
+        for cluster in clusters {
+            let tags: Tags = [(LOCATION, here.as_str()), (CLUSTER, cluster)]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into();
+            match disks.tagged_snapshots(region, &tags).await {
+                Ok(snapshots) => {
+                    let cloud = disks.clock();
+                    // The cloud answers by all tags; what it answers is looked at all the same.
+                    let own = snapshots.into_iter().filter(|one| has(&one.tags, &tags));
+                    found.loose.extend(own.map(|one| Loose {
+                        of: tag(&one.tags, BACKUP),
+                        persistent_volume: tag(&one.tags, PERSISTENT_VOLUME),
+                        created: one.started,
+                        cloud,
+                        size: one.size_gib.and_then(bytes),
+                        what: What::Disk {
+                            region: region.clone(),
+                            state: in_words(&one.state, one.progress.as_deref()),
+                        },
+                        name: one.id,
+                    }));
+                }
+                Err(error) => tell(context, needed, region, &error, found),
+            }
+            let mut tags = tags;
+            tags.insert(UNUSED.to_owned(), "true".to_owned());
+            match disks.tagged_volumes(region, &tags).await {
+                Ok(volumes) => {
+                    let cloud = disks.clock();
+                    let own = volumes.into_iter().filter(|one| has(&one.tags, &tags));
+                    found.loose.extend(own.map(|one| {
+                        Loose {
+                            of: tag(&one.tags, RESTORE),
+                            persistent_volume: tag(&one.tags, PERSISTENT_VOLUME),
+                            created: one.created,
+                            cloud,
+                            size: one.size_gib.and_then(bytes),
+                            what: What::Volume {
+                                region: region.clone(),
+                                state: one.state,
+                                // Of another cluster's persistentVolumes nothing is known here.
+                                named: used
+                                    .filter(|_| *cluster == context.run.cluster_uid)
+                                    .map(|used| used.contains(&one.id)),
+                            },
+                            name: one.id,
+                        }
+                    }));
+                }
+                Err(error) => tell(context, needed, region, &error, found),
+            }
+        }
+    }
+}
+
+/// `pending 42%`
+pub fn in_words(state: &str, progress: Option<&str>) -> String {
+    match progress.filter(|_| state == "pending") {
+        Some(progress) if !progress.is_empty() => format!("{state} {progress}"),
+        _ => state.to_owned(),
+    }
+}
+
+/// GiB as bytes.
+pub fn bytes(gib: i32) -> Option<u64> {
+    u64::try_from(gib).ok().map(|gib| gib << 30)
+}
+
+fn has(tags: &Tags, wanted: &Tags) -> bool {
+    wanted
+        .iter()
+        .all(|(key, value)| tags.get(key) == Some(value))
+}
+
+fn tag(tags: &Tags, key: &str) -> String {
+    tags.get(key).cloned().unwrap_or_default()
+}
+
+fn of_csi(owned: csi::Owned) -> Loose {
+    let object = match (&owned.content, &owned.volume_snapshot) {
+        (Some(content), _) => content.clone(),
+        (None, Some(snapshot)) => snapshot.to_string(),
+        (None, None) => String::new(),
+    };
+    Loose {
+        name: object,
+        of: tag(&owned.labels, BACKUP),
+        persistent_volume: tag(&owned.labels, PERSISTENT_VOLUME),
+        created: owned.created,
+        cloud: None,
+        size: owned.size.and_then(|size| u64::try_from(size).ok()),
+        what: What::Csi(Box::new(owned)),
+    }
+}
+
+/// How it ended with one that was to go.
+pub(super) enum Dropped {
+    /// It is gone.
+    Gone,
+    /// Somebody else was faster.
+    GoneBefore,
+    /// It stays, and why.
+    Stays(String),
+}
+
+/// Why one could not be deleted.
+pub(super) struct NotDropped(pub String);
+
+impl From<DiskError> for NotDropped {
+    fn from(error: DiskError) -> NotDropped {
+        NotDropped(chain(&error))
+    }
+}
+
+impl From<csi::CsiError> for NotDropped {
+    fn from(error: csi::CsiError) -> NotDropped {
+        NotDropped(chain(&error))
+    }
+}
+
+impl From<RemovalError> for NotDropped {
+    fn from(error: RemovalError) -> NotDropped {
+        NotDropped(chain(&error))
+    }
+}
+
+impl From<crate::cluster::ClusterError> for NotDropped {
+    fn from(error: crate::cluster::ClusterError) -> NotDropped {
+        NotDropped(error.full_text())
+    }
+}
+
+impl From<crate::store::StoreError> for NotDropped {
+    fn from(error: crate::store::StoreError) -> NotDropped {
+        NotDropped(chain(&error))
+    }
+}
+
+/// Deletes one that nothing needs, if that still is so.
+pub(super) async fn drop_loose(context: &Context, loose: &Loose) -> Result<Dropped, NotDropped> {
+    if !matches!(loose.what, What::Volume { .. })
+        && let Some(name) = recorded_by_now(context, loose).await?
+    {
+        return Ok(Dropped::Stays(format!("backup {name} records it by now")));
+    }
+    let gone = match &loose.what {
+        What::Disk { region, .. } => {
+            let disks = context.disks.disks().await?;
+            disks.delete_snapshot(region, &loose.name).await?
+        }
+        What::Csi(owned) => {
+            csi::delete_owned(&context.cluster, owned, CSI_SNAPSHOT_TIMEOUT).await?;
+            true
+        }
+        What::Volume { region, .. } => {
+            let disks = context.disks.disks().await?;
+            if let Some(why) = in_use(context, disks, region, &loose.name).await? {
+                return Ok(Dropped::Stays(why));
+            }
+            disks.delete_volume(region, &loose.name).await?
+        }
+    };
+    Ok(if gone {
+        Dropped::Gone
+    } else {
+        Dropped::GoneBefore
+    })
+}
+
+/// Removes the objects of a snapshot whose data a backup has, if that still is so.
+pub(super) async fn let_go(context: &Context, loose: &Loose) -> Result<Dropped, NotDropped> {
+    let What::Csi(owned) = &loose.what else {
+        return Ok(Dropped::Stays("it has no objects".to_owned()));
+    };
+    let (Some(content), Some(handle)) = (&owned.content, &owned.handle) else {
+        return Ok(Dropped::Stays("it has no content".to_owned()));
+    };
+    let snapshot = CsiSnapshot {
+        handle: handle.clone(),
+        driver: owned.driver.clone(),
+        content: content.clone(),
+        volume_snapshot: owned.volume_snapshot.clone(),
+        ..CsiSnapshot::default()
+    };
+    csi::let_go(&context.cluster, &[&snapshot]).await?;
+    Ok(Dropped::Gone)
+}
+
+/// The backup that records it, if one does that did not when it was listed: its run has ended meanwhile.
+async fn recorded_by_now(context: &Context, loose: &Loose) -> Result<Option<String>, NotDropped> {
+    let store = &context.store;
+    let mut names = vec![loose.of.clone()];
+    if matches!(loose.what, What::Csi(_)) {
+        // A label has a long name shortened.
+        let directories = store.list_directories(BACKUPS).await?;
+        names = directories;
+        names.retain(|name| label_value(name) == loose.of);
+    }
+    for name in names {
+        let target = Target::look(store, &name).await?;
+        let records = snapshots::recorded(store, &name, &target).await?;
+        // What is left of a deletion that was taken back or swept is no backup.
+        let counts =
+            target.marker().is_some() || target.archive().is_some() || target.tombstone.is_some();
+        if counts && records.iter().any(|record: &VolumeRecord| loose.is(record)) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+/// Why a volume must not be deleted now.
+async fn in_use(
+    context: &Context,
+    disks: &dyn Disks,
+    region: &str,
+    id: &str,
+) -> Result<Option<String>, NotDropped> {
+    if persistent_volumes(context).await?.ids.contains(id) {
+        return Ok(Some("a persistentVolume names it by now".to_owned()));
+    }
+    let tags: Tags = [
+        (LOCATION, location_id(context.store.canonical())),
+        (CLUSTER, context.run.cluster_uid.clone()),
+        (UNUSED, "true".to_owned()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into();
+    let now = disks.tagged_volumes(region, &tags).await?;
+    let now = now.into_iter().find(|volume| volume.id == id);
+    Ok(match now {
+        Some(volume) if ["available", "error"].contains(&volume.state.as_str()) => None,
+        Some(volume) => Some(format!("it is {} by now", volume.state)),
+        None => Some("it is not unused any more".to_owned()),
+    })
+}
