@@ -618,6 +618,10 @@ pub struct BackupStorageLocationSpec {
     /// identity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential_secret: Option<String>,
+    /// Name of the VolumeSnapshotLocation by which Velero finds snapshots of EBS that are recorded in backups here; absent:
+    /// `default`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub velero_snapshot_location: Option<String>,
     /// What may be done with it.
     pub access_mode: AccessMode,
 }

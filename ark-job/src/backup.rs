@@ -479,6 +479,7 @@ fn head(
         spec: options.spec.clone(),
         status,
         types: gathered.types.clone(),
+        velero_snapshot_location: context.velero_snapshot_location.clone(),
         volumes,
         results: report.results.clone(),
     }

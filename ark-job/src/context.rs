@@ -6,7 +6,7 @@ use crate::error::Failure;
 use crate::exit::Exit;
 use crate::hooks::Ledger;
 use crate::identity::{Origin, Run, RunId};
-use crate::location;
+use crate::location::{self, Read};
 use crate::log::Log;
 use crate::read_only::{self, ReadOnly};
 use crate::records::Records;
@@ -55,6 +55,8 @@ pub struct Context {
     pub place: Location,
     /// The name of that location, unless a URL was given.
     pub location: Option<String>,
+    /// What Velero calls the place of snapshots of EBS, if that location says.
+    pub velero_snapshot_location: Option<String>,
     /// What may be done with it: ReadOnly if any location that is this place is.
     pub access_mode: AccessMode,
     /// Why it is ReadOnly, if it is.
@@ -122,7 +124,12 @@ impl Context {
             .hint("give the pod a writable /tmp (an emptyDir volume), or set TMPDIR")
         })?;
         let cluster = cluster.with_log(&log);
-        let (location, own_mode, place) = locate(&cluster, namespace, location, url).await?;
+        let (location, read) = locate(&cluster, namespace, location, url).await?;
+        let Read {
+            access_mode: own_mode,
+            place,
+            velero_snapshot_location,
+        } = read;
         let cluster_uid = cluster
             .uid()
             .await
@@ -152,6 +159,7 @@ impl Context {
             store,
             place,
             location,
+            velero_snapshot_location,
             access_mode,
             read_only,
             cluster_name,
@@ -196,8 +204,8 @@ pub async fn open_store(
     location: Option<&str>,
     url: Option<Location>,
 ) -> Result<Store, Failure> {
-    let (_, _, place) = locate(cluster, namespace, location, url).await?;
-    open_place(&place).await
+    let (_, read) = locate(cluster, namespace, location, url).await?;
+    open_place(&read.place).await
 }
 
 /// Opens storage whose place is known, with the credentials that the surroundings give.
@@ -219,19 +227,26 @@ pub fn parse_url(url: &str) -> Result<Location, Failure> {
         .map_err(|error| Failure::from_error(Exit::Usage, &error))
 }
 
-/// Name and mode of the location, unless a URL was given, and the place.
+/// Name of the location, unless a URL was given, and what it says.
 async fn locate(
     cluster: &Cluster,
     namespace: &str,
     location: Option<&str>,
     url: Option<Location>,
-) -> Result<(Option<String>, AccessMode, Location), Failure> {
+) -> Result<(Option<String>, Read), Failure> {
     match url {
-        Some(place) => Ok((None, AccessMode::ReadWrite, place)),
+        Some(place) => Ok((
+            None,
+            Read {
+                access_mode: AccessMode::ReadWrite,
+                place,
+                velero_snapshot_location: None,
+            },
+        )),
         None => {
             let name = location.unwrap_or(DEFAULT_LOCATION);
-            let (access_mode, place) = location::read(cluster, namespace, name).await?;
-            Ok((Some(name.to_owned()), access_mode, place))
+            let read = location::read(cluster, namespace, name).await?;
+            Ok((Some(name.to_owned()), read))
         }
     }
 }

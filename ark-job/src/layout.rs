@@ -72,6 +72,31 @@ impl BackupKeys {
         self.file(&format!("{}-volumesnapshots.json.gz", self.name))
     }
 
+    /// What became of the data of each volume, as Velero records it: gzip of JSON.
+    pub fn volume_info(&self) -> String {
+        self.file(&format!("{}-volumeinfo.json.gz", self.name))
+    }
+
+    /// VolumeSnapshots of a backup of Velero's before 1.16: gzip of JSON.
+    pub fn csi_volume_snapshots(&self) -> String {
+        self.file(&format!("{}-csi-volumesnapshots.json.gz", self.name))
+    }
+
+    /// VolumeSnapshotContents of a backup of Velero's before 1.16: gzip of JSON.
+    pub fn csi_volume_snapshot_contents(&self) -> String {
+        self.file(&format!("{}-csi-volumesnapshotcontents.json.gz", self.name))
+    }
+
+    /// What Velero has copied of volumes of pods: gzip of JSON.
+    pub fn pod_volume_backups(&self) -> String {
+        self.file(&format!("{}-podvolumebackups.json.gz", self.name))
+    }
+
+    /// What Velero goes on doing after a backup, such as moving data of snapshots: gzip of JSON.
+    pub fn item_operations(&self) -> String {
+        self.file(&format!("{}-itemoperations.json.gz", self.name))
+    }
+
     /// The description that Velero reads.
     pub fn velero_backup(&self) -> String {
         self.file(VELERO_BACKUP)
@@ -179,6 +204,11 @@ mod tests {
         assert_eq!(keys.resource_list(), "backups/b/b-resource-list.json.gz");
         assert_eq!(keys.results(), "backups/b/b-results.gz");
         assert_eq!(keys.logs(), "backups/b/b-logs.gz");
+        assert_eq!(
+            keys.volume_snapshots(),
+            "backups/b/b-volumesnapshots.json.gz"
+        );
+        assert_eq!(keys.volume_info(), "backups/b/b-volumeinfo.json.gz");
         assert_eq!(
             RestoreKeys::new("r").results(),
             "restores/r/restore-r-results.gz"

@@ -8,15 +8,22 @@ use crate::store::{Checksum, Encryption, Location};
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde::Deserialize;
 
+/// A BackupStorageLocation that has been read.
+#[derive(Clone, Debug)]
+pub struct Read {
+    /// What may be done with it.
+    pub access_mode: AccessMode,
+    /// Where it is.
+    pub place: Location,
+    /// What Velero calls the place of snapshots of EBS.
+    pub velero_snapshot_location: Option<String>,
+}
+
 /// Reads a BackupStorageLocation and makes it a place.
 ///
 /// # Errors
 /// When it is not there, or is no place.
-pub async fn read(
-    cluster: &Cluster,
-    namespace: &str,
-    name: &str,
-) -> Result<(AccessMode, Location), Failure> {
+pub async fn read(cluster: &Cluster, namespace: &str, name: &str) -> Result<Read, Failure> {
     let doing = format!("reading BackupStorageLocation {name} in namespace {namespace}");
     let path = format!("/apis/{GROUP}/v1/namespaces/{namespace}/backupstoragelocations/{name}");
     let resource: BackupStorageLocation = cluster.get(&path, &doing).await.map_err(|error| {
@@ -41,7 +48,11 @@ pub async fn read(
             format!("BackupStorageLocation {name} in namespace {namespace}: {why}"),
         )
     })?;
-    Ok((spec.access_mode, place))
+    Ok(Read {
+        access_mode: spec.access_mode,
+        place,
+        velero_snapshot_location: spec.velero_snapshot_location,
+    })
 }
 
 /// The locations of a namespace, or of all.
@@ -110,6 +121,7 @@ pub fn place(
             role_arn,
             // Mounted into the pod; the default chain finds it by AWS_SHARED_CREDENTIALS_FILE.
             credential_secret: _,
+            velero_snapshot_location: _,
             access_mode: _,
         } = spec.clone();
         s3.region = region.or(s3.region.take());

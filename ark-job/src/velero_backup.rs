@@ -4,6 +4,7 @@
 use crate::api::RUN_ANNOTATION;
 use crate::archive::VELERO_FORMAT_VERSION;
 use crate::archive::footer::Footer;
+use crate::volumes::velero;
 use serde_json::json;
 
 /// The Backup resource that Velero reads and syncs into clusters.
@@ -83,9 +84,89 @@ pub fn velero_backup(footer: &Footer) -> Vec<u8> {
         spec.include_cluster_resources.map(|on| json!(on)),
     );
     set("snapshotVolumes", spec.snapshot_volumes.map(|on| json!(on)));
+    let (native, csi) = velero::counts(&head.volumes);
+    if native > 0 {
+        set(
+            "volumeSnapshotLocations",
+            Some(json!([velero::snapshot_location(head)])),
+        );
+    }
+    for (count, attempted, completed) in [
+        (
+            native,
+            "volumeSnapshotsAttempted",
+            "volumeSnapshotsCompleted",
+        ),
+        (
+            csi,
+            "csiVolumeSnapshotsAttempted",
+            "csiVolumeSnapshotsCompleted",
+        ),
+    ] {
+        if count > 0 {
+            backup["status"][attempted] = json!(count);
+            backup["status"][completed] = json!(count);
+        }
+    }
     if let Some(hooks) = &status.hook_status {
         backup["status"]["hookStatus"] =
             json!({ "hooksAttempted": hooks.attempted, "hooksFailed": hooks.failed });
     }
     serde_json::to_vec_pretty(&backup).expect("a backup's description holds only what JSON can say")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::footer::Head;
+    use crate::volumes::{CsiSnapshot, Data, EbsSnapshot, VolumeRecord};
+    use serde_json::Value;
+
+    fn described(volumes: Vec<Data>) -> Value {
+        let record = |data| VolumeRecord {
+            persistent_volume: "pv".into(),
+            claim: None,
+            reclaim_policy: String::new(),
+            labels: std::collections::BTreeMap::new(),
+            data,
+        };
+        let head = Head {
+            backup: "b".into(),
+            velero_snapshot_location: Some("aws".into()),
+            volumes: volumes.into_iter().map(record).collect(),
+            ..Head::default()
+        };
+        let footer = Footer {
+            head,
+            members: Vec::new(),
+        };
+        serde_json::from_slice(&velero_backup(&footer)).unwrap()
+    }
+
+    #[test]
+    fn snapshots_are_counted_by_their_kind() {
+        let ebs = Data::Ebs(EbsSnapshot {
+            snapshot_id: "snap-1".into(),
+            ..EbsSnapshot::default()
+        });
+        let csi = Data::Csi(CsiSnapshot::default());
+        let backup = described(vec![ebs, csi.clone(), csi]);
+        assert_eq!(backup["spec"]["volumeSnapshotLocations"], json!(["aws"]));
+        let status = &backup["status"];
+        let counts = |key: &str| {
+            [
+                &status[format!("{key}Attempted")],
+                &status[format!("{key}Completed")],
+            ]
+        };
+        assert_eq!(counts("volumeSnapshots"), [1, 1]);
+        assert_eq!(counts("csiVolumeSnapshots"), [2, 2]);
+    }
+
+    #[test]
+    fn without_snapshots_nothing_is_said_of_them() {
+        let backup = described(Vec::new());
+        let text = backup.to_string();
+        assert!(!text.contains("olumeSnapshots"), "{text}");
+    }
 }

@@ -486,15 +486,12 @@ mod tests {
         let mut live = Live::default();
         let owned = Owned {
             content: Some("c".into()),
-            volume_snapshot: None,
             handle: Some("h".into()),
             group: None,
             group_content: None,
             driver: "d".into(),
-            labels: BTreeMap::new(),
-            created: None,
-            size: None,
             ready: Some(true),
+            ..Owned::default()
         };
         live.objects.insert(("d".into(), "h".into()), owned);
         assert_eq!(of_record("b", &csi, &live).state, "ready");

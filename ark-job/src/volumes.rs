@@ -35,7 +35,7 @@ pub const SKIP_ANNOTATION: &str = "ark.heptio.com/skip-snapshot";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeRecord {
-    /// Name of the persistentVolume.
+    /// Name of the persistentVolume; empty in a record of Velero's that is of no volume in the archive.
     pub persistent_volume: String,
     /// The claim that it is bound to.
     #[serde(default, skip_serializing_if = "Option::is_none")]

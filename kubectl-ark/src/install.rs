@@ -309,6 +309,10 @@ fn located<'a>(
             access_mode: access_mode.unwrap_or(kept.access_mode),
             credential_secret: credential_secret.clone().or(kept.credential_secret),
             ca_config_map: place.ca_config_map.clone().or(kept.ca_config_map),
+            velero_snapshot_location: place
+                .velero_snapshot_location
+                .clone()
+                .or(kept.velero_snapshot_location),
             ..place.clone()
         },
         credentials: credentials.as_deref(),

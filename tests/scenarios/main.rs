@@ -12,6 +12,7 @@ mod csi_snapshots;
 mod deletion;
 mod deletion_faults;
 mod diff;
+mod ebs;
 mod expire;
 mod expire_faults;
 mod faults;
@@ -59,9 +60,14 @@ mod selection;
 mod store;
 mod sync;
 mod sync_faults;
+mod volumes_sweep;
 mod world;
 
 fn main() {
+    // Credentials come from the environment, which is one for all scenarios here: some start this program again.
+    if let Some(exit) = ebs::again() {
+        std::process::exit(exit);
+    }
     let arguments = libtest_mimic::Arguments::from_args();
     let mut trials = Vec::new();
     trials.extend(harness::trials());
@@ -89,12 +95,14 @@ fn main() {
     trials.extend(schedule_ticks::trials());
     trials.extend(selection::trials());
     trials.extend(diff::trials());
+    trials.extend(ebs::trials());
     trials.extend(sync::trials());
     trials.extend(expire::trials());
     trials.extend(expire_faults::trials());
     trials.extend(deletion::trials());
     trials.extend(deletion_faults::trials());
     trials.extend(sync_faults::trials());
+    trials.extend(volumes_sweep::trials());
     #[cfg(target_os = "linux")]
     {
         trials.extend(node::trials());

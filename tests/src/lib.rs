@@ -43,6 +43,7 @@ pub mod certificates;
 pub mod clock;
 pub mod cluster;
 pub mod csi;
+pub mod ec2;
 pub mod foreign;
 #[cfg(target_os = "linux")]
 pub mod images;

@@ -50,6 +50,9 @@ pub struct Head {
     pub status: BackupStatus,
     /// What is inside, by type, sorted by `resource`.
     pub types: Vec<TypeEntry>,
+    /// What Velero calls the place of snapshots of EBS, if the storage location says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub velero_snapshot_location: Option<String>,
     /// Every persistent volume that was looked at, and what became of its data.
     #[serde(default)]
     pub volumes: Vec<VolumeRecord>,

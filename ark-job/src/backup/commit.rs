@@ -22,7 +22,7 @@ use crate::mode;
 use crate::store::{Created, ObjectMeta, Spool, SpoolReader, Store, StoreError};
 use crate::tombstone::{self, Cause};
 use crate::velero_backup::velero_backup;
-use crate::volumes::{VolumeRecord, snapshots};
+use crate::volumes::{self, VolumeRecord};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -360,11 +360,15 @@ pub async fn commit(
         .map_err(local)?;
     let results = gzip_json(&head.results).map_err(local)?;
     let velero = velero_backup(&archive.footer);
-    let contents = [
+    let mut contents = vec![
         (keys.resource_list(), list.finish().await.map_err(local)?),
         (keys.results(), File::small(results)),
-        (keys.velero_backup(), File::small(velero)),
     ];
+    for (key, list) in volumes::velero::files(head) {
+        contents.push((key, File::small(gzip_json(&list).map_err(local)?)));
+    }
+    // Velero takes the backup for whole when it sees this one.
+    contents.push((keys.velero_backup(), File::small(velero)));
     let log = context.log.to_gzip().map_err(local)?;
     store.put_new(&keys.logs(), log).await.map_err(failed)?;
     for (key, file) in contents {
@@ -452,7 +456,7 @@ fn marker(archive: &Archive, files: BTreeMap<String, FileDigest>) -> Marker {
             namespace: head.namespace.clone(),
             schedule: head.schedule.clone(),
             keep_last: head.keep_last,
-            volumes: snapshots(&head.volumes),
+            volumes: volumes::snapshots(&head.volumes),
             archive: ArchiveDigest {
                 length: archive.length,
                 footer_offset: archive.place.offset,

@@ -219,6 +219,9 @@ fn of_loose(
     if loose.of.is_empty() {
         return not_sure("it does not say of which backup it is");
     }
+    if group_is_recorded(loose, references, &found.loose) {
+        return not_sure("a backup records another snapshot of its group, which would go with it");
+    }
     // A label has a long name shortened.
     let runs = |name: &String| *name == loose.of || label_value(name) == loose.of;
     if found.running.iter().any(runs) {
@@ -230,6 +233,27 @@ fn of_loose(
             Reason::Unrecorded { at, ago, grace },
         ),
         Age::Left { within } => (Fate::Keep, Reason::NotRecorded { at, grace, within }),
+    })
+}
+
+/// Whether a backup records a snapshot that was taken in one group with this: a driver deletes the whole group.
+fn group_is_recorded(
+    loose: &Loose,
+    references: &BTreeMap<Id, Reference<'_>>,
+    all: &[Loose],
+) -> bool {
+    let group = |loose: &Loose| match &loose.what {
+        What::Csi(owned) => Some((owned.group.clone(), owned.group_content.clone())),
+        _ => None,
+    };
+    let Some((of, content)) = group(loose) else {
+        return false;
+    };
+    all.iter().any(|other| {
+        let together = group(other).is_some_and(|(other_of, other_content)| {
+            (of.is_some() && of == other_of) || (content.is_some() && content == other_content)
+        });
+        together && other.ids().iter().any(|id| references.contains_key(id))
     })
 }
 

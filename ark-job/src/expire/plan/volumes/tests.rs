@@ -100,8 +100,7 @@ fn objects(handle: Option<&str>) -> Loose {
         driver: "d".into(),
         labels: BTreeMap::new(),
         created: None,
-        size: None,
-        ready: None,
+        ..Owned::default()
     }));
     loose("content", what)
 }
@@ -309,4 +308,23 @@ fn a_line_says_what_and_why() {
             "delete  snapshot   snap-1  nothing records or uses it: made 30h ago, on 2026-05-31T06:00:00Z, and the grace period is 24h"
         ]
     );
+}
+
+#[test]
+fn a_snapshot_of_a_group_stays_with_another_that_is_recorded() {
+    let of_group = |handle: &str| {
+        let mut loose = objects(Some(handle));
+        if let What::Csi(owned) = &mut loose.what {
+            owned.group_content = Some("group".into());
+        }
+        loose
+    };
+    let backups = vec![backup("b", true, &[csi("h2")])];
+    let both = found(backups, vec![of_group("h1"), of_group("h2")]);
+    assert_eq!(fate(&both, &rules(), clocks()).unwrap().0, "keep");
+    let free = found(
+        vec![backup("b", true, &[])],
+        vec![of_group("h1"), of_group("h2")],
+    );
+    assert_eq!(word(&free), "drop");
 }
