@@ -34,7 +34,7 @@ use crate::layout::BackupKeys;
 use crate::mode;
 use crate::report::{About, Report, plural};
 use crate::store::{Conditional, Spool};
-use crate::volumes::VolumeRecord;
+use crate::volumes::{VolumeRecord, velero};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -343,6 +343,10 @@ async fn write_archive(
                 }
             };
             let volumes = looked.records(&gathered.late_volumes);
+            if let Some(text) = velero::warning(&volumes) {
+                log.warn(&text);
+                report.warn(About::Operation, text);
+            }
             let head = || {
                 head(
                     context,

@@ -32,9 +32,12 @@ use crate::restore::order::{
 };
 use crate::restore::plan::{Plan, Survey};
 use crate::restore::prepare::{Rules, Skip, normalise, skip, strip_noise};
+use crate::restore::records;
 use crate::restore::selection::{Asked, Selection};
+use crate::restore::volumes::Volumes;
 use crate::show::place;
 use crate::store::Store;
+use crate::volumes::VolumeRecord;
 use crate::yaml::yaml;
 use futures::StreamExt;
 use serde_json::Value;
@@ -89,6 +92,7 @@ pub async fn with_cluster(
         false => selection.namespaces.clone(),
     };
     let plan = plan(&backup, &selection).await?;
+    let rules = rules(records(store, &backup).await?);
     let titles = Titles {
         old: "the cluster".into(),
         new: format!("backup {}", arguments.backup),
@@ -108,6 +112,7 @@ pub async fn with_cluster(
         },
         namespaces,
         selection,
+        rules,
         tally: Tally::default(),
         printer: Printer::default(),
         problems: Vec::new(),
@@ -144,8 +149,9 @@ pub async fn with_backup(
         old: format!("backup {}", arguments.backup),
         new: format!("backup {other}"),
     };
-    let mut sources = Vec::new();
+    let (mut sources, mut recorded) = (Vec::new(), Vec::new());
     for backup in [old, new] {
+        recorded.extend(records(store, &backup).await?);
         sources.push(Source {
             plan: plan(&backup, &selection).await?,
             coverage: Some(Coverage::of(&backup.footer, &[], BTreeSet::new())),
@@ -161,6 +167,7 @@ pub async fn with_backup(
         new,
         namespaces: selection.namespaces.clone(),
         selection,
+        rules: rules(recorded),
         tally: Tally::default(),
         printer: Printer::default(),
         problems: Vec::new(),
@@ -182,6 +189,14 @@ async fn excluded_namespaces(cluster: &Cluster) -> Result<BTreeSet<String>, Clus
         );
     }
     Ok(excluded)
+}
+
+/// What a restore would make anew from snapshots (disks, and the volumes of claims) is no difference.
+fn rules(records: Vec<VolumeRecord>) -> Rules {
+    Rules {
+        volumes: Volumes::new(records, BTreeMap::new()),
+        ..Rules::default()
+    }
 }
 
 /// Finds what is meant beside what was named: what selected namespaces need of the cluster, as for a restore.
@@ -223,6 +238,8 @@ struct Comparison<'a> {
     old: Source<'a>,
     new: Source<'a>,
     selection: Selection,
+    /// How objects are prepared to be compared.
+    rules: Rules,
     /// Of these at least, objects are read.
     namespaces: Filter,
     tally: Tally,
@@ -425,7 +442,7 @@ impl Comparison<'_> {
     /// An object without what is no difference.
     fn clean(&self, resource: &str, mut object: Value) -> Value {
         if !self.all_fields {
-            normalise(resource, &mut object, &Rules::default());
+            normalise(resource, &mut object, &self.rules);
             strip_noise(resource, &mut object);
         }
         object

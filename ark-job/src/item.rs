@@ -670,6 +670,19 @@ mod tests {
         );
     }
 
+    #[test]
+    fn objects_by_which_snapshots_are_taken_are_seen() {
+        let read = |json: &str| {
+            let metadata: Metadata<'_> = serde_json::from_str(json).unwrap();
+            metadata.is_of_a_snapshot()
+        };
+        let label = crate::volumes::identity::LOCATION;
+        assert!(!read(r#"{"name":"a","labels":{"x":"y"}}"#));
+        assert!(read(&format!(
+            r#"{{"name":"a","labels":{{"{label}":"0123456789abcdef"}}}}"#
+        )));
+    }
+
     fn odd_json() -> impl Strategy<Value = Json> {
         let leaf = prop_oneof![
             Just(Json::Null),

@@ -5,6 +5,7 @@ mod decide;
 pub mod hooks;
 mod join;
 pub mod live;
+mod make;
 mod options;
 pub mod order;
 mod perform;
@@ -16,6 +17,7 @@ mod rules;
 pub mod selection;
 mod tally;
 mod target;
+pub mod volumes;
 mod wire;
 
 pub use self::options::Options;
@@ -23,12 +25,14 @@ pub use crate::rights;
 
 use self::decide::{Policy, SYSTEM};
 use self::hooks::HookRunner;
+use self::make::Order;
 use self::perform::{Paper, Performer, Progress};
 use self::plan::{Plan, Survey};
 use self::preview::Preview;
 use self::results::{Place, ResourceList};
 use self::tally::Tally;
 use self::target::Mode;
+use self::volumes::{Volumes, clone_name, needs_clone};
 use crate::api::{
     BackupPhase, Restore, RestorePhase, RestoreProgress, RestoreStatus, namespace_flag,
 };
@@ -42,13 +46,21 @@ use crate::exit::Exit;
 use crate::records;
 use crate::report::{About, first_few};
 use crate::repository::{OpenBackup, open_backup};
-use futures::StreamExt;
+use crate::store::Store;
+use crate::store::location_id;
+use crate::volumes::{VolumeRecord, recorded};
+use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// Volumes named in an error.
+const DISKS_NAMED: usize = 5;
+/// Volumes looked at at once, to see which are in the cluster.
+const READS_AT_ONCE: usize = 8;
 /// Members on their way while one is looked at: two keep the store and the checking of digests busy.
 const MEMBERS_AHEAD: usize = 2;
 
@@ -267,10 +279,15 @@ async fn perform(
         &options.spec.namespace_mapping,
         &options.storage,
     )?;
-    let rules = rules::read(context, options, &discovery, &backup.footer).await?;
+    let mut rules = rules::read(context, options, &discovery, &backup.footer).await?;
+    let records = records(&context.store, &backup).await?;
+    rules.volumes = Volumes::new(records, options.spec.zone_mapping.clone());
     let missing = rules::classes_missing(context, &rules, &discovery).await?;
     let survey = Survey::new(selection, rules, missing);
-    let plan = look_at_everything(&backup, survey).await?;
+    let mut plan = look_at_everything(&backup, survey).await?;
+    let order = order(context, options);
+    check_disks(context, &plan)?;
+    name_copies(context, &order, &mut plan).await?;
     context.log.info(&format!(
         "{} objects of {} types are to be restored from backup {}",
         plan.objects(),
@@ -284,7 +301,7 @@ async fn perform(
         log: &context.log,
         backup,
         plan: Arc::new(plan),
-        discovery,
+        discovery: Arc::new(discovery),
         label: options.label.as_str().into(),
         policy: Policy {
             existing: options.existing,
@@ -295,6 +312,9 @@ async fn perform(
             Paper::Record(_) => Mode::Write,
             Paper::Plan(_) => Mode::DryRun,
         },
+        disks: &context.disks,
+        order: Arc::new(order),
+        known: Arc::default(),
         max_in_flight: options.max_in_flight,
         progress,
         paper,
@@ -307,6 +327,92 @@ async fn perform(
     performer.warn_of_what_is_odd(options);
     performer.perform().await?;
     Ok(performer.finish().await)
+}
+
+/// Who asks for volumes, and how they shall be.
+fn order(context: &Context, options: &Options) -> Order {
+    Order {
+        location: location_id(context.store.canonical()),
+        cluster_uid: context.run.cluster_uid.clone(),
+        backup: options.spec.backup_name.clone(),
+        restore: options.name.clone(),
+        kms_key: options.spec.kms_key.clone(),
+        timeout: options.volume_timeout,
+    }
+}
+
+/// Whether this process can make the disks that are asked for.
+fn check_disks(context: &Context, plan: &Plan) -> Result<(), Failure> {
+    if context.disks.is_here() || plan.disks.is_empty() {
+        return Ok(());
+    }
+    let mut names: Vec<&str> = plan.disks.keys().map(String::as_str).collect();
+    let count = names.len();
+    names.truncate(DISKS_NAMED);
+    let more = match count - names.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Err(Failure::new(
+        Exit::Usage,
+        format!(
+            "the data of PersistentVolume {}{more} is in snapshots of EBS, and this process does not reach EC2",
+            names.join(", ")
+        ),
+    )
+    .hint("restore without --local: a Job makes the volumes; or with --restore-volumes=false, which gives claims new, empty ones"))
+}
+
+/// Gives other names to the volumes of claims whose namespace is called otherwise, where the originals are in the cluster.
+async fn name_copies(context: &Context, order: &Order, plan: &mut Plan) -> Result<(), Failure> {
+    let rules = &plan.rules;
+    let mapped = plan.disks.iter().filter_map(|(name, namespace)| {
+        let target = rules.namespaces.get(namespace.as_ref()?)?;
+        let clone = clone_name(&order.location, &order.backup, target, name);
+        Some((name.clone(), target.clone(), clone))
+    });
+    let read = async |name: &str| {
+        let path = format!("/api/v1/persistentvolumes/{name}");
+        let doing = format!("reading persistentvolumes {name}");
+        match context.cluster.get::<Value>(&path, &doing).await {
+            Ok(volume) => Ok(Some(volume)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(Failure::from_error(Exit::Failed, &error)),
+        }
+    };
+    let mapped: Vec<(String, String, String)> = mapped.collect();
+    let copies = stream::iter(mapped).map(async |(name, target, clone)| {
+        let (original, copy) = futures::try_join!(read(&name), read(&clone))?;
+        let is_copy = needs_clone(&target, original.as_ref(), copy.is_some());
+        Ok::<_, Failure>(is_copy.then_some((name, clone)))
+    });
+    let copies: Vec<Option<(String, String)>> =
+        copies.buffer_unordered(READS_AT_ONCE).try_collect().await?;
+    plan.rules
+        .volumes
+        .set_clones(copies.into_iter().flatten().collect());
+    Ok(())
+}
+
+/// The records of the volumes of a backup, whoever made it.
+///
+/// # Errors
+/// When they cannot be read: then nobody knows which volumes it has.
+pub async fn records(
+    store: &Store,
+    backup: &Arc<OpenBackup>,
+) -> Result<Vec<VolumeRecord>, Failure> {
+    let mut records = recorded::of_backup(store, backup).await.map_err(|error| {
+        let name = &backup.footer.head.backup;
+        let text = format!(
+            "reading what backup {name} records of its volumes: {}",
+            chain(&error)
+        );
+        Failure::new(Exit::Failed, text)
+    })?;
+    // What is of no volume of the archive.
+    records.retain(|record| !record.persistent_volume.is_empty());
+    Ok(records)
 }
 
 /// Looks at every object that may be wanted, and checks every byte of it, before anything is written.

@@ -7,8 +7,9 @@ use anyhow::{Context, Result, ensure};
 use ark_job::cluster::Cluster;
 use ark_job::log::Log;
 use ark_job::volumes::csi::{
-    self as snapshots, Classes, CsiClaim, CsiError, Owned, delete, delete_owned, let_go, owned,
-    snapshot, snapshot_group, to_restore,
+    self as snapshots, Classes, CsiClaim, CsiError, Owned, RIGHTS_OF_BACKUP,
+    RIGHTS_OF_HOUSEKEEPING, Right, delete, delete_owned, let_go, owned, snapshot, snapshot_group,
+    to_restore,
 };
 use ark_job::volumes::{ClaimName, CsiSnapshot, Owner};
 use ark_tests::ControlPlane;
@@ -51,6 +52,7 @@ pub fn trials() -> Vec<Trial> {
             "csi_snapshots::an_orphaned_group_is_found_and_deleted",
             orphaned_group,
         ),
+        scenario("csi_snapshots::the_rights_that_are_listed_suffice", rights),
         scenario(
             "csi_snapshots::a_cluster_without_the_snapshot_api_says_so",
             not_served,
@@ -206,10 +208,15 @@ fn owner(hint: &str) -> Owner {
 
 /// Connects as the program does: kube's client does not repeat requests on its own.
 async fn connect(kube: &ControlPlane) -> Result<Cluster> {
+    connect_as(kube, None).await
+}
+
+async fn connect_as(kube: &ControlPlane, user: Option<&str>) -> Result<Cluster> {
     let kubeconfig = Kubeconfig::read_from(kube.kubeconfig())?;
     let options = KubeConfigOptions::default();
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await?;
     config.default_retry = false;
+    config.auth_info.impersonate = user.map(str::to_owned);
     Ok(Cluster::new(Client::try_from(config)?))
 }
 
@@ -625,6 +632,78 @@ async fn orphaned_group() -> Result<()> {
     place.delete_namespace()?;
     ensure!(place.csi.snapshots_of(&of_data.id)?.len() == 1);
     ensure!(delete_all().await? == 2);
+    place.ensure_nothing_is_left(&all)
+}
+
+/// What a backup and the housekeeping do, each as a user with the rights that are listed for it, and no other.
+async fn rights() -> Result<()> {
+    let mut place = Place::new("csi-rights").await?;
+    let roles: [(&str, &[Right]); 2] = [
+        ("csi-rights-backup", &RIGHTS_OF_BACKUP),
+        ("csi-rights-housekeeping", &RIGHTS_OF_HOUSEKEEPING),
+    ];
+    for (name, rights) in roles {
+        let rules: Vec<Value> = rights
+            .iter()
+            .map(|right| json!({ "apiGroups": [right.group], "resources": right.resources, "verbs": right.verbs }))
+            .collect();
+        place.create(&json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+            "metadata": { "name": name }, "rules": rules,
+        }))?;
+        place.create(&json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": { "name": name },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name },
+            "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name }],
+        }))?;
+    }
+    let labels = json!({ "app": "database" });
+    let (data, of_data) = place.claim("data", &labels)?;
+    let (log, of_log) = place.claim("log", &labels)?;
+    let all = [&of_data, &of_log];
+    let both = [data.clone(), log];
+    let take_group = async |place: &Place| -> Result<Vec<CsiSnapshot>> {
+        let taken = snapshot_group(&place.cluster, &place.log, &place.owner, &both, WITHIN).await?;
+        taken.context("no group")
+    };
+    let backup = connect_as(place.kube, Some(roles[0].0)).await?;
+    let housekeeping = connect_as(place.kube, Some(roles[1].0)).await?;
+
+    // The rights are heeded at all: neither may do what the other may.
+    let other = Classes::read(&housekeeping).await;
+    ensure!(
+        other.as_ref().is_err_and(|error| error.is_forbidden()),
+        "{other:?}"
+    );
+    let other = delete(&backup, &place.owner, "pv", &CsiSnapshot::default(), WITHIN).await;
+    ensure!(
+        matches!(&other, Err(CsiError::Cluster(error)) if error.is_forbidden()),
+        "{other:?}"
+    );
+
+    place.cluster = backup.clone();
+    ensure!(!Classes::read(&place.cluster).await?.0.is_empty());
+    let single = place.snapshot(&data, WITHIN).await?;
+    let group = take_group(&place).await?;
+    let taken: Vec<&CsiSnapshot> = group.iter().chain([&single]).collect();
+    let_go(&place.cluster, &taken).await?;
+    ensure!(place.objects()?.is_empty());
+    place.cluster = housekeeping.clone();
+    place.delete(&single, WITHIN).await?;
+    place.delete(&group[0], WITHIN).await?;
+    place.ensure_nothing_is_left(&all)?;
+
+    place.cluster = backup;
+    let single = place.snapshot(&data, WITHIN).await?;
+    let group = take_group(&place).await?;
+    place.cluster = housekeeping;
+    let_go(&place.cluster, &[&single]).await?;
+    ensure!(place.owned().await?.len() == group.len());
+    for one in place.owned().await? {
+        delete_owned(&place.cluster, &one, WITHIN).await?;
+    }
+    place.delete(&single, WITHIN).await?;
     place.ensure_nothing_is_left(&all)
 }
 

@@ -60,6 +60,8 @@ mod selection;
 mod store;
 mod sync;
 mod sync_faults;
+mod volumes_backup;
+mod volumes_restore;
 mod volumes_sweep;
 mod world;
 
@@ -96,6 +98,7 @@ fn main() {
     trials.extend(selection::trials());
     trials.extend(diff::trials());
     trials.extend(ebs::trials());
+    trials.extend(volumes_restore::trials());
     trials.extend(sync::trials());
     trials.extend(expire::trials());
     trials.extend(expire_faults::trials());
@@ -103,6 +106,7 @@ fn main() {
     trials.extend(deletion_faults::trials());
     trials.extend(sync_faults::trials());
     trials.extend(volumes_sweep::trials());
+    trials.extend(volumes_backup::trials());
     #[cfg(target_os = "linux")]
     {
         trials.extend(node::trials());

@@ -8,7 +8,7 @@ use ark_job::store::{Location, location_id};
 use ark_job::volumes::{Data, EbsSnapshot, Owner, VolumeRecord};
 use ark_tests::foreign::Forged;
 use ark_tests::job::{ArkJob, Finished};
-use ark_tests::{ControlPlane, MotoServer, s3};
+use ark_tests::{ControlPlane, FaultProxy, MotoServer, Rule, Victim, s3};
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_ec2::types::{ResourceType, Tag, TagSpecification};
@@ -34,6 +34,14 @@ pub fn trials() -> Vec<Trial> {
         scenario(
             "volumes_sweep::a_backup_is_undeleted_only_while_its_snapshots_are_there",
             undelete,
+        ),
+        scenario(
+            "volumes_sweep::one_that_cannot_be_deleted_keeps_the_files_and_a_repetition_goes_on",
+            one_fails,
+        ),
+        scenario(
+            "volumes_sweep::a_deletion_that_is_killed_between_snapshots_is_gone_on_with",
+            killed,
         ),
     ]
 }
@@ -310,5 +318,77 @@ async fn undelete() -> Result<()> {
     // The deletion goes on, and leaves nothing.
     scene.job(&["delete", "b"]).expect(0).await?;
     ensure!(!scene.exists(&ids[1]).await? && !scene.has("b"));
+    Ok(())
+}
+
+/// What EC2 is asked by a deletion of two snapshots: whether they are there, and twice to delete one.
+const DELETION: u64 = 3;
+
+async fn one_fails() -> Result<()> {
+    let scene = Scene::new().await?;
+    let owner = scene.owner("b")?;
+    let ids = [scene.snapshot(&owner).await?, scene.snapshot(&owner).await?];
+    scene.store("b", &[&ids[0], &ids[1]], true)?;
+    let proxy = FaultProxy::start(scene.moto.url()).await?;
+    let denied = "<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>no right</Message></Error></Errors>\
+                  <RequestID>r</RequestID></Response>";
+    proxy.add(Rule::on(|_| true).only(2).answer(403, &[], denied));
+    let job = |arguments: &[&str]| {
+        scene
+            .job(arguments)
+            .variable("AWS_ENDPOINT_URL_EC2", proxy.url())
+    };
+    let finished = job(&["delete", "b"]).expect(1).await?;
+    let volume = format!("pv-of-{}", ids[0]);
+    says(&finished, &[&ids[0], &volume, "no right", "undelete b"])?;
+    ensure!(scene.exists(&ids[0]).await? && !scene.exists(&ids[1]).await?);
+    for file in ["b.tar.gz", "ark-backup.json", "ark-deleting.json"] {
+        ensure!(scene.has(&format!("b/{file}")), "{file}");
+    }
+    proxy.clear_rules();
+    job(&["delete", "b"]).expect(0).await?;
+    ensure!(!scene.exists(&ids[0]).await? && !scene.has("b"));
+    Ok(())
+}
+
+async fn killed() -> Result<()> {
+    let scene = Scene::new().await?;
+    let proxy = FaultProxy::start(scene.moto.url()).await?;
+    for (n, after) in (1..=DELETION).flat_map(|n| [(n, false), (n, true)]) {
+        let name = format!("b{n}-{after}");
+        let owner = scene.owner(&name)?;
+        let ids = [scene.snapshot(&owner).await?, scene.snapshot(&owner).await?];
+        scene.store(&name, &[&ids[0], &ids[1]], true)?;
+        let victim = Victim::default();
+        let rule = Rule::on(|_| true).only(n);
+        let added = proxy.add(match after {
+            true => rule.kill_after(&victim),
+            false => rule.kill_before(&victim),
+        });
+        let job = scene
+            .job(&["delete", &name])
+            .variable("AWS_ENDPOINT_URL_EC2", proxy.url());
+        let running = job.start()?;
+        victim.is(running.id());
+        let finished = running.wait().await?;
+        proxy.clear_rules();
+        ensure!(
+            finished.code.is_none() && added.applied() == 1,
+            "{name}: {finished:?}"
+        );
+        // As long as a snapshot is there, so is what records it; and one without is never listed.
+        let gone = !scene.exists(&ids[0]).await? || !scene.exists(&ids[1]).await?;
+        ensure!(scene.has(&format!("{name}/{name}.tar.gz")), "{name}");
+        ensure!(
+            !gone || scene.has(&format!("{name}/ark-deleting.json")),
+            "{name}"
+        );
+        job.expect(0).await?;
+        ensure!(
+            !scene.exists(&ids[0]).await? && !scene.exists(&ids[1]).await?,
+            "{name}"
+        );
+        ensure!(!scene.has(&name), "{name}");
+    }
     Ok(())
 }

@@ -84,7 +84,8 @@ impl Ec2 {
             .set_throughput(new.throughput)
             .size(new.size_gib)
             .encrypted(new.encrypted)
-            .tag_specifications(tags);
+            // One without tags is refused.
+            .set_tag_specifications((!new.tags.is_empty()).then(|| vec![tags]));
         let made = made.send().await.context("making a volume")?;
         made.volume_id.context("a volume has an id")
     }

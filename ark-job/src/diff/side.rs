@@ -176,7 +176,7 @@ fn listed(batch: &Batch<'_>, prefix: &[u8]) -> Result<VecDeque<Object>, ScanErro
             Ok(Object {
                 key: key(metadata.namespace.as_deref(), &metadata.name),
                 body: [prefix, item.rest()].concat(),
-                excluded: metadata.is_excluded(),
+                excluded: metadata.is_excluded() || metadata.is_of_a_snapshot(),
                 namespace: metadata.namespace.map(|namespace| namespace.into_owned()),
                 name: metadata.name.into_owned(),
                 member: 0,

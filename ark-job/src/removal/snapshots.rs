@@ -185,7 +185,11 @@ async fn of_velero(
         Ok(records) if records.is_empty() => Err(velero(name, &filled.key)),
         Ok(records) => Ok(snapshots(&records)),
         Err(recorded::RecordedError::Store(error)) => Err(error.into()),
-        Err(error) => Err(unreadable(name, crate::error::chain(&error))),
+        Err(error) => Err(RemovalError::Snapshots {
+            backup: name.to_owned(),
+            why: crate::error::chain(&error),
+            hint: Some("delete it with what made it: `velero backup delete NAME`".to_owned()),
+        }),
     }
 }
 

@@ -6,8 +6,10 @@
 use super::compare::{Digest, digest};
 use super::decide::as_compared;
 use super::live::{Hint, Live, Scope};
+use super::order::VOLUMES;
 use super::prepare::{Rules, Skip};
 use super::selection::Choice;
+use super::volumes::{Source, Standing, standing};
 use crate::archive::key;
 use crate::cluster::Cluster;
 use crate::cluster::discover::ResourceType;
@@ -40,9 +42,25 @@ pub struct Ready {
     pub after: AfterCreation,
     /// What is odd about it, to be said once it has been created.
     pub remarks: Vec<String>,
+    /// Whether it is called otherwise than in the backup: then it is not where it should be in the order.
+    pub renamed: bool,
 }
 
 impl Ready {
+    /// Where its data comes from, if it is made from a snapshot.
+    pub fn source(&self) -> Option<&Source> {
+        match &self.content {
+            Content::Object(object) => object.source.as_ref(),
+            Content::Skip(_) | Content::Unusable(_) => None,
+        }
+    }
+
+    /// Whether the list says enough when it has the same object: not of pods with commands, nor of volumes, which may stay
+    /// a while when their claims are gone.
+    pub fn is_settled_by_list(&self) -> bool {
+        !self.has_commands() && !matches!(self.source(), Some(Source::Disk(_)))
+    }
+
     /// Whether commands are to be run in it: then it matters who has created the one that is there.
     pub fn has_commands(&self) -> bool {
         !self.after.exec.is_empty()
@@ -69,6 +87,8 @@ pub struct Object {
     pub digest: Digest,
     /// What is written after it is created.
     pub status: Option<Value>,
+    /// Where its data comes from: what its JSON lacks until that is made.
+    pub source: Option<Source>,
 }
 
 impl Content {
@@ -160,6 +180,9 @@ impl<'a> Join<'a> {
     }
 
     async fn look_up(&mut self, object: &Ready) -> Hint {
+        if object.renamed {
+            return Hint::Unknown;
+        }
         let namespace = object.namespace.as_deref();
         if namespace.is_some_and(|namespace| self.made.contains(namespace)) {
             return Hint::Absent;
@@ -193,7 +216,13 @@ impl<'a> Join<'a> {
             self.log,
             self.resource_type,
             scope,
-            move |live| Some(digest(&as_compared(&resource, live, &rules))),
+            move |live| {
+                // There is something to be said of a volume that nobody can bind.
+                if resource == VOLUMES && standing(&live) != Standing::Fine {
+                    return None;
+                }
+                Some(digest(&as_compared(&resource, live, &rules)))
+            },
         )
     }
 }

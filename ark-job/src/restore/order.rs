@@ -6,6 +6,7 @@ use crate::api::GROUP;
 pub const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
 /// Namespaces.
 pub const NAMESPACES: &str = "namespaces";
+pub(super) const DRIVERS: &str = "csidrivers.storage.k8s.io";
 pub(super) const CLASSES: &str = "storageclasses.storage.k8s.io";
 pub(crate) const VOLUMES: &str = "persistentvolumes";
 pub(super) const CLAIMS: &str = "persistentvolumeclaims";
@@ -23,7 +24,7 @@ const FIRST: [&str; 25] = [
     DEFINITIONS,
     NAMESPACES,
     CLASSES,
-    "csidrivers.storage.k8s.io",
+    DRIVERS,
     "volumesnapshotclasses.snapshot.storage.k8s.io",
     "volumesnapshotcontents.snapshot.storage.k8s.io",
     "volumesnapshots.snapshot.storage.k8s.io",

@@ -7,7 +7,8 @@ use super::decide::Policy;
 use super::hooks::HookRunner;
 use super::join::{Content, Join, Lookup, Object, Ready};
 use super::live::Hint;
-use super::order::{DEFINITIONS, NAMESPACES};
+use super::make::{Known, Maker, Order};
+use super::order::{DEFINITIONS, DRIVERS, NAMESPACES};
 use super::plan::{Plan, Step};
 use super::prepare::{PrepareError, Prepared, Rules, label, prepare};
 use super::preview::Preview;
@@ -30,6 +31,7 @@ use crate::hooks::restore::AfterCreation;
 use crate::log::Log;
 use crate::report::About;
 use crate::repository::OpenBackup;
+use crate::volumes::disks::DiskAccess;
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt, try_unfold};
 use serde_json::json;
@@ -74,13 +76,19 @@ pub struct Performer<'a> {
     /// What is restored.
     pub plan: Arc<Plan>,
     /// What the target serves.
-    pub discovery: Discovery,
+    pub discovery: Arc<Discovery>,
     /// The value of the label on what is created.
     pub label: Arc<str>,
     /// What is done with what exists and is different.
     pub policy: Policy,
     /// Whether writes are dry runs.
     pub mode: Mode,
+    /// The cloud, where the disks of volumes are made.
+    pub disks: &'a DiskAccess,
+    /// How volumes shall be.
+    pub order: Arc<Order>,
+    /// What is known of drivers and storage classes.
+    pub known: Arc<Known>,
     /// Objects dealt with at once.
     pub max_in_flight: usize,
     /// For whoever shows it.
@@ -174,9 +182,8 @@ impl<'p> Performer<'p> {
         };
         // Also what was there already may have come a moment ago, by an attempt that was killed.
         if !serves_all(&self.discovery) && self.mode == Mode::Write {
-            self.discovery = apply::discover_until(self.cluster, serves_all)
-                .await
-                .map_err(Lost::from)?;
+            let discovery = apply::discover_until(self.cluster, serves_all).await;
+            self.discovery = Arc::new(discovery.map_err(Lost::from)?);
         }
         Ok(())
     }
@@ -197,6 +204,10 @@ impl<'p> Performer<'p> {
         }
         let of_live = self.plan.rules.of_live();
         let label = Arc::clone(&self.label);
+        // The step changes the performer while these are in use.
+        let (discovery, order) = (Arc::clone(&self.discovery), Arc::clone(&self.order));
+        let known = Arc::clone(&self.known);
+        let maker = self.maker(&discovery, &order, &known, &label);
         let target = Target {
             cluster: self.cluster,
             pace: self.pace,
@@ -206,6 +217,7 @@ impl<'p> Performer<'p> {
             label: &label,
             policy: self.policy,
             mode: self.mode,
+            maker: &maker,
         };
         let made = self.made.clone();
         let join = self.join(step, &resource_type, &of_live, &made);
@@ -245,12 +257,37 @@ impl<'p> Performer<'p> {
         }
     }
 
+    fn maker<'m>(
+        &self,
+        discovery: &'m Discovery,
+        order: &'m Order,
+        known: &'m Known,
+        label: &'m str,
+    ) -> Maker<'m>
+    where
+        'p: 'm,
+    {
+        let mut steps = self.plan.steps.iter();
+        Maker {
+            cluster: self.cluster,
+            pace: self.pace,
+            log: self.log,
+            disks: self.disks,
+            discovery,
+            label,
+            order,
+            mode: self.mode,
+            drivers_come: steps.any(|step| step.entry.resource == DRIVERS),
+            known,
+        }
+    }
+
     /// What needs no request.
     fn settled(&self, entry: &TypeEntry, object: &Ready, hint: Hint) -> Option<Done> {
         let namespace = object.namespace.as_deref();
         let fate = match (&object.content, hint) {
             (Content::Object(content), Hint::Present { digest })
-                if digest == content.digest && !object.has_commands() =>
+                if digest == content.digest && object.is_settled_by_list() =>
             {
                 // A namespace is taken down as provided first.
                 (entry.resource != NAMESPACES).then_some(Fate::Unchanged)
@@ -268,6 +305,7 @@ impl<'p> Performer<'p> {
             size: 0,
             after: AfterCreation::default(),
             remark: None,
+            source: object.source().cloned(),
             fate: Ok(fate?),
         })
     }
@@ -359,6 +397,9 @@ impl<'p> Performer<'p> {
         };
         let of_live = Rules::default();
         let label = Arc::clone(&self.label);
+        let (discovery, order) = (Arc::clone(&self.discovery), Arc::clone(&self.order));
+        let known = Arc::clone(&self.known);
+        let maker = self.maker(&discovery, &order, &known, &label);
         let target = Target {
             cluster: self.cluster,
             pace: self.pace,
@@ -368,6 +409,7 @@ impl<'p> Performer<'p> {
             label: &label,
             policy: self.policy,
             mode: self.mode,
+            maker: &maker,
         };
         let entry = namespace_entry();
         for name in plan.targets() {
@@ -388,9 +430,11 @@ impl<'p> Performer<'p> {
                             json: object.to_string().into(),
                             digest,
                             status: None,
+                            source: None,
                         }),
                         after: AfterCreation::default(),
                         remarks: Vec::new(),
+                        renamed: false,
                     },
                     // They are few, and most are there.
                     Hint::Present { digest: [0; 16] },
@@ -432,7 +476,7 @@ impl<'p> Performer<'p> {
         };
         let namespace = done.namespace.as_deref();
         if let Paper::Plan(preview) = &mut self.paper {
-            preview.add(entry, namespace, &done.name, fate).await?;
+            preview.add(entry, namespace, done, fate).await?;
         }
         let created = matches!(
             fate,
@@ -476,7 +520,13 @@ fn ready(plan: &Plan, entry: &TypeEntry, opened: &OpenMember, label_value: &str)
         let mut name = object.name.to_owned();
         let (mut after, mut remarks) = (AfterCreation::default(), Vec::new());
         let content = match prepare(&entry.resource, object.name, object.body, &plan.rules) {
-            Ok(Prepared::Object { mut object, status }) => {
+            Ok(Prepared::Object {
+                mut object,
+                status,
+                source,
+                remark,
+            }) => {
+                remarks.extend(remark);
                 // A namespace is called otherwise in the target.
                 if let Some(mapped) = object
                     .pointer("/metadata/name")
@@ -499,6 +549,7 @@ fn ready(plan: &Plan, entry: &TypeEntry, opened: &OpenMember, label_value: &str)
                     // Neither the label nor what hooks add is a difference.
                     digest: digest(&comparable(&entry.resource, object)),
                     status,
+                    source,
                 })
             }
             Ok(Prepared::Skip(why)) => Content::Skip(why),
@@ -508,6 +559,8 @@ fn ready(plan: &Plan, entry: &TypeEntry, opened: &OpenMember, label_value: &str)
         objects.push(Ready {
             choice,
             namespace,
+            // Namespaces are, too, but they are looked up by their new names: few are.
+            renamed: name != object.name && entry.resource != NAMESPACES,
             name,
             content,
             after,

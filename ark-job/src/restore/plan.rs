@@ -10,8 +10,10 @@ use super::order::{
 };
 use super::prepare::{Prepared, Rules, prepare};
 use super::selection::{Choice, Chooser, Needs, Peek, Selection, idle_mappings};
+use super::volumes::Way;
 use crate::archive::footer::{Footer, Member, TypeEntry};
 use crate::archive::read::{Entry, OpenMember};
+use crate::volumes::ClaimName;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -97,6 +99,8 @@ pub struct Survey {
     under_survey: String,
     collisions: Vec<Collision>,
     collision_count: u64,
+    /// Volumes that are made from snapshots of disks, with the namespaces of their claims.
+    disks: BTreeMap<String, Option<String>>,
 }
 
 impl Survey {
@@ -119,6 +123,7 @@ impl Survey {
             under_survey: String::new(),
             collisions: Vec::new(),
             collision_count: 0,
+            disks: BTreeMap::new(),
         }
     }
 
@@ -180,6 +185,9 @@ impl Survey {
                         self.classes_missing.remove(object.name);
                     }
                     self.count(entry);
+                    if entry.resource == VOLUMES {
+                        self.note_disk(&object);
+                    }
                     self.note_needs(entry, &object);
                     self.find_collision(entry, &object);
                 }
@@ -198,12 +206,35 @@ impl Survey {
 
     /// A volume that its claim takes with it is not there any more when the claim is restored.
     fn look_at_volume(&mut self, object: &Entry<'_>) {
-        let policy = serde_json::from_slice::<Peek<'_>>(object.body)
-            .ok()
-            .and_then(|peek| peek.spec.persistent_volume_reclaim_policy);
-        if policy.as_deref() == Some("Delete") {
+        let Ok(Peek { spec, status, .. }) = serde_json::from_slice::<Peek<'_>>(object.body) else {
+            return;
+        };
+        let policy = spec.persistent_volume_reclaim_policy.unwrap_or_default();
+        // The claim that a Released one names may be another of the same name.
+        let phase = status.and_then(|status| status.phase);
+        let is_bound = phase.is_none_or(|phase| phase == "Bound");
+        let claim = spec.claim_ref.filter(|_| is_bound).and_then(|reference| {
+            Some(ClaimName {
+                namespace: reference.namespace?.into_owned(),
+                name: reference.name?.into_owned(),
+            })
+        });
+        if self.rules.volumes.note(object.name, &policy, claim) == Way::Anew {
             self.rules.reprovisioned.insert(object.name.to_owned());
         }
+    }
+
+    /// A volume that is made from a snapshot of a disk, and is asked for.
+    fn note_disk(&mut self, object: &Entry<'_>) {
+        let rules = &self.rules;
+        if rules.without_volumes || !rules.volumes.is_from_disk(object.name) {
+            return;
+        }
+        let claim = serde_json::from_slice::<Peek<'_>>(object.body)
+            .ok()
+            .and_then(|peek| peek.spec.claim_ref?.namespace);
+        self.disks
+            .insert(object.name.to_owned(), claim.map(Cow::into_owned));
     }
 
     fn note_needs(&mut self, entry: &TypeEntry, object: &Entry<'_>) {
@@ -269,7 +300,14 @@ impl Survey {
             return;
         }
         let content = match prepare(&entry.resource, object.name, object.body, &self.rules) {
-            Ok(Prepared::Object { object, .. }) => digest(&comparable(&entry.resource, object)),
+            Ok(Prepared::Object { object, source, .. }) => {
+                let mut content = comparable(&entry.resource, object);
+                // Claims that look the same may have had different data.
+                if let Some(source) = source {
+                    content["data"] = source.id().into();
+                }
+                digest(&content)
+            }
             // Not restored, or an error of its own later.
             Ok(Prepared::Skip(_)) | Err(_) => return,
         };
@@ -337,6 +375,7 @@ impl Survey {
             missing_namespaces: missing.map(str::to_owned).collect(),
             idle_mappings: idle.into_iter().map(str::to_owned).collect(),
             steps,
+            disks: self.disks,
             rules: self.rules,
             chooser: self.chooser,
         })
@@ -386,6 +425,8 @@ pub struct Plan {
     pub idle_mappings: Vec<String>,
     /// Namespaces that are included by name and are not in the backup.
     pub missing_namespaces: Vec<String>,
+    /// Volumes that are made from snapshots of disks, with the namespaces of their claims, as the backup calls them.
+    pub disks: BTreeMap<String, Option<String>>,
     chooser: Chooser,
 }
 

@@ -7,6 +7,7 @@ mod references;
 mod service_accounts;
 mod services;
 mod skip;
+mod snapshots;
 mod status;
 mod volumes;
 
@@ -16,6 +17,7 @@ pub use self::skip::{Skip, skip};
 pub use self::status::StatusChoice;
 
 use super::order::NAMESPACES;
+use super::volumes::{Source, Volumes};
 use crate::api::{RESTORE_LABEL, RestoreSpec, SCHEDULE_LABEL, SUSPENDED_BY_ANNOTATION};
 use crate::filter::Filter;
 use crate::hooks::restore::RestoreHooks;
@@ -49,6 +51,8 @@ pub struct Rules {
     pub namespaces: BTreeMap<String, String>,
     /// Persistent volumes whose data went with them: they are not restored, and their claims get new ones.
     pub reprovisioned: BTreeSet<String>,
+    /// Which volumes come back from snapshots, and what becomes of claims whose volumes do not come back.
+    pub volumes: Volumes,
     /// Storage class of the backup → storage class in the cluster.
     pub storage_classes: BTreeMap<String, String>,
     /// Claims get new, empty volumes, whatever they had.
@@ -76,6 +80,7 @@ impl Rules {
         Rules {
             namespaces: spec.namespace_mapping.clone(),
             reprovisioned: BTreeSet::new(),
+            volumes: Volumes::default(),
             storage_classes: spec.storage_class_mapping.clone(),
             without_volumes: spec.restore_pvs == Some(false),
             preserve_node_ports: spec.preserve_node_ports == Some(true),
@@ -95,6 +100,9 @@ impl Rules {
         Rules {
             namespaces: BTreeMap::new(),
             reprovisioned: self.reprovisioned.clone(),
+            volumes: self
+                .volumes
+                .of_live(|source| self.target(source).to_owned()),
             storage_classes: BTreeMap::new(),
             without_volumes: self.without_volumes,
             preserve_node_ports: self.preserve_node_ports,
@@ -139,6 +147,10 @@ pub enum Prepared {
         object: Value,
         /// Its status in the backup, if that is to be restored.
         status: Option<Value>,
+        /// Where its data comes from, if it is made from a snapshot: the object is not complete without.
+        source: Option<Source>,
+        /// What is odd about it, to be said once it has been created.
+        remark: Option<String>,
     },
     /// Left out.
     Skip(Skip),
@@ -181,10 +193,15 @@ pub fn prepare(
         return Ok(Prepared::Skip(why));
     }
     let status = if rules.status.wants(resource, &object) {
-        object.get_mut("status").map(Value::take)
+        object.get("status").cloned()
     } else {
         None
     };
+    let (mut source, mut remark) = (None, None);
+    if !rules.without_volumes {
+        source = rules.volumes.source(resource, &object);
+        remark = rules.volumes.remark(resource, &object);
+    }
     apply_rules_of_types(resource, &mut object, rules);
     // As Velero: modifiers see what the rules of its type have left, under its namespace in the backup, and never
     // namespaces.
@@ -200,6 +217,8 @@ pub fn prepare(
     Ok(Prepared::Object {
         object,
         status: status.filter(Value::is_object),
+        source,
+        remark,
     })
 }
 
@@ -233,7 +252,9 @@ fn apply_rules_of_types(resource: &str, object: &mut Value, rules: &Rules) {
         "secrets" => service_accounts::token_secret(object),
         "serviceaccounts" => service_accounts::service_account(object),
         "persistentvolumeclaims" => volumes::claim(object, rules),
-        "persistentvolumes" => volumes::volume(object),
+        "persistentvolumes" => volumes::volume(object, rules),
+        "volumesnapshots.snapshot.storage.k8s.io" => snapshots::snapshot(object, rules),
+        "volumesnapshotcontents.snapshot.storage.k8s.io" => snapshots::content(object, rules),
         NAMESPACES => namespace(object, rules),
         "clusterroles.rbac.authorization.k8s.io" => cluster_role(object),
         "customresourcedefinitions.apiextensions.k8s.io" => definition(object),

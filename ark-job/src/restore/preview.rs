@@ -1,7 +1,8 @@
 //! A plan as it is printed: what a restore would do with each object, and why.
 
 use super::compare::Difference;
-use super::target::Fate;
+use super::target::{Done, Fate};
+use super::volumes::Source;
 use crate::archive::footer::TypeEntry;
 use crate::args::PlanFormat;
 use crate::error::Failure;
@@ -39,6 +40,8 @@ struct Line<'a> {
     checked: bool,
     why: Option<String>,
     differences: &'a [Difference],
+    /// Where the data of what would be created comes from.
+    source: Option<&'a Source>,
 }
 
 impl Preview {
@@ -60,12 +63,16 @@ impl Preview {
         &mut self,
         entry: &TypeEntry,
         namespace: Option<&str>,
-        name: &str,
+        done: &Done,
         fate: &Fate,
     ) -> Result<(), Failure> {
-        let Some(line) = line(fate) else {
+        let Some(mut line) = line(fate) else {
             return Ok(());
         };
+        if line.action == "create" {
+            line.source = done.source.as_ref();
+        }
+        let name = &done.name;
         if let Some(at) = COUNTED
             .iter()
             .position(|(action, _)| *action == line.action)
@@ -165,6 +172,9 @@ impl Preview {
         if let Some(why) = &line.why {
             self.text += &format!(" ({why})");
         }
+        if let Some(from) = line.source.and_then(Source::in_words) {
+            self.text += &format!(", {from}");
+        }
         self.text.push('\n');
         for Difference { path, live, backup } in line.differences {
             let hidden = is_secret(entry, path);
@@ -187,6 +197,9 @@ impl Preview {
         }
         if let Some(why) = &line.why {
             object["reason"] = why.as_str().into();
+        }
+        if let Some(from) = line.source.and_then(Source::in_json) {
+            object["from"] = from;
         }
         if !line.differences.is_empty() {
             let differences = line.differences.iter().map(|difference| {
@@ -255,6 +268,7 @@ fn line(fate: &Fate) -> Option<Line<'_>> {
         checked: true,
         why,
         differences,
+        source: None,
     };
     Some(match fate {
         Fate::Created { warnings } => {
@@ -266,6 +280,7 @@ fn line(fate: &Fate) -> Option<Line<'_>> {
             checked: false,
             why: Some(format!("not checkable: {why}")),
             differences: &[],
+            source: None,
         },
         // Nothing is done with it, and nobody asked for it.
         Fate::Provided => return None,
@@ -281,6 +296,7 @@ fn line(fate: &Fate) -> Option<Line<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hooks::restore::AfterCreation;
 
     fn entry(resource: &str, kind: &str) -> TypeEntry {
         TypeEntry {
@@ -308,8 +324,17 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();
+        let done = Done {
+            namespace: Some("a".into()),
+            name: "n".into(),
+            size: 0,
+            after: AfterCreation::default(),
+            remark: None,
+            source: None,
+            fate: Ok(Fate::Unchanged),
+        };
         runtime
-            .block_on(preview.add(entry, Some("a"), "n", fate))
+            .block_on(preview.add(entry, Some("a"), &done, fate))
             .unwrap();
         preview.text
     }

@@ -252,9 +252,18 @@ pub(super) struct Peek<'a> {
     #[serde(borrow, default)]
     pub(super) spec: PeekSpec<'a>,
     #[serde(borrow, default)]
+    pub(super) status: Option<PeekStatus<'a>>,
+    #[serde(borrow, default)]
     pub(super) subjects: Option<Vec<Subject<'a>>>,
     #[serde(borrow, default, rename = "roleRef")]
     pub(super) role: Option<Role<'a>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct PeekStatus<'a> {
+    #[serde(borrow)]
+    pub(super) phase: Option<Cow<'a, str>>,
 }
 
 /// The labels of an object, whatever else is in it.
@@ -280,6 +289,17 @@ pub(super) struct PeekSpec<'a> {
     pub(super) volumes: Option<Vec<PeekVolume<'a>>>,
     #[serde(borrow)]
     pub(super) persistent_volume_reclaim_policy: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) claim_ref: Option<PeekReference<'a>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct PeekReference<'a> {
+    #[serde(borrow)]
+    pub(super) namespace: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) name: Option<Cow<'a, str>>,
 }
 
 #[derive(Default, Deserialize)]

@@ -6,23 +6,41 @@ use super::compare::Difference;
 use super::decide::{Comparison, Policy, Way};
 use super::join::{Content, Object, Ready};
 use super::live::Hint;
+use super::make::{Made, Maker, Unmade};
 use super::order::{NAMESPACES, SERVICE_ACCOUNTS, SERVICES, VOLUMES};
 use super::prepare::{Rules, Skip, merge_service_account};
 use super::selection::Choice;
+use super::volumes::{Source, Standing, disk_of, standing};
 use crate::api::RESTORE_LABEL;
 use crate::cluster::apply::{self, Created};
 use crate::cluster::discover::ResourceType;
 use crate::cluster::pace::Pace;
 use crate::cluster::{Cluster, ClusterError};
 use crate::hooks::restore::AfterCreation;
+use bytes::Bytes;
 use serde_json::Value;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// An object that vanishes or changes each time that it is looked at is tried this often.
 const ATTEMPTS: u32 = 3;
 
 /// Said of a pod with hooks that an attempt has created before it was killed: nobody knows how far its hooks came.
 const HOOKS_LOST: &str = "an earlier attempt of this restore has created it; its hooks are not run again, and may not have run";
+
+/// Said of a volume that outlived its claim, which keeps the data of then.
+const RELEASED: &str = "it is there and Released: its claim is gone and its disk is kept, so a claim that is restored for it stays \
+     Pending. Delete the PersistentVolume (its disk stays) and run the restore again for a volume as it was backed up; or take \
+     .spec.claimRef.uid away from it for what is on its disk now";
+/// Said of a volume that an earlier attempt has created.
+const STILL_TAGGED: &str =
+    "its disk may still have the tag ark.heptio.com/unused: take it away, or repeat the restore";
+/// How long a volume that goes with its claim may take: its disk goes first.
+const VOLUME_GONE_WITHIN: Duration = Duration::from_secs(120);
+/// How long it may take until it is known of a volume that its claim is gone.
+const NOTICED_WITHIN: Duration = Duration::from_secs(30);
+/// How often it is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Whether writes count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +70,8 @@ pub struct Target<'a> {
     pub policy: Policy,
     /// Whether writes are dry runs.
     pub mode: Mode,
+    /// Makes what objects need.
+    pub maker: &'a Maker<'a>,
 }
 
 /// What became of an object.
@@ -107,6 +127,8 @@ pub struct Done {
     pub after: AfterCreation,
     /// What is to be known of the one that is there.
     pub remark: Option<&'static str>,
+    /// Where its data comes from.
+    pub source: Option<Source>,
     /// What became of it, unless the API server was lost.
     pub fate: Result<Fate, ClusterError>,
 }
@@ -133,6 +155,7 @@ impl Target<'_> {
     /// Restores one object.
     pub async fn restore(self, object: Ready, hint: Hint) -> Done {
         let size = object.content.size();
+        let source = object.source().cloned();
         let mut remark = None;
         let mut fate = match &object.content {
             Content::Object(content) => self.settle(&object, content, hint, &mut remark).await,
@@ -148,6 +171,7 @@ impl Target<'_> {
             size,
             after: object.after,
             remark,
+            source,
             fate,
         }
     }
@@ -164,17 +188,29 @@ impl Target<'_> {
         remark: &mut Option<&'static str>,
     ) -> Result<Fate, ClusterError> {
         let mut believed_there = match hint {
-            Hint::Present { digest } if digest == content.digest && !object.has_commands() => {
+            Hint::Present { digest } if digest == content.digest && object.is_settled_by_list() => {
                 return Ok(Fate::Unchanged);
             }
             Hint::Present { .. } => true,
-            Hint::Absent | Hint::Unknown => false,
+            // Nothing is made for an object that is there.
+            Hint::Absent | Hint::Unknown => content.source.is_some(),
         };
         for _ in 0..ATTEMPTS {
             let (mut maybe_ours, mut refusal) = (false, None);
+            let mut made = Made::Nothing;
             if !std::mem::take(&mut believed_there) {
-                match self.create(object, content, self.mode).await {
-                    Ok(Created::New { warnings }) => {
+                let body = match self.make(object, content).await {
+                    Ok((body, its)) => {
+                        made = its;
+                        body
+                    }
+                    Err(Unmade::Refused(why)) => return Ok(Fate::failed(why)),
+                    Err(Unmade::NotCheckable(why)) => return Ok(Fate::NotCheckable(why)),
+                    Err(Unmade::Lost(error)) => return Err(error),
+                };
+                match self.create(object, body, self.mode).await {
+                    Ok(Created::New { mut warnings }) => {
+                        warnings.extend(self.put_to_use(&made).await);
                         return self.complete(object, content, warnings).await;
                     }
                     Ok(Created::Exists { maybe_ours: maybe }) => maybe_ours = maybe,
@@ -183,14 +219,33 @@ impl Target<'_> {
                     Err(error) => refusal = Some(error),
                 }
             }
-            let live = match (self.read(object).await, refusal) {
+            let live = self.read(object).await;
+            if matches!(live, Err(ClusterError::Unreachable { .. })) {
+                return live.map(|_| Fate::Unchanged);
+            }
+            let mut said = Vec::new();
+            if let Made::Disk(disk) = &made {
+                match &live {
+                    Ok(Some(live)) if disk_of(live) == Some(&disk.id) => {
+                        said.extend(self.maker.put_to_use(disk).await);
+                        maybe_ours = true;
+                    }
+                    // It may be in use: a sweep will tell.
+                    Err(_) => {}
+                    Ok(_) => said.extend(self.maker.give_back(disk).await),
+                }
+            }
+            let live = match (live, refusal) {
                 (Err(error @ ClusterError::Unreachable { .. }), _) => return Err(error),
                 (Ok(None) | Err(_), Some(refusal)) => {
                     return Ok(match self.mode {
                         Mode::DryRun if cannot_tell(&refusal) => {
                             Fate::NotCheckable(refusal.full_text())
                         }
-                        _ => Fate::failed(refusal.full_text()),
+                        _ => {
+                            said.insert(0, refusal.full_text());
+                            Fate::failed(said.join("; "))
+                        }
                     });
                 }
                 (Err(error), None) => return Ok(Fate::failed(error.full_text())),
@@ -213,7 +268,22 @@ impl Target<'_> {
             let label = live["metadata"]["labels"].get(RESTORE_LABEL);
             let is_ours = label.is_some_and(|label| label == self.label);
             if maybe_ours && is_ours {
-                return self.complete(object, content, Vec::new()).await;
+                return self.complete(object, content, said).await;
+            }
+            if self.resource == VOLUMES {
+                match self.stands(object, content, &live).await? {
+                    Ok(Standing::Fine) => {}
+                    Ok(Standing::Going) => continue,
+                    Ok(Standing::Released) => *remark = Some(RELEASED),
+                    Err(why) => return Ok(Fate::failed(why)),
+                }
+                if let (Some(source), true, Mode::Write) = (&content.source, is_ours, self.mode) {
+                    // An attempt that was killed may not have come to it.
+                    let failed = self.maker.put_to_use_again(source, &live).await;
+                    if failed.is_some() {
+                        *remark = Some(STILL_TAGGED);
+                    }
+                }
             }
             if is_ours && object.has_commands() {
                 *remark = Some(HOOKS_LOST);
@@ -231,6 +301,89 @@ impl Target<'_> {
         Ok(Fate::failed(
             "it changed or vanished each time that it was looked at",
         ))
+    }
+
+    /// Makes what the object needs; gives the JSON to create.
+    async fn make(&self, object: &Ready, content: &Object) -> Result<(Bytes, Made), Unmade> {
+        match &content.source {
+            Some(source) => self.maker.make(object, &content.json, source).await,
+            None => Ok((content.json.clone(), Made::Nothing)),
+        }
+    }
+
+    async fn put_to_use(&self, made: &Made) -> Option<String> {
+        match made {
+            Made::Nothing => None,
+            Made::Disk(disk) => self.maker.put_to_use(disk).await,
+        }
+    }
+
+    /// How a persistentVolume that is there stands, when it has been waited for if it is going. The inner error says that it
+    /// does not go.
+    ///
+    /// Only of those that come from snapshots is it asked whether their claims are there: the others are not restored
+    /// when they go with them.
+    async fn stands(
+        &self,
+        object: &Ready,
+        content: &Object,
+        live: &Value,
+    ) -> Result<Result<Standing, String>, ClusterError> {
+        match standing(live) {
+            // It is compared like any other, and nobody waits for it.
+            Standing::Going if content.source.is_none() => return Ok(Ok(Standing::Fine)),
+            Standing::Going if self.mode == Mode::DryRun => {
+                return Ok(Err(
+                    "its claim is gone, and it goes with it; a restore waits for that".into(),
+                ));
+            }
+            standing if content.source.is_none() || self.mode == Mode::DryRun => {
+                return Ok(Ok(standing));
+            }
+            _ => {}
+        }
+        let mut live = live.clone();
+        let noticed = Instant::now() + NOTICED_WITHIN;
+        while standing(&live) == Standing::Fine
+            && Instant::now() < noticed
+            && !self.has_claim(&live).await?
+        {
+            tokio::time::sleep(LOOK_EVERY).await;
+            match self.read(object).await? {
+                Some(now) => live = now,
+                None => return Ok(Ok(Standing::Going)),
+            }
+        }
+        if standing(&live) != Standing::Going {
+            return Ok(Ok(standing(&live)));
+        }
+        let gone = self.wait_until_gone(object, VOLUME_GONE_WITHIN).await?;
+        Ok(gone.map(|()| Standing::Going).map_err(|why| {
+            format!("{why}, though its claim is gone and its reclaim policy is Delete; run the restore again when it is gone")
+        }))
+    }
+
+    /// Whether the claim that a persistentVolume is bound to is there; one that is bound to none waits for any.
+    async fn has_claim(&self, volume: &Value) -> Result<bool, ClusterError> {
+        let reference = &volume["spec"]["claimRef"];
+        let text = |key: &str| reference[key].as_str();
+        let (Some(namespace), Some(name), Some(uid)) =
+            (text("namespace"), text("name"), text("uid"))
+        else {
+            return Ok(true);
+        };
+        let path = format!("/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}");
+        let doing = format!("reading persistentvolumeclaims {namespace}/{name}");
+        match self.cluster.get::<Value>(&path, &doing).await {
+            Ok(claim) => {
+                Ok(claim["metadata"]["uid"] == uid
+                    && claim["metadata"]["deletionTimestamp"].is_null())
+            }
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error @ ClusterError::Unreachable { .. }) => Err(error),
+            // Nobody knows.
+            Err(_) => Ok(true),
+        }
     }
 
     /// Sees to an object that exists.
@@ -338,7 +491,10 @@ impl Target<'_> {
                 differences,
             }))
         };
-        match self.create(object, content, Mode::DryRun).await {
+        match self
+            .create(object, content.json.clone(), Mode::DryRun)
+            .await
+        {
             Ok(_) => {}
             Err(error @ ClusterError::Unreachable { .. }) => return Err(error),
             Err(error) if error.is_dry_run_unsupported() => {}
@@ -400,7 +556,7 @@ impl Target<'_> {
             );
             return failed(why, differences);
         }
-        match self.create(object, content, Mode::Write).await {
+        match self.create(object, content.json.clone(), Mode::Write).await {
             Ok(_) => match self.complete(object, content, Vec::new()).await? {
                 Fate::Created { .. } => Ok(Ok(Fate::Recreated(differences))),
                 fate => Ok(Ok(fate)),
@@ -459,7 +615,7 @@ impl Target<'_> {
     async fn create(
         &self,
         object: &Ready,
-        content: &Object,
+        body: Bytes,
         mode: Mode,
     ) -> Result<Created, ClusterError> {
         apply::create(
@@ -468,7 +624,7 @@ impl Target<'_> {
             self.resource_type,
             object.namespace.as_deref(),
             &object.name,
-            content.json.clone(),
+            body,
             mode == Mode::DryRun,
         )
         .await
@@ -500,6 +656,8 @@ impl Target<'_> {
     fn gone_within(&self, live: &Value) -> Duration {
         if self.resource == NAMESPACES {
             apply::NAMESPACE_GONE_WITHIN
+        } else if self.resource == VOLUMES {
+            VOLUME_GONE_WITHIN
         } else {
             apply::gone_within(live)
         }

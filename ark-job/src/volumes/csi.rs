@@ -124,7 +124,6 @@ pub const RIGHTS_OF_BACKUP: [Right; 7] = [
         resources: &["volumesnapshots"],
         verbs: &["get", "list", "create", "patch", "delete"],
     },
-    // The controller creates them.
     Right {
         group: "snapshot.storage.k8s.io",
         resources: &["volumesnapshotcontents"],
@@ -138,15 +137,13 @@ pub const RIGHTS_OF_BACKUP: [Right; 7] = [
     Right {
         group: "groupsnapshot.storage.k8s.io",
         resources: &["volumegroupsnapshots"],
-        verbs: &["get", "list", "create", "patch", "delete"],
+        verbs: &["get", "create", "delete"],
     },
-    // Whoever creates them can delete any snapshot by its handle: that is for the sweep.
     Right {
         group: "groupsnapshot.storage.k8s.io",
         resources: &["volumegroupsnapshotcontents"],
         verbs: &["get", "list", "patch", "delete"],
     },
-    // Which labels select the claims of a group.
     Right {
         group: "",
         resources: &["persistentvolumeclaims"],
@@ -157,7 +154,6 @@ pub const RIGHTS_OF_BACKUP: [Right; 7] = [
 /// What deleting backups and sweeping must be allowed to do for snapshots of CSI drivers: [`let_go`], [`delete`],
 /// [`owned()`] and [`delete_owned`].
 pub const RIGHTS_OF_HOUSEKEEPING: [Right; 5] = [
-    // It may name the Secret with which the driver lists its snapshots.
     Right {
         group: "snapshot.storage.k8s.io",
         resources: &["volumesnapshotclasses"],
@@ -166,7 +162,7 @@ pub const RIGHTS_OF_HOUSEKEEPING: [Right; 5] = [
     Right {
         group: "snapshot.storage.k8s.io",
         resources: &["volumesnapshots"],
-        verbs: &["get", "list", "patch", "delete"],
+        verbs: &["get", "list", "delete"],
     },
     Right {
         group: "snapshot.storage.k8s.io",
@@ -176,9 +172,8 @@ pub const RIGHTS_OF_HOUSEKEEPING: [Right; 5] = [
     Right {
         group: "groupsnapshot.storage.k8s.io",
         resources: &["volumegroupsnapshots"],
-        verbs: &["get", "list", "patch", "delete"],
+        verbs: &["get", "list", "delete"],
     },
-    // Drivers delete a group only as a whole, through a content that is made for it.
     Right {
         group: "groupsnapshot.storage.k8s.io",
         resources: &["volumegroupsnapshotcontents"],

@@ -320,7 +320,7 @@ impl Ec2 {
             let request = client
                 .create_snapshot()
                 .volume_id(volume_id)
-                .tag_specifications(tags::specification(ResourceType::Snapshot, all));
+                .set_tag_specifications(tags::specification(ResourceType::Snapshot, all));
             let failure = match request.send().await {
                 Ok(made) => {
                     let id = made.snapshot_id.ok_or_else(|| doing.lacks("an id"))?;
@@ -434,7 +434,7 @@ impl Ec2 {
                 .set_size(asked.size_gib)
                 .set_encrypted(asked.encrypted)
                 .set_kms_key_id(asked.kms_key.clone())
-                .tag_specifications(tags::specification(ResourceType::Volume, &all));
+                .set_tag_specifications(tags::specification(ResourceType::Volume, &all));
             request
                 .send()
                 .map(|answer| answer.map_err(|error| Failure::new(&error)))

@@ -18,6 +18,8 @@ pub const BACKUP: &str = "ark.heptio.com/backup";
 pub const PERSISTENT_VOLUME: &str = "ark.heptio.com/pv";
 /// Tag on volumes that a restore makes: its name. Together with [`UNUSED`].
 pub const RESTORE: &str = "ark.heptio.com/restore";
+/// Tag on volumes that a restore makes: stands for all that was asked for, so that a repeat finds it.
+pub const REQUEST: &str = "ark.heptio.com/request";
 /// Tag (value `true`) on a volume that no persistentVolume names yet; taken away when one does. A sweep deletes what still
 /// has it, so a volume that was ever in use is never touched.
 pub const UNUSED: &str = "ark.heptio.com/unused";

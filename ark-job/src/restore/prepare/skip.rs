@@ -2,6 +2,7 @@
 
 use super::Rules;
 use crate::api::{GROUP, OPERATION_LABEL, PART_OF, PART_OF_LABEL, RESTORE_BINDING, SCHEDULE_LABEL};
+use crate::restore::volumes::{Way, way};
 use serde_json::Value;
 use std::fmt;
 
@@ -44,6 +45,12 @@ pub enum Skip {
     ControlPlane,
     /// It was deleted with its claim; a new one is provisioned.
     Reprovisioned,
+    /// Its claim gets a volume that the driver makes from the snapshot.
+    FromSnapshot,
+    /// Volumes and what snapshots are made of were not asked for.
+    WithoutVolumes,
+    /// It has no snapshot (yet), and would take one of what is there now.
+    NoSnapshot,
 }
 
 impl fmt::Display for Skip {
@@ -56,6 +63,9 @@ impl fmt::Display for Skip {
             Skip::Controlled => "a controller makes it",
             Skip::ControlPlane => "the control plane makes it",
             Skip::Reprovisioned => "its data went with it; a new volume is provisioned",
+            Skip::FromSnapshot => "its driver makes a new one from the snapshot, for its claim",
+            Skip::WithoutVolumes => "--restore-volumes=false leaves it out",
+            Skip::NoSnapshot => "it had no snapshot yet, and would take one of what is there now",
         })
     }
 }
@@ -147,10 +157,54 @@ pub fn skip(resource: &str, object: &Value, rules: &Rules) -> Option<Skip> {
                 .is_some_and(|rest| !account.is_empty() && rest.starts_with("-token-"));
             made.then_some(Skip::Controlled)
         }
-        "persistentvolumes" => rules
-            .reprovisioned
-            .contains(name)
-            .then_some(Skip::Reprovisioned),
+        "persistentvolumes" => volume(name, rules),
+        _ if rules.without_volumes && SNAPSHOTS.contains(&resource) => Some(Skip::WithoutVolumes),
+        // What stands for a snapshot that was taken needs its handle; what does not stand for one takes a new one.
+        "volumesnapshots.snapshot.storage.k8s.io" => {
+            let stands = text("/spec/source/volumeSnapshotContentName")
+                .or(text("/status/boundVolumeSnapshotContentName"));
+            stands.is_none().then_some(Skip::NoSnapshot)
+        }
+        "volumesnapshotcontents.snapshot.storage.k8s.io" => {
+            let stands = text("/spec/source/snapshotHandle").or(text("/status/snapshotHandle"));
+            stands.is_none().then_some(Skip::NoSnapshot)
+        }
+        "volumegroupsnapshots.groupsnapshot.storage.k8s.io"
+        | "volumegroupsnapshotcontents.groupsnapshot.storage.k8s.io" => {
+            let source = object.pointer("/spec/source");
+            let takes = ["selector", "volumeHandles"];
+            let takes_one =
+                source.is_some_and(|source| takes.iter().any(|key| source.get(*key).is_some()));
+            takes_one.then_some(Skip::NoSnapshot)
+        }
+        _ => None,
+    }
+}
+
+/// Velero's list, and what is of groups.
+const SNAPSHOTS: [&str; 6] = [
+    "volumesnapshots.snapshot.storage.k8s.io",
+    "volumesnapshotcontents.snapshot.storage.k8s.io",
+    "volumesnapshotclasses.snapshot.storage.k8s.io",
+    "volumegroupsnapshots.groupsnapshot.storage.k8s.io",
+    "volumegroupsnapshotcontents.groupsnapshot.storage.k8s.io",
+    "volumegroupsnapshotclasses.groupsnapshot.storage.k8s.io",
+];
+
+fn volume(name: &str, rules: &Rules) -> Option<Skip> {
+    if rules.reprovisioned.contains(name) {
+        return Some(Skip::Reprovisioned);
+    }
+    match rules
+        .volumes
+        .record(name)
+        .map(|record| way(Some(record), ""))
+    {
+        // It would point at the disk that the original has.
+        Some(Way::FromDisk(_) | Way::FromSnapshot(_) | Way::NotKnown) if rules.without_volumes => {
+            Some(Skip::WithoutVolumes)
+        }
+        Some(Way::FromSnapshot(_)) => Some(Skip::FromSnapshot),
         _ => None,
     }
 }

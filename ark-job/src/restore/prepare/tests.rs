@@ -522,7 +522,7 @@ fn d1_to_d11_the_status_comes_back_when_its_type_or_its_annotation_says_so() {
             if let Some(annotation) = annotation {
                 pod["metadata"]["annotations"] = json!({key: annotation});
             }
-            let Prepared::Object { object, status } = with("pods", &rules, pod) else {
+            let Prepared::Object { object, status, .. } = with("pods", &rules, pod) else {
                 panic!("skipped");
             };
             assert_eq!(status.is_some(), expected, "{annotation:?} {spec:?}");
@@ -806,7 +806,7 @@ proptest! {
         let rules = Rules { without_volumes, ..mapped() };
         if let Ok(Prepared::Object { object: once, .. }) = prepare(resource, "n", object.to_string().as_bytes(), &rules) {
             let twice = prepare(resource, once["metadata"]["name"].as_str().unwrap(), once.to_string().as_bytes(), &rules).unwrap();
-            prop_assert_eq!(&twice, &Prepared::Object { object: once.clone(), status: None });
+            prop_assert_eq!(&twice, &Prepared::Object { object: once.clone(), status: None, source: None, remark: None });
             let mut quiet = once;
             strip_noise(resource, &mut quiet);
             let mut again = quiet.clone();

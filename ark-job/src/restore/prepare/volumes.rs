@@ -2,6 +2,8 @@
 
 use super::references::{each, pod_spec};
 use super::{Rules, map_mut, remove_keys};
+use crate::restore::order::{CLAIMS, VOLUMES};
+use crate::restore::volumes::ORIGINAL_NAME_ANNOTATION;
 use serde_json::Value;
 
 /// What the volume binder, the provisioner and the scheduler have noted on a claim.
@@ -12,11 +14,13 @@ const CLAIM_ANNOTATIONS: [&str; 5] = [
     "volume.kubernetes.io/storage-provisioner",
     "volume.kubernetes.io/selected-node",
 ];
-/// The only annotations that a persistent volume keeps: without them its provisioner could not delete it later.
-const VOLUME_ANNOTATIONS: [&str; 3] = [
+/// The only annotations that a persistent volume keeps: without the first its provisioner could not delete it later.
+const VOLUME_ANNOTATIONS: [&str; 4] = [
     "pv.kubernetes.io/provisioned-by",
     "volume.kubernetes.io/provisioner-deletion-secret-name",
     "volume.kubernetes.io/provisioner-deletion-secret-namespace",
+    // And what says of a copy how its original is called.
+    ORIGINAL_NAME_ANNOTATION,
 ];
 /// What made a claim take part in dynamic provisioning before classes were a field. It still wins over the field
 /// (`GetPersistentVolumeClass` in k8s.io/component-helpers).
@@ -24,6 +28,8 @@ const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
 pub(super) fn claim(object: &mut Value, rules: &Rules) {
     remove_keys(object, "/metadata", "annotations", &CLAIM_ANNOTATIONS);
+    rules.volumes.detach_claim(object);
+    rules.volumes.rename(CLAIMS, object);
     let Some(spec) = map_mut(object, "/spec") else {
         return;
     };
@@ -44,7 +50,7 @@ pub(super) fn claim(object: &mut Value, rules: &Rules) {
     }
 }
 
-pub(super) fn volume(object: &mut Value) {
+pub(super) fn volume(object: &mut Value, rules: &Rules) {
     let class = object["metadata"]["annotations"]
         .get(CLASS_ANNOTATION)
         .filter(|class| class.is_string())
@@ -67,6 +73,8 @@ pub(super) fn volume(object: &mut Value) {
         claim.remove("uid");
         claim.remove("resourceVersion");
     }
+    rules.volumes.detach_disk(object);
+    rules.volumes.rename(VOLUMES, object);
 }
 
 /// Puts the cluster's storage classes in the place of the backup's, wherever one is asked for.

@@ -15,6 +15,7 @@ use crate::cluster::Cluster;
 use crate::log::Log;
 use crate::volumes::{CsiSnapshot, Owner, identity};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -407,10 +408,38 @@ async fn remove_with_parts(
         }
     }
     remove(api, types, objects, DELETE, within).await?;
+    // And those that the controller was just making: with the group gone it makes no more.
+    for name in content.iter().flat_map(names_of_parts) {
+        let part = api.read(&api.single.contents, None, &name).await?;
+        if let Some(part) = part {
+            let labels = content.as_ref().or(group.as_ref()).map(labels_of);
+            let labels = labels.filter(|labels| labels.contains_key(identity::LOCATION));
+            let labels = labels.or_else(|| group.as_ref().map(labels_of));
+            let patch = json!({"metadata": {"labels": labels}});
+            api.patch(&api.single.contents, &part, &patch).await?;
+            parts.push(Objects {
+                snapshot: None,
+                content: Some(name),
+            });
+        }
+    }
     for part in parts {
         remove(api, &api.single, &part, RETAIN, within).await?;
     }
     Ok(())
+}
+
+/// What the controller calls the contents of the parts of a group (getSnapshotContentNameForVolumeGroupSnapshotContent).
+fn names_of_parts(group_content: &Value) -> Vec<String> {
+    let uid = text(group_content, "/spec/volumeGroupSnapshotRef/uid").unwrap_or_default();
+    let volumes = group_content["spec"]["source"]["volumeHandles"].as_array();
+    let volumes = volumes.into_iter().flatten().filter_map(Value::as_str);
+    volumes
+        .map(|volume| {
+            let hash = Sha256::digest(format!("{uid}{volume}"));
+            format!("snapcontent-{}", hex::encode(hash))
+        })
+        .collect()
 }
 
 /// Deletes the data of the group of an orphan, and the objects of the group; false when it is of none.

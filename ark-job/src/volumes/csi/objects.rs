@@ -398,14 +398,13 @@ fn texts(map: &Value) -> BTreeMap<String, String> {
 pub(super) fn secrets_of(content: &Value) -> BTreeMap<String, String> {
     let mut annotations = texts(&content["metadata"]["annotations"]);
     annotations.retain(|key, _| {
-        let ours = ["snapshot", "groupsnapshot"]
+        ["snapshot", "groupsnapshot"]
             .iter()
             .filter_map(|prefix| {
                 key.strip_prefix(prefix)?
                     .strip_prefix(".storage.kubernetes.io/")
             })
-            .any(|name| name.ends_with("-secret-name") || name.ends_with("-secret-namespace"));
-        ours
+            .any(|name| name.ends_with("-secret-name") || name.ends_with("-secret-namespace"))
     });
     annotations
 }

@@ -286,15 +286,12 @@ pub(super) struct Deletion<'a> {
 impl Deletion<'_> {
     pub(super) async fn run(&self, within: Duration) -> Result<(), CsiError> {
         let until = Instant::now() + within;
-        let found = match self.wait_until_known(until, within).await {
-            Ok(found) => found,
+        let content = match self.wait_until_known(until, within).await {
+            Ok(content) => content,
             Err(error) => {
                 self.withdraw().await?;
                 return Err(error);
             }
-        };
-        let Some(content) = found else {
-            return Ok(());
         };
         if !is_being_deleted(&content) {
             self.api.delete(&self.types.contents, &content).await?;
@@ -302,49 +299,27 @@ impl Deletion<'_> {
         self.wait_until_gone(&content, until, within).await
     }
 
-    /// Makes the content, and waits until the sidecar has told the handle in its status, or that there is no such
-    /// snapshot. `None` when there is nothing to delete any more.
-    async fn wait_until_known(
-        &self,
-        until: Instant,
-        within: Duration,
-    ) -> Result<Option<Value>, CsiError> {
+    /// Makes the content, and waits until the sidecar has told the handle in its status, or that there is no such snapshot.
+    async fn wait_until_known(&self, until: Instant, within: Duration) -> Result<Value, CsiError> {
         let name = name_of(&self.wanted);
         let object = describe(&self.types.contents, None, name);
-        if let Err(error) = self.api.create(&self.types.contents, &self.wanted).await {
-            if error.is_not_found() {
-                return Err(CsiError::NotServed);
-            }
-            return Err(error.into());
-        }
         let began = Instant::now();
         let mut poll = Poll::until(until);
         loop {
             let Some(content) = self.api.read(&self.types.contents, None, name).await? else {
-                // That of an earlier try, which the driver has deleted meanwhile.
-                return Ok(None);
+                // Also when one has gone meanwhile: whether with its data, or withdrawn by somebody, the next one tells.
+                self.make().await?;
+                continue;
             };
-            // An earlier try may have known less: a Secret that has been named since.
-            let annotations = &self.wanted["metadata"]["annotations"];
-            let content = if lacks(&content["metadata"]["annotations"], annotations) {
-                let patch = json!({"metadata": {"annotations": annotations}});
-                let changed = self
-                    .api
-                    .patch(&self.types.contents, &content, &patch)
-                    .await?;
-                let Some(changed) = changed else {
-                    return Ok(None);
-                };
-                changed
-            } else {
-                content
+            let Some(content) = self.correct(content).await? else {
+                continue;
             };
             if is_being_deleted(&content) || text(&content, self.types.handle).is_some() {
-                return Ok(Some(content));
+                return Ok(content);
             }
             let error = error_of(&content);
             if error.is_some_and(|error| NOT_THERE.iter().any(|text| error.contains(text))) {
-                return Ok(Some(content));
+                return Ok(content);
             }
             if content["status"].is_null() && began.elapsed() >= DRIVER_SPEAKS_WITHIN.min(within) {
                 return Err(CsiError::Driver {
@@ -363,6 +338,46 @@ impl Deletion<'_> {
                         .to_owned(),
                 });
             }
+        }
+    }
+
+    async fn make(&self) -> Result<(), CsiError> {
+        match self.api.create(&self.types.contents, &self.wanted).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_not_found() => Err(CsiError::NotServed),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes a content of an earlier try what is wanted now: it may have known no Secret, or have been cut off in
+    /// withdrawing. `None` when it is to be looked at again.
+    async fn correct(&self, content: Value) -> Result<Option<Value>, CsiError> {
+        let wanted = &self.wanted["metadata"]["annotations"];
+        let finalizers = content["metadata"]["finalizers"].as_array();
+        let mut finalizers = finalizers.cloned().unwrap_or_default();
+        let going = is_being_deleted(&content);
+        let protected = going || finalizers.iter().any(|one| one == self.types.finalizer);
+        let right = protected
+            && !lacks(&content["metadata"]["annotations"], wanted)
+            && text(&content, "/spec/deletionPolicy") == Some(DELETE);
+        if right {
+            return Ok(Some(content));
+        }
+        let mut patch = json!({
+            "metadata": {"resourceVersion": content["metadata"]["resourceVersion"]},
+            "spec": {"deletionPolicy": DELETE},
+        });
+        if !wanted.is_null() {
+            patch["metadata"]["annotations"] = wanted.clone();
+        }
+        if !protected {
+            finalizers.push(self.types.finalizer.into());
+            patch["metadata"]["finalizers"] = finalizers.into();
+        }
+        match self.api.patch(&self.types.contents, &content, &patch).await {
+            Ok(changed) => Ok(changed),
+            Err(error) if error.is_conflict() => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 

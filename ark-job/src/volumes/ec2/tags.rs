@@ -69,13 +69,14 @@ pub fn from_ec2(tags: &[Tag]) -> Tags {
     tags.iter().filter_map(pair).collect()
 }
 
-/// For what is being made.
-pub fn specification(of: ResourceType, tags: &Tags) -> TagSpecification {
+/// For what is being made; none when there are no tags, which EC2 refuses.
+pub fn specification(of: ResourceType, tags: &Tags) -> Option<Vec<TagSpecification>> {
     let tag = |(key, value): (&String, &String)| Tag::builder().key(key).value(value).build();
-    TagSpecification::builder()
+    let specification = TagSpecification::builder()
         .resource_type(of)
         .set_tags(Some(tags.iter().map(tag).collect()))
-        .build()
+        .build();
+    (!tags.is_empty()).then(|| vec![specification])
 }
 
 /// Filters for what has all these tags.

@@ -269,7 +269,6 @@ fn described(handle: &str, content: &str, snapshot: &str) -> CsiSnapshot {
         )
     };
     CsiSnapshot {
-        group_members: Vec::new(),
         handle: handle.into(),
         driver: "d.csi".into(),
         snapshot_class: Some("c".into()),
@@ -277,6 +276,7 @@ fn described(handle: &str, content: &str, snapshot: &str) -> CsiSnapshot {
         source_volume_mode: Some("Block".into()),
         annotations: BTreeMap::from([annotation("name", "s"), annotation("namespace", "n")]),
         group_handle: None,
+        group_members: Vec::new(),
         created: time("2026-01-01T00:00:00.000000001Z"),
         content: content.into(),
         volume_snapshot: claim_of("ns", snapshot),
@@ -346,7 +346,7 @@ async fn objects_add_what_volume_infos_do_not_say() {
         ("volumeinfo", json!([info])),
         ("csi-volumesnapshotcontents", json!([object])),
     ];
-    assert_eq!(read_json(&files).await, [expected.clone()]);
+    assert_eq!(read_json(&files).await, std::slice::from_ref(&expected));
     let mut from_archive = read_json(&files[..1]).await;
     let other = content("vsc-2", "vs-2", json!({"snapshotHandle": "h-2"}));
     describe_snapshots(&mut from_archive, &[json!("no object"), other, object]);

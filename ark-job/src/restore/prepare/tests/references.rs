@@ -121,10 +121,17 @@ fn what_volumes_and_claims_refer_to_is_mapped() {
         "statefulsets.apps",
         json!({"spec": {"volumeClaimTemplates": [{"spec": {"dataSourceRef": {"namespace": "NAMESPACE"}}}]}}),
     );
-    mapped_at(
+    // What else becomes of it is in L14, L15, L20.
+    let content = mapping(
         "volumesnapshotcontents.snapshot.storage.k8s.io",
-        json!({"metadata": {"annotations": {"snapshot.storage.kubernetes.io/deletion-secret-namespace": "NAMESPACE"}},
-               "spec": {"volumeSnapshotRef": secret}}),
+        json!({"metadata": {"annotations": {"snapshot.storage.kubernetes.io/deletion-secret-namespace": "a"}},
+               "spec": {"volumeSnapshotRef": {"name": "s", "namespace": "a"}, "source": {"snapshotHandle": "h"}}}),
+    );
+    assert_eq!(content["spec"]["volumeSnapshotRef"]["namespace"], "b");
+    let annotations = &content["metadata"]["annotations"];
+    assert_eq!(
+        annotations["snapshot.storage.kubernetes.io/deletion-secret-namespace"],
+        "b"
     );
     let parameters = json!({"csi.storage.k8s.io/provisioner-secret-namespace": "NAMESPACE",
         "csi.storage.k8s.io/node-stage-secret-namespace": "NAMESPACE", "csi.storage.k8s.io/snapshotter-secret-namespace": "NAMESPACE",
