@@ -125,7 +125,7 @@ pub async fn undelete(context: &Context, options: &Options) -> Result<Outcome, F
         }
         let told = undeleted.map(|undeleted| match undeleted.was_deleted {
             true => format!("backup {name} is there again"),
-            false => format!("backup {name} is not being deleted; it is whole"),
+            false => format!("backup {name} is not being deleted"),
         });
         tally.add(context, told);
     }

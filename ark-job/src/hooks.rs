@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector, SelectorExt};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -410,7 +411,7 @@ struct PodMetadata {
 struct PodSpec {
     containers: Vec<Container>,
     init_containers: Vec<Container>,
-    volumes: Vec<Volume>,
+    volumes: Vec<PodVolume>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -420,10 +421,24 @@ struct Container {
     restart_policy: Option<String>,
 }
 
+/// A volume of a pod, as far as it may be a claim.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Volume {
+pub(crate) struct PodVolume {
+    name: String,
     persistent_volume_claim: Option<Claim>,
+    ephemeral: Option<IgnoredAny>,
+}
+
+impl PodVolume {
+    /// The claim that it is. That of a generic ephemeral volume is named after pod and volume, by the API's rule.
+    pub(crate) fn claim_name(&self, pod: &str) -> Option<String> {
+        match (&self.persistent_volume_claim, &self.ephemeral) {
+            (Some(claim), _) => Some(claim.claim_name.clone()),
+            (None, Some(_)) => Some(format!("{pod}-{}", self.name)),
+            (None, None) => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -494,7 +509,7 @@ pub struct PodHooks {
     pub uid: String,
     /// Its phase.
     pub phase: String,
-    /// Names of the claims it mounts, in its namespace.
+    /// Names of the claims it mounts, in its namespace; also those of its generic ephemeral volumes.
     pub claims: Vec<String>,
     /// What runs before, in order.
     pub pre: Vec<Step>,
@@ -570,14 +585,14 @@ impl PodHooks {
         if pre.is_empty() && post.is_empty() {
             return None;
         }
-        let claims = pod.spec.volumes.iter();
-        let claims = claims.filter_map(|volume| volume.persistent_volume_claim.as_ref());
+        let volumes = pod.spec.volumes.iter();
+        let claims = volumes.filter_map(|volume| volume.claim_name(&pod.metadata.name));
         Some(PodHooks {
             namespace: pod.metadata.namespace.clone(),
             name: pod.metadata.name.clone(),
             uid: pod.metadata.uid.clone(),
             phase: pod.status.phase.clone(),
-            claims: claims.map(|claim| claim.claim_name.clone()).collect(),
+            claims: claims.collect(),
             pre,
             post,
             remarks,

@@ -7,7 +7,7 @@ use crate::exit::Exit;
 use crate::expire::plan::{Candidate, Found, Loose, State, What, unrecorded};
 use crate::expire::{look, volumes};
 use crate::foreign::Origin;
-use crate::removal::{Target, snapshots};
+use crate::removal::{RemovalError, Target, snapshots};
 use crate::report::plural;
 use crate::repository::WHERE_BACKUPS_ARE;
 use crate::stdout;
@@ -143,8 +143,15 @@ pub async fn list(context: &Context, options: &Options) -> Result<Outcome, Failu
         (false, true) => format!("{recorded}, {orphans} recorded by no backup"),
         (false, false) => recorded,
     };
-    if !troubles.is_empty() {
-        message += &format!("; {}", plural(troubles.len() as u64, "error"));
+    // The plugin shows this, and not the log.
+    if let Some(first) = troubles.first() {
+        let count = plural(troubles.len() as u64, "error");
+        let more = if troubles.len() > 1 {
+            ", first of all"
+        } else {
+            ""
+        };
+        message += &format!("; {count}{more}: {first}");
     }
     Ok(Outcome {
         exit: match troubles.is_empty() {
@@ -178,7 +185,7 @@ async fn all(context: &Context, backups: &[Candidate], troubles: &mut Vec<String
     for (name, records) in read {
         match records {
             Ok(records) => all.extend(records.into_iter().map(|record| (name.clone(), record))),
-            Err(why) => troubles.push(why),
+            Err(failure) => troubles.push(failure.message().to_owned()),
         }
     }
     all.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -192,25 +199,29 @@ async fn named(
     troubles: &mut Vec<String>,
 ) -> Result<Recorded, Failure> {
     let mut all = Vec::new();
-    let mut there = 0;
-    for name in names {
+    let (mut read, mut unreadable) = (0, None);
+    let mut seen = BTreeSet::new();
+    for name in names.iter().filter(|name| seen.insert(*name)) {
         match of_backup(context, name).await {
             Ok((true, records)) => {
-                there += 1;
+                read += 1;
                 all.extend(records.into_iter().map(|record| (name.clone(), record)));
             }
-            Ok((false, _)) => troubles.push(format!(
-                "there is no backup {name:?} in {}",
-                context.store.canonical()
-            )),
-            Err(why) => {
-                there += 1;
-                troubles.push(why);
+            Ok((false, _)) => {
+                troubles.push(format!(
+                    "there is no backup {name:?} in {}",
+                    context.store.canonical()
+                ));
+            }
+            Err(failure) => {
+                troubles.push(failure.message().to_owned());
+                unreadable.get_or_insert(failure);
             }
         }
     }
-    match &troubles[..] {
-        [first, ..] if there == 0 => {
+    match (unreadable, troubles.first()) {
+        (Some(failure), _) if read == 0 => Err(failure),
+        (None, Some(first)) if read == 0 => {
             Err(Failure::new(Exit::NotFound, first.clone()).hint(WHERE_BACKUPS_ARE))
         }
         _ => Ok(all),
@@ -218,15 +229,25 @@ async fn named(
 }
 
 /// Whether there is a backup, and the snapshots that it records.
-async fn of_backup(context: &Context, name: &str) -> Result<(bool, Vec<VolumeRecord>), String> {
+async fn of_backup(context: &Context, name: &str) -> Result<(bool, Vec<VolumeRecord>), Failure> {
     let read = async {
         let target = Target::look(&context.store, name).await?;
         let is_there = target.description().or(target.archive()).is_some();
         let records = snapshots::recorded(&context.store, name, &target).await?;
-        Ok::<_, crate::removal::RemovalError>((is_there, records))
+        Ok::<_, RemovalError>((is_there, records))
     };
-    read.await
-        .map_err(|error| format!("backup {name}: {}", chain(&error)))
+    read.await.map_err(|error| match error {
+        // The whole of it speaks of a deletion.
+        RemovalError::Snapshots { why, .. } => {
+            Failure::new(Exit::Failed, format!("backup {name}: {why}"))
+        }
+        error => {
+            let failure = Failure::from(error);
+            let hint = failure.next_step().map(str::to_owned);
+            let text = format!("backup {name}: {}", failure.message());
+            Failure::new(failure.exit(), text).maybe_hint(hint)
+        }
+    })
 }
 
 /// What cloud and cluster say now.

@@ -557,9 +557,11 @@ async fn a_pod_reads_what_its_claim_held_when_the_snapshot_was_made() -> Result<
     cluster.kubectl(&["delete", "-n", namespace, snapshot, TIMEOUT])?;
     wait_for_snapshots(csi, &volume, 0).await?;
     // And with the namespace everything else, once the pods' mounts are gone.
+    let restored = bound(cluster, csi, namespace, "restored")?;
     cluster.kubectl(&["delete", "namespace", namespace, "--timeout=90s"])?;
     wait_until("the volumes to go", Duration::from_secs(30), async || {
-        Ok(csi.volumes()?.is_empty().then_some(()))
+        let gone = csi.volume(&volume.name)?.is_none() && csi.volume(&restored.name)?.is_none();
+        Ok(gone.then_some(()))
     })
     .await
 }

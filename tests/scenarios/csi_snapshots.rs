@@ -207,7 +207,7 @@ fn owner(hint: &str) -> Owner {
 }
 
 /// Connects as the program does: kube's client does not repeat requests on its own.
-async fn connect(kube: &ControlPlane) -> Result<Cluster> {
+pub async fn connect(kube: &ControlPlane) -> Result<Cluster> {
     connect_as(kube, None).await
 }
 

@@ -61,7 +61,14 @@ mod store;
 mod sync;
 mod sync_faults;
 mod volumes_backup;
+#[cfg(target_os = "linux")]
+mod volumes_formats;
+#[cfg(target_os = "linux")]
+mod volumes_pods;
+mod volumes_orphans;
 mod volumes_restore;
+#[cfg(target_os = "linux")]
+mod volumes_restore_faults;
 mod volumes_sweep;
 mod world;
 
@@ -107,6 +114,7 @@ fn main() {
     trials.extend(sync_faults::trials());
     trials.extend(volumes_sweep::trials());
     trials.extend(volumes_backup::trials());
+    trials.extend(volumes_orphans::trials());
     #[cfg(target_os = "linux")]
     {
         trials.extend(node::trials());
@@ -120,6 +128,9 @@ fn main() {
         trials.extend(hooks_restore::trials());
         trials.extend(reading::trials());
         trials.extend(restore_only::trials());
+        trials.extend(volumes_formats::trials());
+        trials.extend(volumes_restore_faults::trials());
+        trials.extend(volumes_pods::trials());
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     world::end();

@@ -4,9 +4,12 @@
 //! A cluster of its own, with Ark, whose pods reach moto as EC2. Nobody mounts the volumes: what a backup needs of them is
 //! in their PersistentVolumes, and in EC2.
 
+use std::path::Path;
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use ark_tests::csi::{Csi, claim};
-use ark_tests::{Bucket, MotoServer, images, s3};
+use ark_tests::{Bucket, MotoServer, images, s3, wait_until};
 use aws_sdk_ec2::config::{BehaviorVersion, Credentials, Region};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
@@ -26,7 +29,11 @@ pub fn trials() -> Vec<Trial> {
         ),
         node_scenario("plugin_volumes::without_ec2_the_rest_is_told", without_ec2),
         node_scenario(
-            "plugin_volumes::jobs_have_the_rights_to_snapshot_by_csi_and_to_delete",
+            "plugin_volumes::a_disk_comes_back_by_a_job_in_another_zone",
+            disk_restored,
+        ),
+        node_scenario(
+            "plugin_volumes::pods_read_what_they_wrote_after_a_restore_by_csi_with_jobs_and_locally",
             by_csi,
         ),
     ]
@@ -129,12 +136,13 @@ fn nothing_was_amiss(said: &Said) -> Result<()> {
     Ok(())
 }
 
-/// Nothing is left of the pods that were held.
-fn nothing_is_left(ark: &Ark) -> Result<()> {
-    let jobs = "get jobs -l ark.heptio.com/operation=volumes -o name";
-    let left = kubectl(&ark.cluster, &format!("{jobs} -n {ARK}"))?;
-    ensure!(left.is_empty(), "{left}");
-    Ok(())
+/// Nothing is left of the pods that were held, once the scenarios beside this one have let go of theirs.
+async fn nothing_is_left(ark: &Ark) -> Result<()> {
+    let jobs = format!("get jobs -l ark.heptio.com/operation=volumes -o name -n {ARK}");
+    wait_until("the Jobs to go", Duration::from_secs(60), async || {
+        Ok(kubectl(&ark.cluster, &jobs)?.is_empty().then_some(()))
+    })
+    .await
 }
 
 fn rows(said: &Said) -> Result<Vec<Value>> {
@@ -202,7 +210,7 @@ async fn listed() -> Result<()> {
     ark.expect(10, "volumes nothing")
         .await?
         .explains_error(&["nothing"])?;
-    nothing_is_left(ark)
+    nothing_is_left(ark).await
 }
 
 async fn described() -> Result<()> {
@@ -243,7 +251,7 @@ async fn described() -> Result<()> {
     }
     let wide = ark.expect(0, "get backups described -o wide").await?;
     ensure!(wide.stdout.contains("   1/1   "), "{wide:?}");
-    nothing_is_left(ark)
+    nothing_is_left(ark).await
 }
 
 /// With `--local` nobody asks EC2: what is recorded is told, and that the state is not known.
@@ -264,6 +272,78 @@ async fn without_ec2() -> Result<()> {
         ids(&rows) == [&*id] && rows[0]["state"] == "unknown",
         "{said:?}"
     );
+
+    // Nor is a snapshot taken: that is a warning, unless it was asked for.
+    let home = tempfile::tempdir()?;
+    let create = "backup create unsaved --include-namespaces recorded";
+    let said = locally(ark, home.path(), create).await?;
+    ensure!(said.code == Some(0), "{said:?}");
+    let log = locally(ark, home.path(), "backup logs unsaved").await?;
+    for text in [
+        "persistentvolumes recorded (claim recorded/recorded) has no snapshot",
+        "volumes of EBS cannot be reached: disks of the cloud are reached by Jobs only",
+    ] {
+        ensure!(log.stdout.contains(text), "{text}: {log:?}");
+    }
+    let described = locally(ark, home.path(), "backup describe unsaved").await?;
+    ensure!(
+        described.stdout.contains("1 without a snapshot"),
+        "{described:?}"
+    );
+    let create = "backup create asked --include-namespaces recorded --snapshot-volumes";
+    let said = locally(ark, home.path(), create).await?;
+    ensure!(said.code == Some(3), "{said:?}");
+    Ok(())
+}
+
+/// Runs the plugin in this process's place, into a directory under `home`.
+async fn locally(ark: &Ark, home: &Path, line: &str) -> Result<Said> {
+    let mut command = ark.command(line)?;
+    command.env("HOME", home).arg("--local");
+    crate::plugin::run(Ok(command)).await
+}
+
+async fn disk_restored() -> Result<()> {
+    let ark = ark().await?;
+    let name = "disk-restored";
+    let old = volume(ark, name).await?;
+    let snapshot = snapshotted(ark, name).await?;
+    for object in [format!("namespace {name}"), format!("pv {name}")] {
+        kubectl(&ark.cluster, &format!("delete {object} --timeout=90s"))?;
+    }
+    let cloud = client(ec2().await?.url());
+    cloud.delete_volume().volume_id(&old).send().await?;
+
+    let line = format!("restore create {name} --zone-mappings {ZONE}:us-east-1b --wait");
+    nothing_was_amiss(&ark.expect(0, &line).await?)?;
+    let bound = "--for=jsonpath={.status.phase}=Bound --timeout=60s";
+    kubectl(&ark.cluster, &format!("wait pvc/{name} -n {name} {bound}"))?;
+    let volume = ark.get(&format!("pv {name}"))?;
+    let id = volume["spec"]["csi"]["volumeHandle"].as_str();
+    let id = id.context("it has a handle")?;
+    ensure!(id != old, "{volume}");
+    let found = cloud.describe_volumes().volume_ids(id).send().await?;
+    let made = found.volumes().first().context("it exists")?;
+    assert_eq!(
+        (made.snapshot_id(), made.availability_zone(), made.size()),
+        (Some(&*snapshot), Some("us-east-1b"), Some(8))
+    );
+    Ok(())
+}
+
+/// What is in the file that the pod has on its volume.
+fn file(ark: &Ark, namespace: &str) -> Result<String> {
+    let ready = "wait pod/writer --for=condition=Ready --timeout=120s";
+    kubectl(&ark.cluster, &format!("{ready} -n {namespace}"))?;
+    let read = format!("exec -n {namespace} writer -- /bin/cat /data/file");
+    kubectl(&ark.cluster, &read)
+}
+
+fn write(ark: &Ark, namespace: &str, text: &str) -> Result<()> {
+    let command = format!("echo {text} > /data/file && sync");
+    let exec = ["exec", "-n", namespace, "writer", "--", "/bin/sh", "-c"];
+    ark.cluster
+        .kubectl(&[&exec[..], &[command.as_str()]].concat())?;
     Ok(())
 }
 
@@ -301,6 +381,7 @@ async fn by_csi() -> Result<()> {
     for what in [bound, ready] {
         kubectl(cluster, &format!("wait -n by-csi {what} --timeout=90s"))?;
     }
+    write(ark, "by-csi", "old")?;
 
     let line = "backup create by-csi --include-namespaces by-csi --snapshot-volumes=true --wait";
     // It is warned of what Velero would do with them.
@@ -323,10 +404,35 @@ async fn by_csi() -> Result<()> {
     let expected: Vec<&str> = snapshots.iter().map(|one| one.id.as_str()).collect();
     ensure!(handles == expected, "{listed:?}");
 
-    // The data outlives the namespace, and goes with the backup.
+    // The data outlives the namespace,
+    write(ark, "by-csi", "new")?;
     kubectl(cluster, "delete namespace by-csi --timeout=90s")?;
     let kept = csi.snapshots()?;
     ensure!(kept.len() == 3, "{kept:?}");
+    // comes back with it,
+    let line = "restore create by-csi --wait";
+    let restored = ark.expect(0, line).await?;
+    ensure!(!restored.stderr.contains("forbidden"), "{restored:?}");
+    assert_eq!(file(ark, "by-csi")?.trim(), "old");
+    ensure!(csi.snapshots()?.len() == 3);
+
+    // also without Jobs, beside the original,
+    let home = tempfile::tempdir()?;
+    write(ark, "by-csi", "newer")?;
+    for line in [
+        "backup create locally --include-namespaces by-csi --snapshot-volumes=true",
+        "restore create locally --namespace-mappings by-csi:by-csi-copy",
+    ] {
+        let said = locally(ark, home.path(), line).await?;
+        ensure!(said.code == Some(0), "{line}: {said:?}");
+    }
+    assert_eq!(file(ark, "by-csi-copy")?.trim(), "newer");
+    ensure!(csi.snapshots()?.len() == 6);
+    let deleted = locally(ark, home.path(), "backup delete locally --yes").await?;
+    ensure!(deleted.code == Some(0), "{deleted:?}");
+    ensure!(csi.snapshots()?.len() == 3);
+
+    // and goes with the backup.
     nothing_was_amiss(&ark.expect(0, "backup delete by-csi --yes").await?)?;
     let left = csi.snapshots()?;
     ensure!(left.is_empty(), "{left:?}");

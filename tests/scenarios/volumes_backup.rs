@@ -1,17 +1,25 @@
 //! Volumes of a backup: which are snapshotted, what is recorded of them, and that none is left that nobody names.
 //!
 //! The cloud is moto, which serves EC2 and S3 on one port; volumes are objects that name its disks, so no node is needed.
-//! A fault proxy stands between the shipped `ark-job` and moto.
+//! A fault proxy stands between the shipped `ark-job` and moto. Volumes of CSI drivers are in [`drivers`].
+
+mod drivers;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use ark_job::archive::footer::Footer;
 use ark_job::archive::read;
 use ark_job::archive::write::END_LENGTH;
 use ark_tests::job::{ArkJob, Finished};
 use ark_tests::proxy::Request;
-use ark_tests::{Bucket, FaultProxy, Gate, MotoServer, Rule, Victim, process, s3, wait_until};
+use ark_tests::{
+    Bucket, ControlPlane, FaultProxy, Gate, MotoServer, Options, Rule, Victim, ec2, process, s3,
+    wait_until,
+};
 use aws_sdk_ec2::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_ec2::types::{Filter, ResourceType, Snapshot, Tag, TagSpecification, VolumeType};
 use libtest_mimic::Trial;
@@ -20,7 +28,7 @@ use serde_json::{Value, json};
 use crate::world::{World, scenario};
 
 pub fn trials() -> Vec<Trial> {
-    vec![
+    let mut trials = vec![
         scenario(
             "volumes_backup::a_kill_at_any_request_leaves_no_snapshot_that_cannot_be_found",
             killed_anywhere,
@@ -49,24 +57,46 @@ pub fn trials() -> Vec<Trial> {
             "volumes_backup::an_archive_whose_snapshot_is_gone_is_not_completed",
             gone,
         ),
-    ]
+        scenario(
+            "volumes_backup::a_snapshot_that_never_completes_is_not_waited_for",
+            pending,
+        ),
+        scenario(
+            "volumes_backup::snapshots_are_taken_several_at_once_and_not_too_many",
+            many,
+        ),
+        scenario(
+            "volumes_backup::each_condition_of_a_policy_decides",
+            policies,
+        ),
+        scenario(
+            "volumes_backup::without_volumes_nobody_is_asked_about_them",
+            none,
+        ),
+    ];
+    trials.extend(drivers::trials());
+    trials
 }
 
 const ZONE: &str = "us-east-1b";
 
 /// A namespace with volumes whose disks are in a moto of its own.
-struct Cloud {
-    world: World,
-    namespace: String,
+pub struct Cloud {
+    pub world: World,
+    pub namespace: String,
     _moto: MotoServer,
-    ec2: aws_sdk_ec2::Client,
-    bucket: Bucket,
-    proxy: FaultProxy,
+    pub ec2: aws_sdk_ec2::Client,
+    pub bucket: Bucket,
+    pub proxy: FaultProxy,
 }
 
 impl Cloud {
-    async fn start(hint: &str) -> Result<Cloud> {
-        let world = World::new(hint).await?;
+    pub async fn start(hint: &str) -> Result<Cloud> {
+        Self::on(World::new(hint).await?).await
+    }
+
+    /// In a part of another cluster.
+    pub async fn on(world: World) -> Result<Cloud> {
         let namespace = world.namespace("app").await?;
         let moto = MotoServer::start().await?;
         let config = aws_sdk_ec2::Config::builder()
@@ -92,7 +122,7 @@ impl Cloud {
     }
 
     /// A disk, with a tag of its own.
-    async fn disk(&self) -> Result<String> {
+    pub async fn disk(&self) -> Result<String> {
         let tag = Tag::builder().key("team").value("shop").build();
         let tags = TagSpecification::builder()
             .resource_type(ResourceType::Volume)
@@ -112,12 +142,12 @@ impl Cloud {
             .context("a volume has an id")
     }
 
-    fn name(&self, volume: &str) -> String {
+    pub fn name(&self, volume: &str) -> String {
         format!("{}-{volume}", self.namespace)
     }
 
-    /// A volume and its claim; `source` and `change` are merged into the volume's spec and the claim's metadata.
-    fn volume(&self, name: &str, source: Value, class: &str, annotations: Value) -> Result<()> {
+    /// A volume and its claim; `source` is merged into the volume's spec.
+    fn objects(&self, name: &str, source: &Value, class: &str) -> (Value, Value) {
         let mut volume = json!({
             "apiVersion": "v1", "kind": "PersistentVolume", "metadata": { "name": self.name(name) },
             "spec": {
@@ -131,20 +161,47 @@ impl Cloud {
         }
         let claim = json!({
             "apiVersion": "v1", "kind": "PersistentVolumeClaim",
-            "metadata": { "name": name, "namespace": self.namespace, "annotations": annotations },
+            "metadata": { "name": name, "namespace": self.namespace },
             "spec": {
                 "accessModes": ["ReadWriteOnce"], "storageClassName": class, "volumeName": self.name(name),
                 "resources": { "requests": { "storage": "2Gi" } },
             },
         });
-        let list = json!({ "apiVersion": "v1", "kind": "List", "items": [volume, claim] });
-        self.world
-            .cluster
-            .kubectl_with_input(&["create", "-f", "-"], &list.to_string())
-            .map(drop)
+        (volume, claim)
     }
 
-    fn job(&self, backup: &str, attempt: &str, flags: &[&str]) -> ArkJob {
+    fn create(&self, objects: &[Value]) -> Result<()> {
+        let list = json!({ "apiVersion": "v1", "kind": "List", "items": objects });
+        let arguments = ["create", "-f", "-"];
+        let cluster = self.world.cluster;
+        cluster.kubectl_with_input(&arguments, &list.to_string())?;
+        Ok(())
+    }
+
+    /// Creates a volume and its claim, which has the annotations.
+    pub fn volume(&self, name: &str, source: Value, class: &str, annotations: Value) -> Result<()> {
+        let (volume, mut claim) = self.objects(name, &source, class);
+        claim["metadata"]["annotations"] = annotations;
+        self.create(&[volume, claim])
+    }
+
+    /// Creates a ConfigMap with resource policies.
+    fn policies(&self, name: &str, text: &str) -> Result<()> {
+        self.create(&[json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name, "namespace": self.namespace },
+            "data": { "policies.yaml": text },
+        })])
+    }
+
+    fn storage(&self) -> String {
+        format!(
+            "s3://volumes/here?endpoint={}&path-style=true&region={}",
+            self.proxy.url(),
+            s3::REGION
+        )
+    }
+
+    pub fn job(&self, backup: &str, attempt: &str, flags: &[&str]) -> ArkJob {
         self.job_of(self.world.cluster.kubeconfig(), backup, attempt, flags)
     }
 
@@ -155,19 +212,20 @@ impl Cloud {
         attempt: &str,
         flags: &[&str],
     ) -> ArkJob {
+        let namespaces = ["--include-namespaces", &self.namespace];
+        let arguments = [&["backup", backup], &namespaces[..], flags];
+        self.job_at("here", kubeconfig, &arguments.concat())
+            .of(&format!("job-of-{backup}-{}", self.namespace), attempt)
+    }
+
+    /// Any other job, whose place has that prefix.
+    pub fn job_at(&self, prefix: &str, kubeconfig: &std::path::Path, arguments: &[&str]) -> ArkJob {
         let endpoint = self.proxy.url();
         let storage = format!(
-            "s3://volumes/here?endpoint={endpoint}&path-style=true&region={}",
+            "s3://volumes/{prefix}?endpoint={endpoint}&path-style=true&region={}",
             s3::REGION
         );
-        let namespaces = ["--include-namespaces", &self.namespace];
-        let arguments = [
-            &["backup", backup, "--storage", &storage],
-            &namespaces[..],
-            flags,
-        ];
-        ArkJob::new(kubeconfig, &arguments.concat())
-            .of(&format!("job-of-{backup}-{}", self.namespace), attempt)
+        ArkJob::new(kubeconfig, &[arguments, &["--storage", &storage]].concat())
             .variable("AWS_ENDPOINT_URL_EC2", endpoint)
     }
 
@@ -186,10 +244,7 @@ impl Cloud {
     /// What the footer of the archive says of each volume.
     async fn records(&self, backup: &str) -> Result<BTreeMap<String, Value>> {
         let archive = self.stored(backup, &format!("{backup}.tar.gz")).await?;
-        let tail = &archive[archive.len() - END_LENGTH..];
-        let place = read::locate(tail, archive.len() as u64)?;
-        let range = usize::try_from(place.offset)?..usize::try_from(place.offset + place.length)?;
-        let footer = read::footer(&archive[range], &place)?;
+        let footer = footer(&archive)?;
         let records = footer.head.volumes.iter().map(|record| {
             let name = record.persistent_volume.clone();
             let name = name.strip_prefix(&format!("{}-", self.namespace));
@@ -202,7 +257,7 @@ impl Cloud {
     }
 
     /// The ids that the marker names; none without one.
-    async fn named(&self, backup: &str) -> Result<BTreeSet<String>> {
+    pub async fn named(&self, backup: &str) -> Result<BTreeSet<String>> {
         let key = format!("here/backups/{backup}/ark-backup.json");
         if !self.bucket.keys(&key).await?.contains(&key) {
             return Ok(BTreeSet::new());
@@ -232,7 +287,7 @@ impl Cloud {
         Ok(found.snapshots().to_vec())
     }
 
-    async fn ids(&self, backup: &str) -> Result<BTreeSet<String>> {
+    pub async fn ids(&self, backup: &str) -> Result<BTreeSet<String>> {
         let snapshots = self.snapshots(backup).await?;
         Ok(snapshots
             .iter()
@@ -240,7 +295,7 @@ impl Cloud {
             .collect())
     }
 
-    async fn is_kept_by_the_marker(&self, backup: &str, count: usize) -> Result<()> {
+    pub async fn is_kept_by_the_marker(&self, backup: &str, count: usize) -> Result<()> {
         let (named, there) = (self.named(backup).await?, self.ids(backup).await?);
         ensure!(
             named == there && named.len() == count,
@@ -256,6 +311,14 @@ impl Cloud {
     }
 }
 
+/// The footer of an archive.
+fn footer(archive: &[u8]) -> Result<Footer> {
+    let tail = &archive[archive.len() - END_LENGTH..];
+    let place = read::locate(tail, archive.len() as u64)?;
+    let range = usize::try_from(place.offset)?..usize::try_from(place.offset + place.length)?;
+    Ok(read::footer(&archive[range], &place)?)
+}
+
 fn tags(tags: &[Tag]) -> BTreeMap<String, String> {
     let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
     tags.iter()
@@ -267,7 +330,7 @@ fn in_tree(disk: &str) -> Value {
     json!({ "awsElasticBlockStore": { "volumeID": format!("aws://{ZONE}/{disk}") } })
 }
 
-fn csi(disk: &str) -> Value {
+pub fn csi(disk: &str) -> Value {
     let zone =
         json!({ "key": "topology.ebs.csi.aws.com/zone", "operator": "In", "values": [ZONE] });
     json!({
@@ -281,7 +344,7 @@ fn is_ec2(request: &Request) -> bool {
     request.method == "POST" && request.path == "/"
 }
 
-fn is_archive(request: &Request) -> bool {
+pub fn is_archive(request: &Request) -> bool {
     request.method == "PUT" && request.path.ends_with(".tar.gz")
 }
 
@@ -312,7 +375,13 @@ async fn recorded() -> Result<()> {
         json!({}),
     )?;
     let finished = cloud.job("recorded", "pod-1", &[]).expect(0).await?;
-    says(&finished, &[", 2 snapshots"])?;
+    let local = format!(
+        "persistentvolumes {} (claim {}/local) has no snapshot, so the data in it is not in the backup: there is no way to \
+         snapshot volumes of type hostPath",
+        cloud.name("local"),
+        cloud.namespace
+    );
+    says(&finished, &[", 2 snapshots", &local])?;
     cloud.is_kept_by_the_marker("recorded", 2).await?;
     let records = cloud.records("recorded").await?;
     ensure!(
@@ -379,16 +448,10 @@ async fn chosen() -> Result<()> {
     ] {
         cloud.volume(name, csi(&cloud.disk().await?), class, annotations)?;
     }
-    let cluster = cloud.world.cluster;
-    let namespace = &cloud.namespace;
     // Ark's namespace is this scenario's own.
-    for (name, text) in [(&policies, yaml), (&cloud.name("wrong"), "version: v2\n")] {
-        let map = json!({
-            "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name, "namespace": namespace },
-            "data": { "policies.yaml": text },
-        });
-        cluster.kubectl_with_input(&["create", "-f", "-"], &map.to_string())?;
-    }
+    let namespace = &cloud.namespace;
+    cloud.policies(&policies, yaml)?;
+    cloud.policies(&cloud.name("wrong"), "version: v2\n")?;
     let with = ["--resource-policies-configmap", &*policies];
     for (backup, flags, snapshotted) in [
         ("auto", vec![], vec!["plain", "unwanted", "wanted"]),
@@ -463,10 +526,12 @@ async fn failures() -> Result<()> {
         marker["status"]
     );
     // What there is no way for is an error when it was asked for.
-    cloud
+    let asked = cloud
         .job("asked", "pod-1", &["--snapshot-volumes"])
         .expect(3)
         .await?;
+    let local = format!("persistentvolumes {} (claim ", cloud.name("local"));
+    says(&asked, &[&local, "says that none is wanted"])?;
     let marker = cloud.marker("asked").await?;
     ensure!(marker["status"]["errors"] == 2, "{:#}", marker["status"]);
     // A refusal names what was refused, and what to do.
@@ -663,5 +728,312 @@ async fn gone() -> Result<()> {
         &["does not exist any more", &cloud.name("data"), "hint: "],
     )?;
     ensure!(cloud.named("gone").await?.is_empty(), "it was completed");
+    Ok(())
+}
+
+/// The actions that EC2 was asked for so far, in order.
+fn actions(proxy: &FaultProxy) -> Vec<String> {
+    let action = |request: Request| {
+        let mut pairs = request.form.split('&');
+        pairs.find_map(|pair| pair.strip_prefix("Action=").map(str::to_owned))
+    };
+    proxy.requests().into_iter().filter_map(action).collect()
+}
+
+async fn pending() -> Result<()> {
+    let cloud = Cloud::start("pending").await?;
+    cloud.volume("data", csi(&cloud.disk().await?), "", json!({}))?;
+    cloud.job("usual", "pod-1", &[]).expect(0).await?;
+    let usual = actions(&cloud.proxy);
+    ensure!(usual.contains(&"CreateSnapshot".into()), "{usual:?}");
+    cloud.proxy.clear_requests();
+    // It is of no size and never gets anywhere.
+    cloud.proxy.add(Rule::on(is_ec2).rewrite(|text| {
+        text.replace("<status>completed</status>", "<status>pending</status>")
+            .replace("<progress>100%</progress>", "<progress>7%</progress>")
+    }));
+    let finished = cloud.job("pending", "pod-1", &[]).expect(0).await?;
+    says(&finished, &["has begun", ", 1 snapshot"])?;
+    let asked = actions(&cloud.proxy);
+    ensure!(
+        asked == usual,
+        "it was waited for: {asked:?}, not {usual:?}"
+    );
+    let marker = cloud.marker("pending").await?;
+    ensure!(
+        marker["status"]["phase"] == "Completed" && marker["status"]["volumes"]["snapshotted"] == 1,
+        "{marker:#}"
+    );
+    // Whoever asks how it is now hears that.
+    let storage = cloud.storage();
+    let arguments = ["volumes", "pending", "--storage", &storage, "-o", "json"];
+    let listed = ArkJob::new(cloud.world.cluster.kubeconfig(), &arguments)
+        .variable("AWS_ENDPOINT_URL_EC2", cloud.proxy.url())
+        .expect(0)
+        .await?;
+    says(&listed, &["\"state\":\"pending", &cloud.name("data")])
+}
+
+async fn many() -> Result<()> {
+    const VOLUMES: usize = 60;
+    let cloud = Cloud::start("many").await?;
+    let mut objects = Vec::new();
+    for n in 0..VOLUMES {
+        let (volume, claim) = cloud.objects(&format!("v{n}"), &csi(&cloud.disk().await?), "");
+        objects.extend([volume, claim]);
+    }
+    cloud.create(&objects)?;
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (come, gone, seen) = (now.clone(), now.clone(), most.clone());
+    cloud.proxy.add(
+        Rule::on(ec2::is("CreateSnapshot"))
+            .before(move |_| {
+                let at_once = come.fetch_add(1, Ordering::SeqCst) + 1;
+                seen.fetch_max(at_once, Ordering::SeqCst);
+            })
+            .delay(Duration::from_millis(100))
+            .after(move |_| {
+                gone.fetch_sub(1, Ordering::SeqCst);
+            }),
+    );
+    cloud.job("many", "pod-1", &[]).expect(0).await?;
+    let most = most.load(Ordering::SeqCst);
+    ensure!((4..=8).contains(&most), "{most} at once");
+    ensure!(now.load(Ordering::SeqCst) == 0, "each was answered");
+    cloud.is_kept_by_the_marker("many", VOLUMES).await?;
+    let of_volumes: BTreeSet<String> = cloud
+        .snapshots("many")
+        .await?
+        .iter()
+        .filter_map(|snapshot| snapshot.volume_id().map(str::to_owned))
+        .collect();
+    ensure!(of_volumes.len() == VOLUMES, "each has its own");
+    Ok(())
+}
+
+async fn policies() -> Result<()> {
+    let cloud = Cloud::start("policies").await?;
+    let yaml = "version: v1
+volumePolicies:
+- {conditions: {pvcLabels: {tier: gold}}, action: {type: snapshot}}
+- {conditions: {pvcLabels: {tier: cache}}, action: {type: skip}}
+- {conditions: {csi: {driver: other.example.com}}, action: {type: skip}}
+- {conditions: {capacity: '100Gi,'}, action: {type: skip}}
+- {conditions: {storageClass: [scratch, temporary]}, action: {type: skip}}
+- {conditions: {storageClass: [fast], capacity: '1Gi,10Gi'}, action: {type: snapshot}}
+- {conditions: {volumeTypes: [awsElasticBlockStore]}, action: {type: snapshot}}
+";
+    let map = cloud.name("policies");
+    cloud.policies(&map, yaml)?;
+    let by_policy = format!("the resource policies in ConfigMap {map} skip it");
+    let by_flag = "no snapshots were asked for (--snapshot-volumes=false)";
+    let annotation =
+        |object: &str| format!("annotation ark.heptio.com/skip-snapshot of {object} asks for none");
+    let of_claim = annotation(&format!(
+        "persistentvolumeclaims {}/claim-out",
+        cloud.namespace
+    ));
+    let of_volume = annotation(&format!("persistentvolumes {}", cloud.name("volume-out")));
+    let out = json!({ "annotations": { "ark.heptio.com/skip-snapshot": "true" } });
+    let in_vain = json!({ "annotations": { "ark.heptio.com/skip-snapshot": "false" } });
+    let other = json!({ "csi": { "driver": "other.example.com", "volumeHandle": "h" } });
+    let tier = |tier: &str| json!({ "labels": { "tier": tier } });
+    let none = json!({});
+    // Name, class, size, labels or annotations of claim and volume, and why there is no snapshot.
+    let table = [
+        ("gold", "scratch", "200Gi", tier("gold"), &none, None),
+        (
+            "cache",
+            "fast",
+            "2Gi",
+            tier("cache"),
+            &none,
+            Some(&*by_policy),
+        ),
+        (
+            "other-driver",
+            "fast",
+            "2Gi",
+            none.clone(),
+            &none,
+            Some(&*by_policy),
+        ),
+        (
+            "large",
+            "fast",
+            "100Gi",
+            none.clone(),
+            &none,
+            Some(&*by_policy),
+        ),
+        (
+            "scratch",
+            "scratch",
+            "2Gi",
+            none.clone(),
+            &none,
+            Some(&*by_policy),
+        ),
+        ("fast", "fast", "10Gi", none.clone(), &none, None),
+        (
+            "too-large",
+            "fast",
+            "11Gi",
+            none.clone(),
+            &none,
+            Some(by_flag),
+        ),
+        ("in-tree", "", "2Gi", none.clone(), &none, None),
+        ("no-match", "", "2Gi", none.clone(), &none, Some(by_flag)),
+        (
+            "claim-out",
+            "fast",
+            "2Gi",
+            out.clone(),
+            &none,
+            Some(&*of_claim),
+        ),
+        (
+            "volume-out",
+            "fast",
+            "2Gi",
+            none.clone(),
+            &out,
+            Some(&*of_volume),
+        ),
+        ("in-vain", "fast", "2Gi", in_vain.clone(), &in_vain, None),
+    ];
+    let mut objects = Vec::new();
+    for (name, class, size, of_claim, of_volume, _) in &table {
+        let source = match *name {
+            "other-driver" => other.clone(),
+            "in-tree" => in_tree(&cloud.disk().await?),
+            _ => csi(&cloud.disk().await?),
+        };
+        let (mut volume, mut claim) = cloud.objects(name, &source, class);
+        volume["spec"]["capacity"]["storage"] = (*size).into();
+        for (object, more) in [(&mut volume, *of_volume), (&mut claim, of_claim)] {
+            for (key, value) in more.as_object().into_iter().flatten() {
+                object["metadata"][key] = value.clone();
+            }
+        }
+        objects.extend([volume, claim]);
+    }
+    cloud.create(&objects)?;
+    let flags = [
+        "--resource-policies-configmap",
+        &*map,
+        "--snapshot-volumes=false",
+    ];
+    cloud
+        .job("table", "pod-1", &flags)
+        .variable("ARK_NAMESPACE", &cloud.namespace)
+        .expect(0)
+        .await?;
+    let records = cloud.records("table").await?;
+    ensure!(records.len() == table.len(), "{records:#?}");
+    for (name, .., reason) in &table {
+        let data = &records[*name]["data"];
+        let method = if reason.is_some() { "skipped" } else { "ebs" };
+        ensure!(
+            data["method"] == method && data["reason"].as_str() == *reason,
+            "{name}: {data:#}, not {method} {reason:?}"
+        );
+    }
+    cloud.is_kept_by_the_marker("table", 4).await
+}
+
+/// In a cluster of its own, since others have volumes in the shared one.
+async fn none() -> Result<()> {
+    let cluster = ControlPlane::start(Options::default()).await?;
+    let api = FaultProxy::start_before(&cluster).await?;
+    let kubeconfig = cluster.kubeconfig_for(api.url())?;
+    // Nobody needs an answer of it.
+    let no = ec2::refusal("UnauthorizedOperation", "made up");
+    let ec2 = FaultProxy::start("http://127.0.0.1:1").await?;
+    ec2.add(Rule::on_all().answer(403, &[("content-type", "text/xml")], no));
+    let directory = tempfile::tempdir()?;
+    let storage = format!("file://{}", directory.path().display());
+    let back_up = async |name: &str, flags: &[&str], code: i32| -> Result<Vec<Request>> {
+        api.clear_requests();
+        let arguments = [&["backup", name, "--storage", &storage], flags].concat();
+        ArkJob::new(&kubeconfig, &arguments)
+            .of(name, "pod-1")
+            .variable("AWS_ENDPOINT_URL_EC2", ec2.url())
+            .expect(code)
+            .await?;
+        Ok(api.requests())
+    };
+    let of = |requests: &[Request], resource: &str| {
+        let path = format!("/api/v1/{resource}");
+        let reads = requests.iter().filter(|request| request.path == path);
+        reads
+            .map(|request| request.query.clone())
+            .collect::<Vec<_>>()
+    };
+    let of_snapshots = |requests: &[Request]| {
+        let asked = |request: &&Request| request.path.contains("snapshot.storage.k8s.io");
+        requests.iter().filter(asked).count()
+    };
+    let volumes = |requests: &[Request]| of(requests, "persistentvolumes");
+    let others = |requests: &[Request]| {
+        ["persistentvolumeclaims", "namespaces", "pods"]
+            .map(|resource| of(requests, resource).len())
+    };
+
+    let without_type = back_up(
+        "without-type",
+        &["--exclude-resources=persistentvolumes"],
+        0,
+    )
+    .await?;
+    ensure!(
+        volumes(&without_type).is_empty(),
+        "{:?}",
+        volumes(&without_type)
+    );
+    let empty = back_up("empty", &[], 0).await?;
+    // Only the archive's own list is of more than one object.
+    let lists = volumes(&empty);
+    let small = |query: &&String| query.split('&').any(|part| part == "limit=1");
+    let small = lists.iter().filter(small).count();
+    ensure!(small > 0 && lists.len() == small + 1, "{lists:?}");
+    ensure!(
+        others(&empty) == others(&without_type),
+        "{:?}, not {:?}",
+        others(&empty),
+        others(&without_type)
+    );
+    ensure!(of_snapshots(&empty) == 0 && ec2.requests().is_empty());
+
+    // For one that nobody can snapshot, claims are read; still nobody else is asked.
+    let volume = |name: &str, source: Value| -> Result<()> {
+        let mut volume = json!({
+            "apiVersion": "v1", "kind": "PersistentVolume", "metadata": { "name": name },
+            "spec": { "accessModes": ["ReadWriteOnce"], "capacity": { "storage": "2Gi" } },
+        });
+        for (key, value) in source.as_object().into_iter().flatten() {
+            volume["spec"][key] = value.clone();
+        }
+        cluster
+            .kubectl_with_input(&["create", "-f", "-"], &volume.to_string())
+            .map(drop)
+    };
+    volume("local", json!({ "hostPath": { "path": "/x" } }))?;
+    let local = back_up("local", &[], 0).await?;
+    ensure!(
+        others(&local)[0] == others(&empty)[0] + 1,
+        "{:?}",
+        others(&local)
+    );
+    ensure!(of_snapshots(&local) == 0 && ec2.requests().is_empty());
+    // And these counts can be others.
+    volume("disk", csi("vol-0123456789abcdef0"))?;
+    volume(
+        "driver",
+        json!({ "csi": { "driver": "other.example.com", "volumeHandle": "h" } }),
+    )?;
+    let asked = back_up("asked", &[], 3).await?;
+    ensure!(of_snapshots(&asked) > 0 && !ec2.requests().is_empty());
     Ok(())
 }

@@ -38,25 +38,34 @@ pub fn trials() -> Vec<Trial> {
 const UNUSED: &str = "ark.heptio.com/unused";
 
 /// moto, and a namespace with a claim bound to a disk there.
-struct Disk<'a> {
-    moto: MotoServer,
-    ec2: Ec2,
-    place: Place<'a>,
-    cluster: &'a ControlPlane,
-    namespace: String,
+pub struct Disk<'a> {
+    pub moto: MotoServer,
+    pub ec2: Ec2,
+    pub place: Place<'a>,
+    pub cluster: &'a ControlPlane,
+    pub namespace: String,
     volume: String,
 }
 
 impl<'a> Disk<'a> {
     async fn new(world: &World, place: Place<'a>, cluster: &'a ControlPlane) -> Result<Disk<'a>> {
+        let new = NewVolume {
+            tags: &[("team", "shop")],
+            ..NewVolume::default()
+        };
+        Self::of(world, place, cluster, new).await
+    }
+
+    /// The same, of any kind.
+    pub async fn of(
+        world: &World,
+        place: Place<'a>,
+        cluster: &'a ControlPlane,
+        new: NewVolume<'_>,
+    ) -> Result<Disk<'a>> {
         let moto = MotoServer::start().await?;
         let ec2 = Ec2::new(moto.url());
-        let volume = ec2
-            .volume(NewVolume {
-                tags: &[("team", "shop")],
-                ..NewVolume::default()
-            })
-            .await?;
+        let volume = ec2.volume(new).await?;
         let namespace = world.namespace("app").await?;
         let zone = "us-east-1a";
         let manifest = format!(
@@ -82,17 +91,17 @@ impl<'a> Disk<'a> {
         self.job_at(self.cluster.kubeconfig(), arguments)
     }
 
-    fn job_at(&self, kubeconfig: &std::path::Path, arguments: &[&str]) -> ArkJob {
+    pub fn job_at(&self, kubeconfig: &std::path::Path, arguments: &[&str]) -> ArkJob {
         let job = self.place.job_at(kubeconfig, arguments);
         job.variable("AWS_ENDPOINT_URL_EC2", self.moto.url())
     }
 
-    async fn restore(&self, name: &str, more: &[&str], code: i32) -> Result<Finished> {
+    pub async fn restore(&self, name: &str, more: &[&str], code: i32) -> Result<Finished> {
         let arguments = ["restore", "b", "--name", name];
         self.job(&[&arguments, more].concat()).expect(code).await
     }
 
-    async fn bound(&self, namespace: &str) -> Result<Value> {
+    pub async fn bound(&self, namespace: &str) -> Result<Value> {
         wait_until(
             "the claim to be bound",
             Duration::from_secs(30),
@@ -105,13 +114,13 @@ impl<'a> Disk<'a> {
     }
 
     /// The namespace and its volume go; the disk stays.
-    async fn lose(&self) -> Result<()> {
+    pub async fn lose(&self) -> Result<()> {
         self.lose_namespace().await?;
         self.cluster.kubectl(&["delete", "pv", &self.namespace])?;
         Ok(())
     }
 
-    async fn lose_namespace(&self) -> Result<()> {
+    pub async fn lose_namespace(&self) -> Result<()> {
         delete_namespace(self.cluster, &self.namespace)?;
         wait_until("the namespace to go", Duration::from_secs(60), async || {
             let there = exists(self.cluster, &["namespace", &self.namespace])?;
@@ -121,7 +130,10 @@ impl<'a> Disk<'a> {
     }
 
     /// The disk of a persistentVolume, which is not the one of the backup.
-    async fn made(&self, persistent_volume: &str) -> Result<(Value, aws_sdk_ec2::types::Volume)> {
+    pub async fn made(
+        &self,
+        persistent_volume: &str,
+    ) -> Result<(Value, aws_sdk_ec2::types::Volume)> {
         let volume = get(self.cluster, &["pv", persistent_volume])?;
         let handle = volume["spec"]["csi"]["volumeHandle"].as_str().unwrap_or("");
         ensure!(handle != self.volume, "it points at the old disk");

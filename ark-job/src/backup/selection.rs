@@ -7,6 +7,7 @@
 
 use crate::cluster::discover::ResourceType;
 use crate::filter::{Filter, Named};
+use crate::hooks::PodVolume;
 use crate::item::{Item, Metadata, ScanError};
 use crate::selector::AnyOf;
 use serde::Deserialize;
@@ -227,10 +228,8 @@ impl<'a> Choice<'a> {
             PODS => {
                 let pod: Pod = item.read()?;
                 let volumes = pod.spec.volumes.iter();
-                let claims = volumes.filter_map(|volume| volume.persistent_volume_claim.as_ref());
-                needs
-                    .claims
-                    .extend(claims.map(|claim| named(&claim.claim_name)));
+                let claims = volumes.filter_map(|volume| volume.claim_name(&metadata.name));
+                needs.claims.extend(claims.map(|claim| named(&claim)));
                 needs.priority_classes.extend(pod.spec.priority_class_name);
             }
             SERVICE_ACCOUNTS => {
@@ -286,18 +285,6 @@ struct PodSpec {
     #[serde(default)]
     volumes: Vec<PodVolume>,
     priority_class_name: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PodVolume {
-    persistent_volume_claim: Option<PodClaim>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PodClaim {
-    claim_name: String,
 }
 
 #[derive(Deserialize)]

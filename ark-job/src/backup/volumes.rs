@@ -210,6 +210,9 @@ async fn find_volumes(
     context: &Context,
     selection: &Selection,
 ) -> Result<Vec<Found>, ClusterError> {
+    if !find::may_have_any(&context.cluster, selection).await? {
+        return Ok(Vec::new());
+    }
     let left_out = namespaces_left_out(context).await?;
     find::find(&context.cluster, selection, left_out).await
 }
@@ -333,7 +336,7 @@ impl Taking<'_> {
             Err(error @ CsiError::Slow { .. }) => {
                 let failed = wanted
                     .into_iter()
-                    .map(|wanted| not_taken(self.context, wanted.record, csi_failure(&error)));
+                    .map(|wanted| not_taken(wanted.record, csi_failure(&error)));
                 self.unsaved.extend(failed);
                 Vec::new()
             }
@@ -378,7 +381,12 @@ impl Taking<'_> {
 /// The disks, if they can be reached.
 async fn reach_disks(context: &Context) -> Result<&dyn Disks, NoWay> {
     context.disks.disks().await.map_err(|error| NoWay {
-        why: format!("volumes of EBS cannot be reached: {}", chain(&error)),
+        why: match error {
+            DiskError::NotHere => {
+                "volumes of EBS cannot be reached with --local: back up without it".to_owned()
+            }
+            _ => format!("volumes of EBS cannot be reached: {}", chain(&error)),
+        },
         is_failure: !matches!(error, DiskError::NotHere),
     })
 }
@@ -459,7 +467,7 @@ async fn take_one(
             log_taken(context, &record);
             Ok(record)
         }
-        Err(failure) => Err(not_taken(context, wanted.record, failure)),
+        Err(failure) => Err(not_taken(wanted.record, failure)),
     }
 }
 
@@ -518,6 +526,9 @@ fn disk_failure(error: &DiskError) -> NotTaken {
         DiskError::Refused { code, .. } if code == "InvalidVolume.NotFound" => {
             "the volume is gone from the cloud, or in another account or region"
         }
+        DiskError::NotFound(_) => {
+            "the volume is gone, or in another account or region (AWS_REGION is that of volumes whose zone is not known)"
+        }
         DiskError::NotHere | DiskError::Setup(_) => {
             "docs/volumes.md says how Ark reaches the cloud"
         }
@@ -547,12 +558,8 @@ fn csi_failure(error: &CsiError) -> NotTaken {
     }
 }
 
-fn not_taken(context: &Context, mut record: VolumeRecord, failure: NotTaken) -> Unsaved {
+fn not_taken(mut record: VolumeRecord, failure: NotTaken) -> Unsaved {
     let NotTaken { why, next_step } = failure;
-    context.log.error(&format!(
-        "persistentvolumes {}: no snapshot: {why}",
-        record.persistent_volume
-    ));
     record.data = Data::Missing { reason: why };
     Unsaved {
         record,

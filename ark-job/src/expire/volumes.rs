@@ -11,7 +11,7 @@ use crate::removal::{RemovalError, Target, snapshots};
 use crate::store::location_id;
 use crate::volumes::disks::{DiskError, Disks, Tags, region_of};
 use crate::volumes::identity::{BACKUP, CLUSTER, LOCATION, PERSISTENT_VOLUME, RESTORE, UNUSED};
-use crate::volumes::{CSI_SNAPSHOT_TIMEOUT, CsiSnapshot, Data, EBS_DRIVER, VolumeRecord, csi};
+use crate::volumes::{CSI_SNAPSHOT_TIMEOUT, Data, EBS_DRIVER, VolumeRecord, csi};
 use k8s_openapi::api::core::v1::PersistentVolume;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::BTreeSet;
@@ -89,7 +89,14 @@ fn tell(context: &Context, needed: bool, what: &str, error: &DiskError, found: &
         chain(error)
     );
     if needed && !matches!(error, DiskError::NotHere) {
-        found.troubles.push((Kind::Snapshot, what.to_owned(), why));
+        // Where no region is known, it is the same for volumes as for snapshots.
+        let is_told = found
+            .troubles
+            .iter()
+            .any(|(_, name, text)| name == what && *text == why);
+        if !is_told {
+            found.troubles.push((Kind::Snapshot, what.to_owned(), why));
+        }
     } else {
         context.log.warn(&format!("{what}: {why}"));
     }
@@ -166,9 +173,12 @@ async fn look_at_disks(
     needed: bool,
     found: &mut Found,
 ) {
-    // A restore makes volumes where it is configured, whatever is recorded.
-    regions.remove("");
-    regions.insert(disks.region().to_owned());
+    // A restore makes volumes where it is configured, whatever is recorded. Where nothing is configured, it makes them only
+    // where snapshots are.
+    let of_unknown_zone = regions.remove("");
+    if !disks.region().is_empty() || of_unknown_zone || regions.is_empty() {
+        regions.insert(disks.region().to_owned());
+    }
     let here = location_id(context.store.canonical());
     for region in &regions {
         for cluster in clusters {
@@ -193,7 +203,7 @@ async fn look_at_disks(
                         name: one.id,
                     }));
                 }
-                Err(error) => tell(context, needed, region, &error, found),
+                Err(error) => tell(context, needed, &of_region(region), &error, found),
             }
             let mut tags = tags;
             tags.insert(UNUSED.to_owned(), "true".to_owned());
@@ -220,9 +230,17 @@ async fn look_at_disks(
                         }
                     }));
                 }
-                Err(error) => tell(context, needed, region, &error, found),
+                Err(error) => tell(context, needed, &of_region(region), &error, found),
             }
         }
+    }
+}
+
+/// `EBS in us-east-1`; of a region that is not known, `EBS`.
+fn of_region(region: &str) -> String {
+    match region.is_empty() {
+        true => "EBS".to_owned(),
+        false => format!("EBS in {region}"),
     }
 }
 
@@ -345,17 +363,7 @@ pub(super) async fn let_go(context: &Context, loose: &Loose) -> Result<Dropped, 
     let What::Csi(owned) = &loose.what else {
         return Ok(Dropped::Stays("it has no objects".to_owned()));
     };
-    let (Some(content), Some(handle)) = (&owned.content, &owned.handle) else {
-        return Ok(Dropped::Stays("it has no content".to_owned()));
-    };
-    let snapshot = CsiSnapshot {
-        handle: handle.clone(),
-        driver: owned.driver.clone(),
-        content: content.clone(),
-        volume_snapshot: owned.volume_snapshot.clone(),
-        ..CsiSnapshot::default()
-    };
-    csi::let_go(&context.cluster, &[&snapshot]).await?;
+    csi::let_go_owned(&context.cluster, owned).await?;
     Ok(Dropped::Gone)
 }
 

@@ -149,6 +149,20 @@ fn h05_h06_pods_that_share_a_claim_are_one_group() {
 }
 
 #[test]
+fn the_claims_of_a_pod_are_those_it_names_and_those_of_its_ephemeral_volumes() {
+    let volumes = json!([
+        {"name": "log", "emptyDir": {}},
+        {"name": "data", "persistentVolumeClaim": {"claimName": "shared"}},
+        {"name": "scratch", "ephemeral": {"volumeClaimTemplate": {"spec": {"accessModes": ["ReadWriteOnce"]}}}},
+    ]);
+    let pod = pod(json!({
+        "metadata": {"annotations": {"pre.hook.backup.velero.io/command": "x"}},
+        "spec": {"volumes": volumes},
+    }));
+    assert_eq!(of(&pod).unwrap().claims, ["shared", "p-scratch"]);
+}
+
+#[test]
 fn h09_h20_without_a_command_there_is_no_hook() {
     assert_eq!(of(&pod(json!({}))), None);
     assert_eq!(

@@ -365,11 +365,33 @@ impl Maker<'_> {
         if self.mode == Mode::Write {
             label(&mut content, self.label);
             label(&mut volume_snapshot, self.label);
+            self.provide_group(snapshot).await?;
             self.provide(contents, None, &content, handle).await?;
             self.provide(snapshots, Some(namespace), &volume_snapshot, handle)
                 .await?;
         }
         Ok(name)
+    }
+
+    /// Makes the content of the group of a snapshot, unless it is there or the cluster knows no groups.
+    async fn provide_group(&self, snapshot: &crate::volumes::CsiSnapshot) -> Result<(), Unmade> {
+        let resource = format!("volumegroupsnapshotcontents.{}", csi::GROUP_OF_GROUPS);
+        let served = csi::GROUP_VERSIONS.into_iter().find_map(|version| {
+            let api_version = format!("{}/{version}", csi::GROUP_OF_GROUPS);
+            let found = self.discovery.find(&resource, &api_version)?;
+            Some((found, api_version))
+        });
+        let Some((contents, api_version)) = served else {
+            return Ok(());
+        };
+        let (location, backup) = (&self.order.location, &self.order.backup);
+        let Some(mut content) = csi::group_to_restore(location, backup, snapshot, &api_version)
+        else {
+            return Ok(());
+        };
+        label(&mut content, self.label);
+        self.provide(contents, None, &content, &snapshot.handle)
+            .await
     }
 
     /// Creates an object, unless the very same is there.

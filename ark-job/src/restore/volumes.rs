@@ -6,6 +6,7 @@
 use super::order::{CLAIMS, VOLUMES};
 use crate::volumes::disks::{region_of, volume_id};
 use crate::volumes::quantity::Quantity;
+use crate::volumes::recorded;
 use crate::volumes::{ClaimName, CsiSnapshot, Data, EBS_DRIVER, EbsSnapshot, VolumeRecord};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -287,8 +288,17 @@ impl Volumes {
         }
     }
 
-    /// What is to be known of a claim that gets an empty volume.
+    /// What is to be known of a claim that gets an empty volume, and of a volume that comes back without its data.
     pub fn remark(&self, resource: &str, object: &Value) -> Option<String> {
+        if resource == VOLUMES {
+            let record = self.record(object["metadata"]["name"].as_str()?)?;
+            return match &record.data {
+                Data::Missing { reason } if recorded::is_elsewhere(reason) => Some(format!(
+                    "it comes back as it was, with what its disk holds now and not what it held in the backup: {reason}"
+                )),
+                _ => None,
+            };
+        }
         if resource != CLAIMS {
             return None;
         }

@@ -22,9 +22,10 @@ pub use self::classes::{
     CLASS_ANNOTATION, CLASS_LABEL, Class, Classes, VELERO_CLASS_ANNOTATION, VELERO_CLASS_LABEL,
 };
 pub use self::group::snapshot_group;
-pub use self::owned::{delete_owned, owned};
+pub use self::objects::{GROUP_OF_GROUPS, GROUP_VERSIONS};
+pub use self::owned::{delete_owned, let_go_owned, owned};
 pub use self::remove::{delete, let_go};
-pub use self::restore::to_restore;
+pub use self::restore::{group_to_restore, to_restore};
 pub use self::take::snapshot;
 
 use super::ClaimName;

@@ -50,6 +50,9 @@ const UNKNOWN_FOR: Duration = Duration::from_secs(20);
 /// What becomes of a volume whose key cannot be used, in the most common case.
 const GONE: &str = "EC2 has taken it away right after it was asked for";
 
+/// A volume that says it was made so much before it was asked for is one that an earlier request with the same token has made.
+const TOLD_EXACTLY: Duration = Duration::from_secs(5);
+
 /// The first wait for a snapshot or volume; waits grow by half.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
@@ -422,6 +425,7 @@ impl Ec2 {
         let inherited = tags::of_volume(&of_snapshot, self.cluster_name.as_deref());
         let all = tags::merge(&wanted.tags, &inherited).tags;
         let asked = asked(wanted, snapshot.volume_size());
+        let before = self.answers.clock();
         let made = self.repeat(&doing, || {
             let request = client
                 .create_volume()
@@ -440,10 +444,20 @@ impl Ec2 {
                 .map(|answer| answer.map_err(|error| Failure::new(&error)))
         });
         let made = made.await.map_err(|failure| doing.failed(failure))?;
+        let created = made.create_time.as_ref().and_then(timestamp);
         let id = made.volume_id.ok_or_else(|| doing.lacks("an id"))?;
         let key = asked.kms_key.as_deref().or(snapshot.kms_key_id());
-        self.wait_for_volume((region, &client), &id, key, began, within)
-            .await
+        let of_earlier = matches!((created, before), (Some(created), Some(before)) if created < before - TOLD_EXACTLY);
+        let waited = self.wait_for_volume((region, &client), &id, key, began, within);
+        match waited.await {
+            // Its token is still known, and what it had made is not there any more.
+            Err(DiskError::Broken { id, why: Some(why) })
+                if of_earlier && why.starts_with(GONE) =>
+            {
+                Err(DiskError::NotFound(id))
+            }
+            result => result,
+        }
     }
 
     /// Waits until a volume that was just made is available; one that never will be is deleted.

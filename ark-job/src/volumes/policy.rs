@@ -164,6 +164,11 @@ pub fn of_config_map(map: &ConfigMap, name: &str) -> Result<Policies, Failure> {
     })
 }
 
+/// What the parser says, to stand in a sentence.
+fn without_prefix(message: &str) -> String {
+    message.trim_start_matches("error: ").to_owned()
+}
+
 impl Policies {
     /// Parses the document.
     ///
@@ -171,7 +176,7 @@ impl Policies {
     /// A sentence with the place of what is wrong.
     pub fn parse(yaml: &str) -> Result<Policies, String> {
         let document: RawDocument =
-            serde_saphyr::from_str(yaml).map_err(|error| error.to_string())?;
+            serde_saphyr::from_str(yaml).map_err(|error| without_prefix(&error.to_string()))?;
         let RawDocument {
             version,
             volume_policies,

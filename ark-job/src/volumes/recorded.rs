@@ -34,6 +34,12 @@ const CONTENTS: &str = "volumesnapshotcontents.snapshot.storage.k8s.io";
 const IN_A_REPOSITORY: &str =
     "Velero has its files in a repository of kopia or restic, and ark does not restore those";
 
+/// Whether a record without a snapshot (`reason` says why) is of data that the backup has nevertheless, where ark does not
+/// reach it.
+pub fn is_elsewhere(reason: &str) -> bool {
+    reason.contains(IN_A_REPOSITORY)
+}
+
 /// Why the records of a backup cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordedError {

@@ -74,6 +74,20 @@ pub struct CsiSource {
     pub class: Option<String>,
 }
 
+/// Whether the backup of `selection` may have a volume at all; one small request, since many clusters have none.
+///
+/// # Errors
+/// When volumes cannot be listed.
+pub async fn may_have_any(cluster: &Cluster, selection: &Selection) -> Result<bool, ClusterError> {
+    let volumes = ResourceType::persistent_volumes();
+    if !selection.may_include(&volumes) {
+        return Ok(false);
+    }
+    let mut list = List::new(cluster, &volumes, None, None, At::Now).at_most(1);
+    list.look_ahead(false);
+    Ok(list.next().await?.is_some())
+}
+
 /// The volumes that the backup of `selection` will have. `left_out` are the namespaces that carry an exclude label.
 ///
 /// # Errors
@@ -84,9 +98,6 @@ pub async fn find(
     left_out: BTreeSet<String>,
 ) -> Result<Vec<Found>, ClusterError> {
     let volumes = ResourceType::persistent_volumes();
-    if !selection.may_include(&volumes) {
-        return Ok(Vec::new());
-    }
     let choice = Choice::new(selection, left_out);
     let pods = ResourceType::pods();
     // Pods with the wanted labels bring their claims, whatever labels those have.

@@ -387,6 +387,22 @@ fn f1_f19_a_claim_provisioned_anew_has_no_source_and_compares_equal_when_bound()
     assert_eq!(live, object);
 }
 
+/// Of what cannot be snapshotted nobody has data, and every restore of it would warn.
+#[test]
+fn a_kept_volume_whose_data_others_have_is_named() {
+    let elsewhere =
+        "Velero has its files in a repository of kopia or restic, and ark does not restore those";
+    for (reason, is_named) in [(elsewhere, true), ("no class", false)] {
+        let data = Data::Missing {
+            reason: reason.into(),
+        };
+        let volumes = volumes(vec![record("pv", data)], &[]);
+        let remark = volumes.remark(VOLUMES, &volume("pv", "vol-1", "z"));
+        assert_eq!(remark.is_some(), is_named, "{remark:?}");
+        assert!(remark.is_none_or(|text| text.contains(reason)));
+    }
+}
+
 /// F37, L2, L15, L19, L20: nothing comes from snapshots when volumes are not asked for, nor points at the old disks.
 #[test]
 fn f37_l2_l15_l19_l20_without_volumes_nothing_of_snapshots_comes_back() {

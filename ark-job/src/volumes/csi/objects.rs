@@ -18,9 +18,9 @@ use tokio::time::Instant;
 /// API group of volumeSnapshots.
 pub(super) const GROUP: &str = "snapshot.storage.k8s.io";
 /// API group of volumeGroupSnapshots.
-pub(super) const GROUP_OF_GROUPS: &str = "groupsnapshot.storage.k8s.io";
+pub const GROUP_OF_GROUPS: &str = "groupsnapshot.storage.k8s.io";
 /// Its versions, the best first. Their fields that are used here are the same.
-const GROUP_VERSIONS: [&str; 3] = ["v1", "v1beta2", "v1beta1"];
+pub const GROUP_VERSIONS: [&str; 3] = ["v1", "v1beta2", "v1beta1"];
 /// The data stays when the objects go.
 pub(super) const RETAIN: &str = "Retain";
 /// The data goes with the objects.

@@ -3,7 +3,7 @@
 use super::objects::{
     Api, DELETE, RETAIN, Types, claim_name, created_at, handle_of, labels_of, name_of, text, uid_of,
 };
-use super::remove::{Objects, remove};
+use super::remove::{LET_GO_WITHIN, Objects, remove};
 use super::{CsiError, Owned, group};
 use crate::cluster::{Cluster, ClusterError};
 use crate::volumes::identity;
@@ -153,6 +153,28 @@ fn add_groups(owned: &mut Vec<Owned>, types: &Types, groups: &[Value], contents:
             });
         }
     }
+}
+
+/// Removes the objects of a snapshot that a marker names, those of its group first, as [`super::let_go`] does; its data stays.
+///
+/// # Errors
+/// When some are left; the next sweep finds them.
+pub async fn let_go_owned(cluster: &Cluster, owned: &Owned) -> Result<(), CsiError> {
+    let api = Api::new(cluster);
+    if (owned.group.is_some() || owned.group_content.is_some())
+        && let Some(types) = api.groups().await?
+    {
+        let objects = Objects {
+            snapshot: owned.group.clone(),
+            content: owned.group_content.clone(),
+        };
+        remove(&api, &types, &objects, RETAIN, LET_GO_WITHIN).await?;
+    }
+    let objects = Objects {
+        snapshot: owned.volume_snapshot.clone(),
+        content: owned.content.clone(),
+    };
+    remove(&api, &api.single, &objects, RETAIN, LET_GO_WITHIN).await
 }
 
 /// Deletes an orphan: its objects and its data. One of a group goes with all of the group.

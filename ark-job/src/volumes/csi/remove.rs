@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long objects may take to go whose data stays: two controllers have to answer, no driver.
-const LET_GO_WITHIN: Duration = Duration::from_secs(60);
+pub(super) const LET_GO_WITHIN: Duration = Duration::from_secs(60);
 /// Snapshots whose objects are removed at once: each is a few small requests and the controllers' answers to them.
 const AT_ONCE: usize = 8;
 /// A driver that runs in the cluster says something about a content within this: its sidecar watches.

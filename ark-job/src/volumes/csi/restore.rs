@@ -7,7 +7,8 @@ use crate::volumes::{CsiSnapshot, identity};
 use serde_json::{Map, Value, json};
 
 /// The volumeSnapshotContent and volumeSnapshot through which a claim in namespace `target` is made from a snapshot. Their
-/// names (both the same) follow from location, backup, target and volume, so that a repeat finds them. Pure.
+/// names (both the same) follow from location, backup, target, volume and snapshot, so that a repeat finds them, and a backup
+/// that was deleted and made again under its name does not find those of the old data. Pure.
 ///
 /// The data stays when they are deleted: it is the backup's. They carry the label of the location, so that later backups
 /// leave them out, and not that of the cluster: a sweep looks for what was taken, not for what is being restored.
@@ -21,7 +22,14 @@ pub fn to_restore(
     persistent_volume: &str,
     snapshot: &CsiSnapshot,
 ) -> (Value, Value) {
-    let name = hashed_name(&["restore", location, backup, target, persistent_volume]);
+    let name = hashed_name(&[
+        "restore",
+        location,
+        backup,
+        target,
+        persistent_volume,
+        &snapshot.handle,
+    ]);
     let labels = json!({
         identity::LOCATION: location,
         identity::BACKUP: label_value(backup),
@@ -37,6 +45,54 @@ pub fn to_restore(
         "spec": {"source": {"volumeSnapshotContentName": name}},
     });
     (content, volume_snapshot)
+}
+
+/// The volumeGroupSnapshotContent of the group of a snapshot, as `api_version` (of a version that is served); `None` of one
+/// without a group. All members of a group have the same, in all namespaces. Pure.
+///
+/// The snapshot controller binds no volumeSnapshot whose driver says that it is of a group, unless the cluster has a content
+/// of that group (updateSnapshotStatus). The data stays when it is deleted.
+pub fn group_to_restore(
+    location: &str,
+    backup: &str,
+    snapshot: &CsiSnapshot,
+    api_version: &str,
+) -> Option<Value> {
+    let handle = snapshot.group_handle.as_deref()?;
+    let members = match &snapshot.group_members[..] {
+        [] => std::slice::from_ref(&snapshot.handle),
+        members => members,
+    };
+    let mut parts = vec!["restore-group", location, backup, &snapshot.driver, handle];
+    parts.extend(members.iter().map(String::as_str));
+    let name = hashed_name(&parts);
+    Some(json!({
+        "apiVersion": api_version,
+        "kind": "VolumeGroupSnapshotContent",
+        "metadata": {
+            "name": name,
+            "labels": {
+                identity::LOCATION: location,
+                identity::BACKUP: label_value(backup),
+                VELERO_EXCLUDE_LABEL: "true",
+            },
+            "annotations": snapshot.annotations,
+        },
+        "spec": {
+            "deletionPolicy": RETAIN,
+            "driver": snapshot.driver,
+            "source": {"groupSnapshotHandles": {
+                "volumeGroupSnapshotHandle": handle,
+                "volumeSnapshotHandles": members,
+            }},
+            "volumeGroupSnapshotRef": {
+                "apiVersion": api_version,
+                "kind": "VolumeGroupSnapshot",
+                "namespace": "default",
+                "name": name,
+            },
+        },
+    }))
 }
 
 /// A content for a snapshot that exists, reserved for a volumeSnapshot of the same name in namespace `default`.
@@ -133,7 +189,32 @@ mod tests {
     }
 
     #[test]
-    fn every_place_backup_target_and_volume_has_names_of_its_own() {
+    fn all_members_of_a_group_are_restored_with_the_same_content_of_it() {
+        let api = "groupsnapshot.storage.k8s.io/v1";
+        let of = |snapshot: &CsiSnapshot| group_to_restore("location", "daily", snapshot, api);
+        assert_eq!(of(&snapshot()), None);
+        let member = |handle: &str| CsiSnapshot {
+            handle: handle.into(),
+            group_handle: Some("group".into()),
+            group_members: vec!["snap-1".into(), "snap-2".into()],
+            ..snapshot()
+        };
+        let content = of(&member("snap-1")).unwrap();
+        assert_eq!(of(&member("snap-2")).unwrap(), content);
+        assert_eq!(content["spec"]["deletionPolicy"], "Retain");
+        assert_eq!(
+            content["spec"]["source"],
+            json!({"groupSnapshotHandles": {
+                "volumeGroupSnapshotHandle": "group",
+                "volumeSnapshotHandles": ["snap-1", "snap-2"],
+            }})
+        );
+        // A sweep must not take it for what was taken.
+        assert_eq!(content["metadata"]["labels"].get(identity::CLUSTER), None);
+    }
+
+    #[test]
+    fn every_place_backup_target_volume_and_snapshot_has_names_of_its_own() {
         let name = |location: &str, backup: &str, target: &str, volume: &str| {
             to_restore(location, backup, target, volume, &snapshot()).0["metadata"]["name"].clone()
         };
@@ -148,5 +229,12 @@ mod tests {
         ] {
             assert_ne!(name_of_one, other);
         }
+        // The backup was deleted and made again.
+        let anew = CsiSnapshot {
+            handle: "snap-2".into(),
+            ..snapshot()
+        };
+        let (content, _) = to_restore("l", "b", "t", "v", &anew);
+        assert_ne!(name_of_one, content["metadata"]["name"]);
     }
 }
