@@ -453,11 +453,44 @@ impl Performer<'_> {
                 "--namespace-mappings: there is nothing of namespace {namespace} in backup {backup}"
             ));
         }
+        let spec = &options.spec;
+        odd.extend(odd_about_volumes(
+            backup,
+            &self.plan.rules.volumes.idle_zones(),
+            spec.restore_pvs == Some(false),
+            !spec.zone_mapping.is_empty(),
+            spec.kms_key.is_some(),
+        ));
         for text in odd {
             self.log.warn(&text);
             self.tally.report.warn(About::Operation, text);
         }
     }
+}
+
+/// Flags about volumes that come to nothing. Pure.
+fn odd_about_volumes(
+    backup: &str,
+    idle_zones: &[&str],
+    without_volumes: bool,
+    maps_zones: bool,
+    has_key: bool,
+) -> Vec<String> {
+    if without_volumes {
+        let flags = [("--zone-mappings", maps_zones), ("--kms-key", has_key)];
+        let idle = flags.into_iter().filter(|(_, given)| *given);
+        return idle
+            .map(|(flag, _)| {
+                format!("{flag}: --restore-volumes=false makes no volume from a snapshot, so this has no effect")
+            })
+            .collect();
+    }
+    let text = |zone: &&str| {
+        format!(
+            "--zone-mappings: no volume in backup {backup} with a snapshot of EBS was in zone {zone}"
+        )
+    };
+    idle_zones.iter().map(text).collect()
 }
 
 /// Writes the final status, and says how it went.
@@ -567,4 +600,26 @@ async fn fail(context: &Context, options: &Options, started: Timestamp, reason: 
         .records
         .set_status::<Restore>(&options.name, &status);
     records::fail(&context.log, reason, written).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_about_volumes_that_come_to_nothing_are_named() {
+        let idle = odd_about_volumes("b", &["eu-central-1x"], false, true, true);
+        assert_eq!(
+            idle,
+            [
+                "--zone-mappings: no volume in backup b with a snapshot of EBS was in zone eu-central-1x"
+            ]
+        );
+        let without = odd_about_volumes("b", &["eu-central-1x"], true, true, true);
+        assert_eq!(without.len(), 2, "{without:?}");
+        assert!(without[0].starts_with("--zone-mappings: --restore-volumes=false"));
+        assert!(without[1].starts_with("--kms-key: --restore-volumes=false"));
+        assert!(odd_about_volumes("b", &[], true, false, false).is_empty());
+        assert!(odd_about_volumes("b", &[], false, true, true).is_empty());
+    }
 }

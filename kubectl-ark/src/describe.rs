@@ -384,11 +384,11 @@ impl Describe for Restore {
             }),
         );
         page.some(
-            "  Zone mapping",
+            "Zone mapping",
             (!spec.zone_mapping.is_empty()).then(|| pairs(Some(&spec.zone_mapping), " → ")),
         );
-        page.some("  Encrypted with", spec.kms_key.as_ref());
-        page.some("  Time-out", spec.volume_timeout.as_ref());
+        page.some("Disks encrypted with", spec.kms_key.as_ref());
+        page.some("Disks waited for", spec.volume_timeout.as_ref());
         page.some(
             "Node ports",
             spec.preserve_node_ports.map(|kept| match kept {

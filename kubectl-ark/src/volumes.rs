@@ -82,7 +82,7 @@ pub fn section(backup: &Backup, name: &str) -> Option<String> {
     if all > known {
         text.push_str(&format!("  and {} more: {command}\n", all - known));
     }
-    text.push_str(&format!("  How they are now: --details, or {command}\n"));
+    text.push_str(&format!("  How they are now: {command}\n"));
     Some(text)
 }
 

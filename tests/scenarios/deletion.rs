@@ -403,12 +403,13 @@ async fn on_files() -> Result<()> {
     // Snapshots are not orphaned.
     let snapshots = "backups/snap/snap-volumesnapshots.json.gz";
     ForeignBackup::new(Maker::Velero, "snap").store(root)?;
-    std::fs::write(root.join(snapshots), gzip(br#"[{"spec":{}}]"#)?)?;
+    let of_another_cloud = br#"[{"spec":{"persistentVolumeName":"pv-1"},"status":{"phase":"Completed","providerSnapshotID":"gce-1"}}]"#;
+    std::fs::write(root.join(snapshots), gzip(of_another_cloud)?)?;
     let before = files(root)?;
     let finished = place.job(&["delete", "snap"]).expect(1).await?;
     says(
         &finished,
-        &[snapshots, "nothing was touched", "velero backup delete"],
+        &["pv-1", "nothing was touched", "velero backup delete"],
     )?;
     ensure!(files(root)? == before);
     std::fs::write(root.join(snapshots), gzip(b"[]")?)?;

@@ -326,17 +326,17 @@ async fn taken_back() -> Result<()> {
         proxy.clear_rules();
         let shifted = proxy.add(store_clock(LATER));
         let gate = Gate::default();
-        // The look at the one directory, by which it would be finished.
+        // The look at the one directory, by which it would be finished; another before it asks for its snapshots.
         let held = proxy.add(
             Rule::on(|request| {
                 request.query.contains("list-type") && request.query.contains("backups%2Fb%2F")
             })
-            .only(1)
+            .only(2)
             .hold(&gate),
         );
         let running = clock.on(through.expire(&[]), LATER).start()?;
         wait_until("it to be held", Duration::from_secs(60), async || {
-            Ok((held.matched() > 0).then_some(()))
+            Ok((held.matched() > 1).then_some(()))
         })
         .await?;
         ensure!(shifted.applied() > 0);

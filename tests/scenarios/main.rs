@@ -63,9 +63,9 @@ mod sync_faults;
 mod volumes_backup;
 #[cfg(target_os = "linux")]
 mod volumes_formats;
+mod volumes_orphans;
 #[cfg(target_os = "linux")]
 mod volumes_pods;
-mod volumes_orphans;
 mod volumes_restore;
 #[cfg(target_os = "linux")]
 mod volumes_restore_faults;

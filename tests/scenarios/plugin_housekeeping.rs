@@ -252,8 +252,10 @@ async fn ctrl_c_leaves_the_deletion_running() -> Result<()> {
     )?;
     back_up(ark, "unwatched", "unwatched", "--location unwatched").await?;
     let held = proxy.add(
-        Rule::on(|request| request.method == "DELETE" || request.path.contains("ark-deleting"))
-            .delay(Duration::from_secs(5)),
+        Rule::on(|request| {
+            request.method == "DELETE" || request.path.ends_with("ark-deleting.json")
+        })
+        .delay(Duration::from_secs(2)),
     );
     let mut running = Running::start(ark.command("backup delete unwatched --yes"))?;
     running.says(&["deletion of backup unwatched"]).await?;

@@ -198,7 +198,9 @@ async fn listed() -> Result<()> {
         one[0]["backup"] == "listed" && one[0]["state"] == "completed",
         "{one:?}"
     );
-    let orphans = rows(&ark.expect(0, "volumes --orphans -o json").await?)?;
+    let mut orphans = rows(&ark.expect(0, "volumes --orphans -o json").await?)?;
+    // A backup beside this one may be at work, whose snapshot no marker names yet.
+    orphans.retain(|row| row["of"] == "lost");
     ensure!(ids(&orphans) == [&*orphan], "{orphans:?}");
 
     // It was lost outside of us: the snapshot, and not only what is recorded of it, is what is looked at.
@@ -281,7 +283,7 @@ async fn without_ec2() -> Result<()> {
     let log = locally(ark, home.path(), "backup logs unsaved").await?;
     for text in [
         "persistentvolumes recorded (claim recorded/recorded) has no snapshot",
-        "volumes of EBS cannot be reached: disks of the cloud are reached by Jobs only",
+        "volumes of EBS cannot be reached with --local",
     ] {
         ensure!(log.stdout.contains(text), "{text}: {log:?}");
     }

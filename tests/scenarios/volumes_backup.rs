@@ -92,7 +92,7 @@ pub struct Cloud {
 
 impl Cloud {
     pub async fn start(hint: &str) -> Result<Cloud> {
-        Self::on(World::new(hint).await?).await
+        Self::on(World::with_disks(hint).await?).await
     }
 
     /// In a part of another cluster.

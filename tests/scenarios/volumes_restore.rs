@@ -144,7 +144,7 @@ impl<'a> Disk<'a> {
 }
 
 async fn disks() -> Result<()> {
-    let world = World::new("disks").await?;
+    let world = World::with_disks("disks").await?;
     let cluster = world.cluster;
     let disk = Disk::new(&world, Place::new(cluster)?, cluster).await?;
     let namespace = disk.namespace.as_str();
@@ -222,7 +222,7 @@ async fn disks() -> Result<()> {
 
 /// Between the disk and the volume that names it.
 async fn killed() -> Result<()> {
-    let world = World::new("killed").await?;
+    let world = World::with_disks("killed").await?;
     let cluster = world.cluster;
     let disk = Disk::new(&world, Place::new(cluster)?, cluster).await?;
     disk.lose().await?;
@@ -259,7 +259,7 @@ async fn killed() -> Result<()> {
 }
 
 async fn no_snapshot() -> Result<()> {
-    let world = World::new("broken").await?;
+    let world = World::with_disks("broken").await?;
     let cluster = world.cluster;
     let disk = Disk::new(&world, Place::new(cluster)?, cluster).await?;
     let namespace = disk.namespace.as_str();
@@ -348,7 +348,7 @@ async fn drivers() -> Result<()> {
     ensure!(text == "old", "{text}");
 
     // A cluster without the driver says so, and makes no empty volume.
-    let world = World::new("no-driver").await?;
+    let world = World::with_disks("no-driver").await?;
     let mapping = format!("{namespace}:{}", world.namespace("app").await?);
     let arguments = ["restore", "b", "--namespace-mappings", &mapping];
     let said = place

@@ -115,7 +115,7 @@ fn says(said: &Finished, texts: &[&str]) -> Result<()> {
 }
 
 async fn pending() -> Result<()> {
-    let world = World::new("pending").await?;
+    let world = World::with_disks("pending").await?;
     let behind = Behind::new(&world, NewVolume::default()).await?;
     let disk = &behind.disk;
     let still = || Rule::on(is("DescribeSnapshots")).rewrite(state("completed", "pending"));
@@ -159,7 +159,7 @@ async fn pending() -> Result<()> {
 }
 
 async fn properties() -> Result<()> {
-    let world = World::new("properties").await?;
+    let world = World::with_disks("properties").await?;
     let new = NewVolume {
         volume_type: "gp3",
         iops: Some(4000),
@@ -236,7 +236,7 @@ async fn properties() -> Result<()> {
 }
 
 async fn tokens() -> Result<()> {
-    let world = World::new("tokens").await?;
+    let world = World::with_disks("tokens").await?;
     let behind = Behind::new(&world, NewVolume::default()).await?;
     let disk = &behind.disk;
     let namespace = disk.namespace.as_str();
@@ -390,7 +390,7 @@ impl Others {
 }
 
 async fn foreign() -> Result<()> {
-    let world = World::new("foreign-volumes").await?;
+    let world = World::with_disks("foreign-volumes").await?;
     let others = Others::new(&world).await?;
     let (volume, snapshot) = others.snapshot().await?;
     let (old_volume, old_snapshot) = others.snapshot().await?;
@@ -526,7 +526,7 @@ async fn foreign() -> Result<()> {
 }
 
 async fn without_volumes() -> Result<()> {
-    let world = World::new("without").await?;
+    let world = World::with_disks("without").await?;
     let behind = Behind::new(&world, NewVolume::default()).await?;
     let (disk, namespace) = (&behind.disk, behind.disk.namespace.as_str());
 
@@ -701,7 +701,7 @@ async fn no_snapshot() -> Result<()> {
 
 /// It has its disk until it is gone, and what is made before would be lost with it.
 async fn going() -> Result<()> {
-    let world = World::new("going").await?;
+    let world = World::with_disks("going").await?;
     let cluster = world.cluster;
     let disk = Disk::of(&world, Place::new(cluster)?, cluster, NewVolume::default()).await?;
     let namespace = disk.namespace.as_str();

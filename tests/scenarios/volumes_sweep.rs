@@ -15,7 +15,7 @@ use aws_sdk_ec2::types::{ResourceType, Tag, TagSpecification};
 use libtest_mimic::Trial;
 
 use crate::expire::Vault;
-use crate::world::{control_plane, scenario};
+use crate::world::{disks, scenario};
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -57,7 +57,7 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Result<Scene> {
-        let cluster = control_plane().await?;
+        let cluster = disks().await?;
         let moto = MotoServer::start().await?;
         let config = aws_sdk_ec2::Config::builder()
             .behavior_version(BehaviorVersion::latest())

@@ -18,6 +18,7 @@ use tokio::sync::OnceCell;
 pub type Shared<T> = OnceCell<Result<T, String>>;
 
 static CONTROL_PLANE: Shared<ControlPlane> = OnceCell::const_new();
+static DISKS: Shared<ControlPlane> = OnceCell::const_new();
 static S3: Shared<S3Server> = OnceCell::const_new();
 #[cfg(target_os = "linux")]
 static NODE: Shared<ark_tests::NodeCluster> = OnceCell::const_new();
@@ -51,6 +52,19 @@ pub async fn control_plane() -> Result<&'static ControlPlane> {
             }
         }
     })
+    .await
+}
+
+/// The control plane of this run whose persistentVolumes may be disks of EBS. Others have none: expiry would ask EC2 there,
+/// which only scenarios about volumes have.
+pub async fn disks() -> Result<&'static ControlPlane> {
+    shared(
+        &DISKS,
+        ControlPlane::start(Options {
+            controller_manager: true,
+            ..Options::default()
+        }),
+    )
     .await
 }
 
@@ -117,6 +131,11 @@ impl World {
     /// A part with names of its own, which start with the hint.
     pub async fn new(hint: &str) -> Result<Self> {
         Self::on(control_plane().await?, hint).await
+    }
+
+    /// As [`World::new`], on the control plane with disks.
+    pub async fn with_disks(hint: &str) -> Result<Self> {
+        Self::on(disks().await?, hint).await
     }
 
     /// As [`World::new`], on another shared control plane: that of [`csi`].

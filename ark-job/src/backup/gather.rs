@@ -187,6 +187,9 @@ pub async fn gather<N: Names>(
             "persistentvolumes {volume}, which persistentvolumeclaims {claim} is bound to, does not exist"
         ));
     }
+    if let Some(text) = gatherer.choice.warning_of_claims_alone() {
+        gatherer.warn(text);
+    }
     let skipped = gatherer.skipped.load(Ordering::Relaxed);
     if skipped > 0 {
         log.info(&format!(

@@ -187,13 +187,30 @@ impl Options {
         let include = resolve("--include-resources", &self.spec.included_resources)?;
         let exclude = resolve("--exclude-resources", &self.spec.excluded_resources)?;
         let resources = Filter::resolved_resources(&include, &exclude);
-        Ok(Selection {
+        let selection = Selection {
             namespaces: self.namespaces.clone(),
             resources,
             selector: self.selector.clone(),
             cluster_resources: self.spec.include_cluster_resources,
             snapshot_volumes: self.spec.snapshot_volumes,
-        })
+        };
+        check_volumes(&selection)?;
+        Ok(selection)
+    }
+}
+
+/// Refuses to be asked for snapshots of volumes that are left out. Pure.
+fn check_volumes(selection: &Selection) -> Result<(), Failure> {
+    match selection.leaves_volumes_out() {
+        Some(flag) if selection.snapshot_volumes == Some(true) => Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "--snapshot-volumes: {flag} leaves persistentvolumes out, so no volume of a persistentVolumeClaim in the \
+                 backup could have a snapshot"
+            ),
+        )
+        .hint("let persistentvolumes in, or leave persistentvolumeclaims out, too, or say --snapshot-volumes=false")),
+        _ => Ok(()),
     }
 }
 
@@ -211,6 +228,58 @@ fn go_duration(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn claims_do_not_go_without_the_volumes_whose_snapshots_are_asked_for() {
+        let of = |include: &[&str], exclude: &[&str], cluster_resources, snapshot_volumes| {
+            let names = |names: &[&str]| {
+                names
+                    .iter()
+                    .map(|name| (*name).to_owned())
+                    .collect::<Vec<_>>()
+            };
+            Selection {
+                namespaces: Filter::namespaces(&[], &[]).unwrap(),
+                resources: Filter::resolved_resources(&names(include), &names(exclude)),
+                selector: AnyOf::new([]).unwrap(),
+                cluster_resources,
+                snapshot_volumes,
+            }
+        };
+        let volumes = "persistentvolumes";
+        let claims = "persistentvolumeclaims";
+        for (include, exclude, scope, flag) in [
+            (vec![], vec![volumes], None, "--exclude-resources"),
+            (vec![claims], vec![], None, "--include-resources"),
+            (
+                vec![],
+                vec![],
+                Some(false),
+                "--include-cluster-resources=false",
+            ),
+        ] {
+            let failure = check_volumes(&of(&include, &exclude, scope, Some(true))).unwrap_err();
+            assert_eq!(failure.exit(), Exit::Usage);
+            let text = failure.message();
+            assert!(
+                text.starts_with(&format!("--snapshot-volumes: {flag} leaves")),
+                "{text}"
+            );
+            for unasked in [None, Some(false)] {
+                assert!(check_volumes(&of(&include, &exclude, scope, unasked)).is_ok());
+            }
+        }
+        for (include, exclude, scope) in [
+            (vec![], vec![], None),
+            (vec![claims, volumes], vec![], None),
+            (vec![], vec![], Some(true)),
+            (vec!["configmaps"], vec![], None),
+            (vec![], vec![volumes, claims], None),
+            (vec![], vec![claims], Some(false)),
+        ] {
+            assert!(check_volumes(&of(&include, &exclude, scope, Some(true))).is_ok());
+        }
+    }
 
     #[test]
     fn durations_read_as_go_writes_them() {

@@ -62,6 +62,20 @@ impl Selection {
             && (namespaced || self.cluster_resources != Some(false))
     }
 
+    /// The flag by which claims go without their volumes, and so without any data; none if volumes are taken, or no claims.
+    pub fn leaves_volumes_out(&self) -> Option<&'static str> {
+        if !self.takes(CLAIMS, true) || self.takes(VOLUMES, false) {
+            return None;
+        }
+        Some(if self.resources.excludes(VOLUMES) {
+            "--exclude-resources"
+        } else if !self.resources.includes(VOLUMES) {
+            "--include-resources"
+        } else {
+            "--include-cluster-resources=false"
+        })
+    }
+
     /// Whether objects of a type may be in the backup.
     pub fn may_include(&self, candidate: &ResourceType) -> bool {
         let resource = candidate.group_resource();
@@ -94,6 +108,8 @@ struct Needs {
     priority_classes: BTreeSet<String>,
     /// Namespace and name of service accounts.
     service_accounts: BTreeSet<(String, String)>,
+    /// How many claims in the archive are bound to a volume, when volumes are left out.
+    claims_alone: u64,
     /// `resource.group` of types with objects in the archive.
     resources: BTreeSet<String>,
     /// Names of roles.
@@ -210,6 +226,11 @@ impl<'a> Choice<'a> {
         let Some(namespace) = &metadata.namespace else {
             return Ok(());
         };
+        if resource == CLAIMS && self.selection.leaves_volumes_out().is_some() {
+            let claim: Claim = item.read()?;
+            let is_bound = claim.spec.volume_name.is_some_and(|name| !name.is_empty());
+            self.needs().claims_alone += u64::from(is_bound);
+        }
         if self.selection.is_everything() {
             return Ok(());
         }
@@ -250,6 +271,22 @@ impl<'a> Choice<'a> {
         if resource == VOLUMES {
             self.needs().volumes.clear();
         }
+    }
+
+    /// What is said when claims were taken and their volumes were not, though nobody said that no data is wanted.
+    pub fn warning_of_claims_alone(&self) -> Option<String> {
+        let flag = self.selection.leaves_volumes_out()?;
+        let count = self.needs().claims_alone;
+        (count > 0 && self.selection.snapshot_volumes.is_none()).then(|| {
+            format!(
+                "{} in the backup without volume and data, for {flag} leaves persistentvolumes out: take them in, too, \
+                 or say by --snapshot-volumes=false that no data is wanted",
+                match count {
+                    1 => "1 persistentVolumeClaim is".to_owned(),
+                    _ => format!("{count} persistentVolumeClaims are"),
+                }
+            )
+        })
     }
 
     /// Volumes that claims are bound to and that were not there, with such a claim: it cannot be restored as it was.
@@ -306,4 +343,64 @@ struct Subject {
 #[derive(Deserialize)]
 struct RoleRef {
     name: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::item::ListScanner;
+    use serde_json::json;
+
+    /// What is said after these claims, each with the volume that it is bound to, were taken.
+    fn warning(
+        claims: &[(&str, Option<&str>)],
+        exclude: &[&str],
+        snapshot_volumes: Option<bool>,
+    ) -> Option<String> {
+        let exclude: Vec<String> = exclude.iter().map(|name| (*name).to_owned()).collect();
+        let selection = Selection {
+            namespaces: Filter::namespaces(&[], &[]).unwrap(),
+            resources: Filter::resolved_resources(&[], &exclude),
+            selector: AnyOf::new([]).unwrap(),
+            cluster_resources: None,
+            snapshot_volumes,
+        };
+        let items: Vec<_> = claims
+            .iter()
+            .map(|(name, volume)| {
+                json!({"metadata": {"namespace": "a", "name": name}, "spec": {"volumeName": volume}})
+            })
+            .collect();
+        let list = json!({"metadata": {"resourceVersion": "1"}, "items": items}).to_string();
+        let choice = Choice::new(&selection, BTreeSet::new());
+        let mut scanner = ListScanner::default();
+        scanner.feed(list.as_bytes());
+        while let Some(span) = scanner.next_item().unwrap() {
+            let item = scanner.item(&span);
+            choice
+                .note(CLAIMS, &item.metadata().unwrap(), &item)
+                .unwrap();
+        }
+        choice.warning_of_claims_alone()
+    }
+
+    #[test]
+    fn claims_whose_volumes_are_left_out_are_warned_of_once() {
+        let claims = [
+            ("bound", Some("pv-1")),
+            ("too", Some("pv-2")),
+            ("pending", None),
+            ("empty", Some("")),
+        ];
+        let text = warning(&claims, &[VOLUMES], None).unwrap();
+        assert!(
+            text.starts_with("2 persistentVolumeClaims are in the backup without volume and data, for --exclude-resources leaves"),
+            "{text}"
+        );
+        let text = warning(&claims[..1], &[VOLUMES], None).unwrap();
+        assert!(text.starts_with("1 persistentVolumeClaim is "), "{text}");
+        assert_eq!(warning(&claims[2..], &[VOLUMES], None), None);
+        assert_eq!(warning(&claims, &[VOLUMES], Some(false)), None);
+        assert_eq!(warning(&claims, &[], None), None);
+    }
 }

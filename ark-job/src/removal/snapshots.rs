@@ -134,11 +134,25 @@ pub async fn recorded(
     }
     if let Some(archive) = target.archive()
         && !target.is_original()
-        && let Some((footer, _)) = target::footer(store, archive).await?
     {
-        ours = true;
-        named.insert(footer.head.backup);
-        all.extend(footer.head.volumes);
+        match target::footer(store, archive).await {
+            Ok(Some((footer, _))) => {
+                ours = true;
+                named.insert(footer.head.backup);
+                all.extend(footer.head.volumes);
+            }
+            Ok(None) => {}
+            // A twin was faster: it has stored the list before the archive went.
+            Err(RemovalError::Store(error)) if error.is_not_found() => {
+                ours = true;
+                all.extend(
+                    deleting(store, name)
+                        .await?
+                        .map_or(Vec::new(), |list| list.volumes),
+                );
+            }
+            Err(error) => return Err(error),
+        }
     }
     let all = snapshots(&all);
     if !all.is_empty()
@@ -286,7 +300,9 @@ pub(super) async fn refuse(
             format!(
                 "that of persistentVolume {volume} is of a kind that this version does not know"
             ),
-            Some("delete it with the version of ark that made it, or a later one"),
+            Some(
+                "delete it with what made it (`velero backup delete NAME`), or with a later version of ark",
+            ),
         );
     }
     let has_ebs = !by_region(&records).is_empty();
@@ -300,10 +316,7 @@ pub(super) async fn refuse(
         let found = match existing(context, &records).await {
             Ok(found) => found,
             Err(error) => {
-                return refused(
-                    crate::error::chain(&error),
-                    Some("docs/volumes.md has the rights that ark needs in AWS; then delete again"),
-                );
+                return refused(crate::error::chain(&error), Some(way_out(&error)));
             }
         };
         let here = location_id(context.store.canonical());
@@ -493,18 +506,30 @@ impl Removal<'_> {
     }
 }
 
+/// Codes by which the cloud says that it may not be.
+const DENIALS: [&str; 6] = [
+    "UnauthorizedOperation",
+    "AccessDenied",
+    "AuthFailure",
+    "InvalidClientTokenId",
+    "ExpiredToken",
+    "RequestExpired",
+];
+
+/// What to do when it cannot be seen which snapshots there are. Pure.
+fn way_out(error: &DiskError) -> &'static str {
+    match error {
+        DiskError::Refused { code, .. } if DENIALS.contains(&code.as_str()) => {
+            "docs/volumes.md has the rights that ark needs in AWS; then delete again"
+        }
+        _ => "try again when EC2 can be reached",
+    }
+}
+
 /// Whether the cloud denies it, which it will deny the next one, too.
 fn is_denied(error: &DiskError) -> bool {
     match error {
-        DiskError::Refused { code, .. } => [
-            "UnauthorizedOperation",
-            "AccessDenied",
-            "AuthFailure",
-            "InvalidClientTokenId",
-            "ExpiredToken",
-            "RequestExpired",
-        ]
-        .contains(&code.as_str()),
+        DiskError::Refused { code, .. } => DENIALS.contains(&code.as_str()),
         DiskError::NotHere | DiskError::Setup(_) => true,
         _ => false,
     }
@@ -548,6 +573,25 @@ mod tests {
     use flate2::Compression;
     use flate2::write::GzEncoder;
     use std::io::Write;
+
+    #[test]
+    fn rights_are_looked_up_by_who_is_denied_and_not_by_who_has_no_answer() {
+        let refused = |code: &str| DiskError::Refused {
+            doing: "looking at 1 snapshots in r".into(),
+            code: code.into(),
+            message: "no".into(),
+        };
+        for code in DENIALS {
+            assert!(way_out(&refused(code)).contains("rights"), "{code}");
+        }
+        for error in [
+            refused(""),
+            refused("InternalError"),
+            DiskError::Setup("no region".into()),
+        ] {
+            assert_eq!(way_out(&error), "try again when EC2 can be reached");
+        }
+    }
 
     #[test]
     fn a_snapshot_that_may_be_anothers_is_not_deleted() {

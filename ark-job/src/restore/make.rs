@@ -114,6 +114,23 @@ impl From<ClusterError> for Unmade {
     }
 }
 
+/// Why no disk could be made of a snapshot, and what is left to do. Pure.
+fn no_disk(snapshot_id: &str, error: &DiskError) -> String {
+    let is_gone = match error {
+        DiskError::NotFound(id) => id.starts_with("snap-"),
+        DiskError::Refused { code, .. } => code == "InvalidSnapshot.NotFound",
+        _ => false,
+    };
+    let next_step = match is_gone {
+        true => {
+            "its data is gone with it, and a claim for it stays Pending: restore from another backup, or delete the claim and \
+             restore with --restore-volumes=false, which gives it a new, empty volume"
+        }
+        false => "a claim for it stays Pending until a restore is repeated with success",
+    };
+    format!("no volume could be made of its snapshot {snapshot_id}: {error}; {next_step}")
+}
+
 impl Maker<'_> {
     /// Makes what `object` needs, whose `json` lacks it, and gives the JSON that has it.
     ///
@@ -225,9 +242,7 @@ impl Maker<'_> {
         };
         made.await.map_err(|error: DiskError| {
             let id = &source.snapshot.snapshot_id;
-            Unmade::Refused(format!(
-                "no volume could be made of its snapshot {id}: {error}; a claim for it stays Pending until a restore is repeated with success"
-            ))
+            Unmade::Refused(no_disk(id, &error))
         })
     }
 
@@ -546,4 +561,36 @@ fn tags(snapshot: &Tags, own: Tags, volume: &Value) -> Tags {
 fn name_of(object: &Value) -> String {
     let name = object["metadata"]["name"].as_str();
     name.unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod way_out_tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_that_is_gone_is_not_to_be_tried_again() {
+        let gone = no_disk(
+            "snap-1",
+            &DiskError::NotFound("snap-1 in eu-central-1".into()),
+        );
+        assert!(
+            gone.contains("another backup") && gone.contains("--restore-volumes=false"),
+            "{gone}"
+        );
+        assert!(!gone.contains("repeated"), "{gone}");
+        let refused = |code: &str| DiskError::Refused {
+            doing: "creating a volume".into(),
+            code: code.into(),
+            message: "no".into(),
+        };
+        assert!(no_disk("snap-1", &refused("InvalidSnapshot.NotFound")).contains("another backup"));
+        for error in [
+            refused("UnauthorizedOperation"),
+            DiskError::NotFound("vol-1".into()),
+        ] {
+            assert!(
+                no_disk("snap-1", &error).ends_with("until a restore is repeated with success")
+            );
+        }
+    }
 }

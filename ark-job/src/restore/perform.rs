@@ -489,7 +489,9 @@ impl<'p> Performer<'p> {
         if there && entry.resource == DEFINITIONS {
             self.defined.insert(done.name.clone());
         }
-        Ok(self.tally.count(self.log, entry, done, fate))
+        Ok(self
+            .tally
+            .count(self.log, entry, done, fate, self.plan.rules.without_volumes))
     }
 }
 

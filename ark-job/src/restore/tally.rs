@@ -28,13 +28,15 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts what became of an object, reports it, and returns the word for the list of results.
+    /// Counts what became of an object, reports it, and returns the word for the list of results. With `without_volumes`
+    /// claims get new volumes.
     pub fn count(
         &mut self,
         log: &Log,
         entry: &TypeEntry,
         done: &Done,
         fate: &Fate,
+        without_volumes: bool,
     ) -> Option<&'static str> {
         let about = match &done.namespace {
             Some(namespace) => About::Namespace(namespace),
@@ -78,14 +80,7 @@ impl Tally {
             }
             Fate::Left(differences) => {
                 self.skipped += 1;
-                let at = places(differences);
-                let mut text = format!("exists and is different (at {at}); it is left as it is");
-                let elsewhere =
-                    |difference: &Difference| difference.path.starts_with(".spec.claimRef");
-                if entry.resource == VOLUMES && differences.iter().any(elsewhere) {
-                    text += ", bound to another claim: one that is restored for it stays Pending \
-                             (--restore-volumes=false gives claims new volumes)";
-                }
+                let text = left(&entry.resource, differences, without_volumes);
                 log.warn(&format!("{place} {text}"));
                 self.report.warn(about, format!("{what} {text}"));
                 Some("skipped")
@@ -105,6 +100,23 @@ impl Tally {
     }
 }
 
+/// What is said of an object that is left as it is. Pure.
+fn left(resource: &str, differences: &[Difference], without_volumes: bool) -> String {
+    let at = places(differences);
+    let text = format!("exists and is different (at {at}); it is left as it is");
+    let elsewhere = |difference: &Difference| difference.path.starts_with(".spec.claimRef");
+    if resource != VOLUMES || !differences.iter().any(elsewhere) {
+        return text;
+    }
+    let meaning = match without_volumes {
+        true => "the one that had it in the backup gets a new volume",
+        false => {
+            "one that is restored for it stays Pending (--restore-volumes=false gives claims new volumes)"
+        }
+    };
+    format!("{text}, bound to another claim: {meaning}")
+}
+
 /// The first of the places where objects differ.
 fn places(differences: &[Difference]) -> String {
     const SHOWN: usize = 3;
@@ -118,4 +130,35 @@ fn places(differences: &[Difference]) -> String {
         text += &format!(" and {} more", differences.len() - SHOWN);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_of_another_claim_is_explained_by_what_its_claim_gets() {
+        let at = |path: &str| Difference {
+            path: path.into(),
+            live: None,
+            backup: None,
+        };
+        let elsewhere = [at(".spec.claimRef.name")];
+        let text = left(VOLUMES, &elsewhere, false);
+        assert!(
+            text.contains("stays Pending (--restore-volumes=false "),
+            "{text}"
+        );
+        let text = left(VOLUMES, &elsewhere, true);
+        assert!(
+            text.ends_with(
+                "bound to another claim: the one that had it in the backup gets a new volume"
+            ),
+            "{text}"
+        );
+        assert!(!text.contains("--restore-volumes"), "{text}");
+        for (resource, path) in [(VOLUMES, ".spec.capacity"), ("services", ".spec.claimRef")] {
+            assert!(left(resource, &[at(path)], false).ends_with("it is left as it is"));
+        }
+    }
 }

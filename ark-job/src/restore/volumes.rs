@@ -235,6 +235,22 @@ impl Volumes {
         way
     }
 
+    /// Zones that are mapped and that no volume with a snapshot of a disk was in; none while it is not known of each.
+    pub fn idle_zones(&self) -> Vec<&str> {
+        let mut used = BTreeSet::new();
+        for record in self.records.values() {
+            match &record.data {
+                // Then the persistentVolume says it.
+                Data::Ebs(snapshot) if snapshot.availability_zone.is_empty() => return Vec::new(),
+                Data::Unknown => return Vec::new(),
+                Data::Ebs(snapshot) => drop(used.insert(snapshot.availability_zone.as_str())),
+                Data::Csi(_) | Data::Skipped { .. } | Data::Missing { .. } => {}
+            }
+        }
+        let zones = self.zones.keys().map(String::as_str);
+        zones.filter(|zone| !used.contains(zone)).collect()
+    }
+
     /// Calls the copies of persistent volumes otherwise.
     pub fn set_clones(&mut self, clones: BTreeMap<String, String>) {
         self.clones = clones;

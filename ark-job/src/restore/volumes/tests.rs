@@ -501,3 +501,35 @@ fn a_plan_says_what_is_made_from_which_snapshot() {
         "a volume from snapshot h1 of d.example.com, 2 GiB"
     );
 }
+
+#[test]
+fn zones_that_are_mapped_in_vain_are_known() {
+    let of = |data: Data| vec![record("pv", data)];
+    let zones = [
+        ("eu-central-1a", "eu-central-1b"),
+        ("eu-central-1x", "eu-central-1b"),
+    ];
+    let other = |zone: &str| {
+        Data::Ebs(EbsSnapshot {
+            availability_zone: zone.into(),
+            ..ebs()
+        })
+    };
+    assert_eq!(
+        volumes(of(Data::Ebs(ebs())), &zones).idle_zones(),
+        ["eu-central-1x"]
+    );
+    // A zone that is mapped to is none that is mapped.
+    assert_eq!(
+        volumes(of(other("eu-central-1b")), &zones).idle_zones(),
+        ["eu-central-1a", "eu-central-1x"]
+    );
+    assert_eq!(
+        volumes(of(skipped()), &zones[..1]).idle_zones(),
+        ["eu-central-1a"]
+    );
+    // Who does not say it may be in any.
+    for data in [other(""), Data::Unknown] {
+        assert!(volumes(of(data), &zones).idle_zones().is_empty());
+    }
+}

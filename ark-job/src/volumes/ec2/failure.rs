@@ -15,6 +15,10 @@ const THROTTLED_FOR: Duration = Duration::from_secs(180);
 /// How long a request without a clear answer is tried again; attempts may take half a minute each.
 const UNCLEAR_FOR: Duration = Duration::from_secs(120);
 
+/// Where the SDK has looked, and what it says of each place, takes a dozen lines.
+const NO_CREDENTIALS: &str = "no AWS credentials were found (environment, web identity, Pod Identity, instance metadata, \
+                              Secret of the location): docs/volumes.md";
+
 /// What a failure means for trying again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -51,6 +55,14 @@ impl Failure {
             SdkError::ResponseError(response) => ("", Some(response.raw().status().as_u16())),
             _ => ("", None),
         };
+        if status.is_none() && nobody_has_credentials(error) {
+            return Failure {
+                kind: Kind::Refused,
+                code: String::new(),
+                text: NO_CREDENTIALS.to_owned(),
+                advice: None,
+            };
+        }
         let (kind, advice) = match status {
             Some(_) => (kind(code, status), None),
             None => unsent(error),
@@ -80,6 +92,16 @@ impl Failure {
             message,
         }
     }
+}
+
+/// Whether the SDK has looked everywhere for credentials and there are none; of a profile that has none it says more itself.
+fn nobody_has_credentials(error: &(dyn StdError + 'static)) -> bool {
+    // The error of its chain has no public type (aws_config::meta::ProviderChainError).
+    let mut links = chain(error).skip_while(|link| !link.is::<CredentialsError>());
+    links.any(|link| {
+        link.to_string()
+            .starts_with("no credentials found in chain")
+    })
 }
 
 /// What it means that there is no answer, and what to do.
@@ -257,6 +279,42 @@ mod tests {
             Patience::default().next(Kind::Refused, Duration::ZERO),
             None
         );
+    }
+
+    #[tokio::test]
+    async fn that_there_are_no_credentials_is_said_in_one_sentence() {
+        use aws_config::meta::credentials::CredentialsProviderChain;
+        use aws_credential_types::provider::{ProvideCredentials, future};
+        use aws_sdk_ec2::operation::describe_snapshots::DescribeSnapshotsError;
+
+        #[derive(Debug)]
+        struct Empty;
+        impl ProvideCredentials for Empty {
+            fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+            where
+                Self: 'a,
+            {
+                future::ProvideCredentials::ready(Err(CredentialsError::not_loaded("empty")))
+            }
+        }
+        let chain = CredentialsProviderChain::first_try("Environment", Empty)
+            .or_else("Ec2InstanceMetadata", Empty);
+        let none = chain.provide_credentials().await.unwrap_err();
+        let failed = |error: CredentialsError| {
+            let error =
+                SdkError::<DescribeSnapshotsError, HttpResponse>::construction_failure(error);
+            let failure = Failure::new(&error);
+            assert_eq!(failure.kind, Kind::Refused);
+            failure
+                .into_error("listing snapshots in r", "ec2:DescribeSnapshots")
+                .to_string()
+        };
+        assert_eq!(
+            failed(none),
+            format!("listing snapshots in r: {NO_CREDENTIALS}")
+        );
+        let profile = failed(CredentialsError::not_loaded("profile `x` was not defined"));
+        assert!(profile.contains("profile `x` was not defined"), "{profile}");
     }
 
     #[test]
