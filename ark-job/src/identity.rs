@@ -20,29 +20,14 @@ pub struct RunId(String);
 impl RunId {
     /// Derives the id from the cluster, Ark's namespace in it, and what asked for the run.
     pub fn new(cluster_uid: &str, namespace: &str, origin: &Origin) -> RunId {
-        let mut hasher = Sha256::new();
-        let mut field = |text: &str| {
-            hasher.update((text.len() as u64).to_be_bytes());
-            hasher.update(text.as_bytes());
-        };
-        field(cluster_uid);
-        field(namespace);
-        match origin {
+        RunId(match origin {
             Origin::Schedule { name, scheduled } => {
-                field("schedule");
-                field(name);
-                field(&scheduled.to_string());
+                let scheduled = scheduled.to_string();
+                hash_of(&[cluster_uid, namespace, "schedule", name, &scheduled])
             }
-            Origin::Job { uid } => {
-                field("job");
-                field(uid);
-            }
-            Origin::Local { nonce } => {
-                field("local");
-                field(nonce);
-            }
-        }
-        RunId(hex::encode(hasher.finalize()))
+            Origin::Job { uid } => hash_of(&[cluster_uid, namespace, "job", uid]),
+            Origin::Local { nonce } => hash_of(&[cluster_uid, namespace, "local", nonce]),
+        })
     }
 
     /// All 64 digits.
@@ -54,6 +39,16 @@ impl RunId {
     pub fn short(&self) -> &str {
         self.0.get(..8).unwrap_or(&self.0)
     }
+}
+
+/// SHA-256 of texts that cannot run into each other, since each comes with its length: 64 hexadecimal digits.
+pub fn hash_of(texts: &[&str]) -> String {
+    let mut hasher = Sha256::new();
+    for text in texts {
+        hasher.update((text.len() as u64).to_be_bytes());
+        hasher.update(text.as_bytes());
+    }
+    hex::encode(hasher.finalize())
 }
 
 impl fmt::Display for RunId {

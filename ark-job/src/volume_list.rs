@@ -13,7 +13,7 @@ use crate::repository::WHERE_BACKUPS_ARE;
 use crate::stdout;
 use crate::store::location_id;
 use crate::volumes::csi::{self, Owned};
-use crate::volumes::disks::DiskSnapshot;
+use crate::volumes::disks::{self, DiskSnapshot};
 use crate::volumes::{Data, EBS_DRIVER, VolumeRecord};
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
@@ -279,7 +279,7 @@ impl Live {
             Some(((owned.driver.clone(), handle), owned))
         });
         let records: Vec<VolumeRecord> = records.iter().map(|(_, record)| record.clone()).collect();
-        let disks = match snapshots::existing(context, &records).await {
+        let disks = match disks::existing(&context.disks, &records).await {
             Ok(disks) => Some(disks),
             Err(error) => {
                 context.log.warn(&format!(

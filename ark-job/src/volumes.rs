@@ -163,6 +163,16 @@ pub struct CsiSnapshot {
     pub volume_snapshot: Option<ClaimName>,
 }
 
+impl EbsSnapshot {
+    /// Its region: as recorded, or by its zone; empty when nobody says.
+    pub fn known_region(&self) -> &str {
+        match self.region.as_str() {
+            "" => disks::region_of(&self.availability_zone),
+            region => region,
+        }
+    }
+}
+
 impl VolumeRecord {
     /// The id by which a snapshot is found again; `None` when there is no snapshot.
     pub fn snapshot_id(&self) -> Option<&str> {

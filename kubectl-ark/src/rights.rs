@@ -72,34 +72,11 @@ pub fn objects(
             service_account::BACKUP,
             service_account::BACKUP,
         ),
-        cluster_role(
-            WAITING_ROLE,
-            vec![
-                rule(
-                    &[RBAC],
-                    &["clusterrolebindings"],
-                    &[RESTORE_BINDING],
-                    &["get", "delete"],
-                ),
-                rule(&[""], &["namespaces"], &[], &["list"]),
-            ],
-        ),
+        cluster_role(WAITING_ROLE, giving_up_rules()),
         bind(WAITING_ROLE, WAITING_ROLE, service_account::RESTORE),
         cluster_role(
             service_account::HOUSEKEEPING,
-            [
-                vec![
-                    rule(
-                        &[RBAC],
-                        &["clusterrolebindings"],
-                        &[RESTORE_BINDING],
-                        &["get", "delete"],
-                    ),
-                    rule(&[""], &["namespaces"], &[], &["list"]),
-                ],
-                sweep_rules(),
-            ]
-            .concat(),
+            [giving_up_rules(), sweep_rules()].concat(),
         ),
         bind(
             service_account::HOUSEKEEPING,
@@ -176,6 +153,19 @@ pub fn cluster_binding(
 /// What taking snapshots by CSI needs. Their names are not known beforehand.
 fn snapshot_rules() -> Vec<PolicyRule> {
     RIGHTS_OF_BACKUP.iter().map(rule_of).collect()
+}
+
+/// What it takes to give up the rights of restores when the last one is out.
+fn giving_up_rules() -> Vec<PolicyRule> {
+    vec![
+        rule(
+            &[RBAC],
+            &["clusterrolebindings"],
+            &[RESTORE_BINDING],
+            &["get", "delete"],
+        ),
+        rule(&[""], &["namespaces"], &[], &["list"]),
+    ]
 }
 
 /// What deleting snapshots, and finding what no backup records, needs.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ark_tests::csi::{Csi, claim};
+use ark_tests::ec2::client;
 use ark_tests::{Bucket, MotoServer, images, s3, wait_until};
-use aws_sdk_ec2::config::{BehaviorVersion, Credentials, Region};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
@@ -63,24 +63,6 @@ async fn ark() -> Result<&'static Ark> {
 
 async fn ec2() -> Result<&'static MotoServer> {
     shared(&EC2, Box::pin(MotoServer::start())).await
-}
-
-fn client(url: &str) -> aws_sdk_ec2::Client {
-    let keys = Credentials::new(
-        s3::ACCESS_KEY_ID,
-        s3::SECRET_ACCESS_KEY,
-        None,
-        None,
-        "tests",
-    );
-    let config = aws_sdk_ec2::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new("us-east-1"))
-        .credentials_provider(keys)
-        .endpoint_url(url)
-        .http_client(aws_smithy_http_client::Builder::new().build_http())
-        .build();
-    aws_sdk_ec2::Client::from_conf(config)
 }
 
 /// A volume in EC2 and, in a namespace of this name, a claim that is bound to it; both objects have the name, too.

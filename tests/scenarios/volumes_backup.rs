@@ -14,13 +14,13 @@ use anyhow::{Context, Result, ensure};
 use ark_job::archive::footer::Footer;
 use ark_job::archive::read;
 use ark_job::archive::write::END_LENGTH;
+use ark_tests::ec2::client;
 use ark_tests::job::{ArkJob, Finished};
 use ark_tests::proxy::Request;
 use ark_tests::{
     Bucket, ControlPlane, FaultProxy, Gate, MotoServer, Options, Rule, Victim, ec2, process, s3,
     wait_until,
 };
-use aws_sdk_ec2::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_ec2::types::{Filter, ResourceType, Snapshot, Tag, TagSpecification, VolumeType};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
@@ -99,20 +99,8 @@ impl Cloud {
     pub async fn on(world: World) -> Result<Cloud> {
         let namespace = world.namespace("app").await?;
         let moto = MotoServer::start().await?;
-        let config = aws_sdk_ec2::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new(s3::REGION))
-            .credentials_provider(Credentials::new(
-                s3::ACCESS_KEY_ID,
-                s3::SECRET_ACCESS_KEY,
-                None,
-                None,
-                "tests",
-            ))
-            .endpoint_url(moto.url())
-            .http_client(aws_smithy_http_client::Builder::new().build_http());
         Ok(Cloud {
-            ec2: aws_sdk_ec2::Client::from_conf(config.build()),
+            ec2: client(moto.url()),
             bucket: moto.bucket("volumes").await?,
             proxy: FaultProxy::start(moto.url()).await?,
             _moto: moto,

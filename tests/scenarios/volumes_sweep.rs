@@ -6,11 +6,11 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use ark_job::store::{Location, location_id};
 use ark_job::volumes::{Data, EbsSnapshot, Owner, VolumeRecord};
+use ark_tests::ec2::client;
 use ark_tests::foreign::Forged;
 use ark_tests::job::{ArkJob, Finished};
 use ark_tests::{ControlPlane, FaultProxy, MotoServer, Rule, Victim, s3};
 use aws_sdk_ec2::Client;
-use aws_sdk_ec2::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_ec2::types::{ResourceType, Tag, TagSpecification};
 use libtest_mimic::Trial;
 
@@ -59,20 +59,7 @@ impl Scene {
     async fn new() -> Result<Scene> {
         let cluster = disks().await?;
         let moto = MotoServer::start().await?;
-        let config = aws_sdk_ec2::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new(s3::REGION))
-            .credentials_provider(Credentials::new(
-                s3::ACCESS_KEY_ID,
-                s3::SECRET_ACCESS_KEY,
-                None,
-                None,
-                "tests",
-            ))
-            .endpoint_url(moto.url())
-            .http_client(aws_smithy_http_client::Builder::new().build_http())
-            .build();
-        let ec2 = Client::from_conf(config);
+        let ec2 = client(moto.url());
         let made = ec2
             .create_volume()
             .availability_zone(format!("{}a", s3::REGION))

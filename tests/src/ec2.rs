@@ -46,6 +46,19 @@ impl Default for NewVolume<'_> {
     }
 }
 
+/// A client of the SDK, of the server at `url`, in the region of all servers here.
+pub fn client(url: &str) -> aws_sdk_ec2::Client {
+    let keys = Credentials::new(ACCESS_KEY_ID, SECRET_ACCESS_KEY, None, None, "tests");
+    let config = aws_sdk_ec2::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(REGION))
+        .credentials_provider(keys)
+        .endpoint_url(url)
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .build();
+    aws_sdk_ec2::Client::from_conf(config)
+}
+
 /// A client of EC2, for filling and asserting.
 #[derive(Clone)]
 pub struct Ec2 {
@@ -55,16 +68,8 @@ pub struct Ec2 {
 impl Ec2 {
     /// Of the server at `url`, in the region of all servers here.
     pub fn new(url: &str) -> Self {
-        let keys = Credentials::new(ACCESS_KEY_ID, SECRET_ACCESS_KEY, None, None, "tests");
-        let config = aws_sdk_ec2::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new(REGION))
-            .credentials_provider(keys)
-            .endpoint_url(url)
-            .http_client(aws_smithy_http_client::Builder::new().build_http())
-            .build();
         Ec2 {
-            client: aws_sdk_ec2::Client::from_conf(config),
+            client: client(url),
         }
     }
 

@@ -74,9 +74,20 @@ impl ResourceType {
     }
 
     fn of_core(resource: &str, kind: &str, namespaced: bool) -> ResourceType {
+        ResourceType::known("", "v1", resource, kind, namespaced)
+    }
+
+    /// A type that is known without asking what the cluster serves, by plural name and kind. It need not be served.
+    pub fn known(
+        group: &str,
+        version: &str,
+        resource: &str,
+        kind: &str,
+        namespaced: bool,
+    ) -> ResourceType {
         ResourceType {
-            group: String::new(),
-            version: "v1".into(),
+            group: group.into(),
+            version: version.into(),
             resource: resource.into(),
             singular: kind.to_lowercase(),
             kind: kind.into(),

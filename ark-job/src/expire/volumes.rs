@@ -106,7 +106,7 @@ fn tell(context: &Context, needed: bool, what: &str, error: &DiskError, found: &
 fn recorded_regions(backups: &[Candidate]) -> BTreeSet<String> {
     let records = backups.iter().flat_map(|one| &one.recorded.snapshots);
     let regions = records.filter_map(|record| match &record.data {
-        Data::Ebs(snapshot) => Some(snapshots::region(snapshot).to_owned()),
+        Data::Ebs(snapshot) => Some(snapshot.known_region().to_owned()),
         _ => None,
     });
     regions.collect()

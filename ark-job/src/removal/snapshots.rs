@@ -9,7 +9,7 @@ use crate::layout::BackupKeys;
 use crate::marker::{MAX_LENGTH, Marker, MarkerError};
 use crate::store::{ObjectMeta, Store, StoreError, location_id};
 use crate::tombstone::Cause;
-use crate::volumes::disks::{DiskError, DiskSnapshot, region_of};
+use crate::volumes::disks::{self, DiskError, DiskSnapshot};
 use crate::volumes::{
     CSI_SNAPSHOT_TIMEOUT, CsiSnapshot, Data, EbsSnapshot, Owner, VolumeRecord, csi, identity,
     recorded, snapshots,
@@ -17,7 +17,7 @@ use crate::volumes::{
 use flate2::read::GzDecoder;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::Read;
 
 /// No list of snapshots is longer, bytes; one that is has some.
@@ -235,47 +235,6 @@ pub fn id(record: &VolumeRecord) -> Id {
     }
 }
 
-/// The region of a snapshot of EBS: as recorded, or by its zone; empty when nobody says.
-pub fn region(snapshot: &EbsSnapshot) -> &str {
-    match snapshot.region.as_str() {
-        "" => region_of(&snapshot.availability_zone),
-        region => region,
-    }
-}
-
-/// The records of snapshots of EBS, by region.
-pub fn by_region(records: &[VolumeRecord]) -> BTreeMap<&str, Vec<&VolumeRecord>> {
-    let mut regions: BTreeMap<&str, Vec<&VolumeRecord>> = BTreeMap::new();
-    for record in records {
-        if let Data::Ebs(snapshot) = &record.data {
-            regions.entry(region(snapshot)).or_default().push(record);
-        }
-    }
-    regions
-}
-
-/// The snapshots of EBS among `records` that the cloud has now, by id.
-///
-/// # Errors
-/// When it cannot be asked.
-pub async fn existing(
-    context: &Context,
-    records: &[VolumeRecord],
-) -> Result<BTreeMap<String, DiskSnapshot>, DiskError> {
-    let mut found = BTreeMap::new();
-    for (region, records) in by_region(records) {
-        let ids: Vec<String> = records
-            .iter()
-            .filter_map(|record| record.snapshot_id().map(str::to_owned))
-            .collect();
-        let disks = context.disks.disks().await?;
-        for snapshot in disks.snapshots(region, &ids).await? {
-            found.insert(snapshot.id.clone(), snapshot);
-        }
-    }
-    Ok(found)
-}
-
 /// Refuses to remove a backup whose snapshots could not be deleted: without their records, nobody would ever delete them.
 ///
 /// # Errors
@@ -305,7 +264,9 @@ pub(super) async fn refuse(
             ),
         );
     }
-    let has_ebs = !by_region(&records).is_empty();
+    let has_ebs = records
+        .iter()
+        .any(|record| matches!(record.data, Data::Ebs(_)));
     if has_ebs && !context.disks.is_here() {
         return refused(
             "they are snapshots of EBS, which only Jobs reach".to_owned(),
@@ -313,7 +274,7 @@ pub(super) async fn refuse(
         );
     }
     if has_ebs {
-        let found = match existing(context, &records).await {
+        let found = match disks::existing(&context.disks, &records).await {
             Ok(found) => found,
             Err(error) => {
                 return refused(crate::error::chain(&error), Some(way_out(&error)));
@@ -365,7 +326,7 @@ fn doubt(
     let id = &snapshot.snapshot_id;
     let Some(found) = found else {
         // Not found is deleted, unless it was looked for in a region that nobody has named.
-        let guessed = region(snapshot).is_empty() && !begun;
+        let guessed = snapshot.known_region().is_empty() && !begun;
         return guessed.then(|| {
             (
                 format!("{id} is not in this region, and the backup does not say in which it is"),
@@ -471,7 +432,7 @@ impl Removal<'_> {
     async fn remove_disk_snapshot(&self, snapshot: &EbsSnapshot) -> Result<bool, (String, bool)> {
         let deleted = async {
             let disks = self.context.disks.disks().await?;
-            let region = region(snapshot);
+            let region = snapshot.known_region();
             disks.delete_snapshot(region, &snapshot.snapshot_id).await
         };
         deleted

@@ -7,6 +7,7 @@ use crate::error::chain;
 use crate::layout::BackupKeys;
 use crate::tombstone::{Cause, Found, Tombstone};
 use crate::volumes::Data;
+use crate::volumes::disks;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::time::Duration;
@@ -125,7 +126,7 @@ async fn lost_snapshots(
         }
         known => known.to_vec(),
     };
-    let existing = match snapshots::existing(context, &recorded).await {
+    let existing = match disks::existing(&context.disks, &recorded).await {
         Ok(existing) => existing,
         Err(error) if !examined.snapshots_begun => {
             context.log.warn(&format!(

@@ -4,12 +4,12 @@
 //! made of nothing: a volume whose snapshot cannot be used is not replaced by an empty one.
 
 use super::order::{CLAIMS, VOLUMES};
+use crate::identity::hash_of;
 use crate::volumes::disks::{region_of, volume_id};
 use crate::volumes::quantity::Quantity;
 use crate::volumes::recorded;
 use crate::volumes::{ClaimName, CsiSnapshot, Data, EBS_DRIVER, EbsSnapshot, VolumeRecord};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Annotation on a copy of a persistentVolume that is in the cluster already: how that is called.
@@ -558,12 +558,7 @@ pub fn content_name(namespace: &str, content: &str) -> String {
 
 /// 128 bits of SHA-256 in hexadecimal digits, of texts that cannot be taken for others.
 pub fn short_hash(texts: &[&str]) -> String {
-    let mut hasher = Sha256::new();
-    for text in texts {
-        hasher.update((text.len() as u64).to_be_bytes());
-        hasher.update(text);
-    }
-    hex::encode(&hasher.finalize()[..16])
+    hash_of(texts)[..32].to_owned()
 }
 
 /// Whether a persistentVolume that is in the cluster has to be left alone and copied under another name, for a claim in the

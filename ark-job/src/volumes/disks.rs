@@ -3,7 +3,7 @@
 //!
 //! Regions are names such as `eu-central-1`; an empty one stands for the configured region.
 
-use super::EbsSnapshot;
+use super::{Data, EbsSnapshot, VolumeRecord};
 use crate::log::Log;
 use crate::store::Location;
 use futures::future::BoxFuture;
@@ -239,6 +239,29 @@ impl DiskAccess {
             .get_or_try_init(|| connect(self.place.clone(), self.log.clone()));
         Ok(connected.await?.as_ref())
     }
+}
+
+/// The snapshots of EBS among `records` that the cloud has now, by id. Without any, nothing is asked.
+///
+/// # Errors
+/// When it cannot be asked.
+pub async fn existing(
+    access: &DiskAccess,
+    records: &[VolumeRecord],
+) -> Result<BTreeMap<String, DiskSnapshot>, DiskError> {
+    let mut by_region: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for record in records {
+        if let Data::Ebs(snapshot) = &record.data {
+            let ids = by_region.entry(snapshot.known_region()).or_default();
+            ids.push(snapshot.snapshot_id.clone());
+        }
+    }
+    let mut found = BTreeMap::new();
+    for (region, ids) in by_region {
+        let snapshots = access.disks().await?.snapshots(region, &ids).await?;
+        found.extend(snapshots.into_iter().map(|one| (one.id.clone(), one)));
+    }
+    Ok(found)
 }
 
 /// The region of an availability zone, which is called after it (`eu-central-1b`, local zones `us-west-2-lax-1a`); empty when

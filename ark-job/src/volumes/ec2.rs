@@ -191,6 +191,27 @@ impl Ec2 {
         Ok(())
     }
 
+    /// All pages of a list. `ask` asks for the one that a token stands for, and gives what is on it and the token of the next.
+    async fn pages<T, F>(
+        &self,
+        doing: &Doing<'_>,
+        mut ask: impl FnMut(Option<String>) -> F,
+    ) -> Result<Vec<T>, Failure>
+    where
+        F: Future<Output = Result<(Option<Vec<T>>, Option<String>), Failure>>,
+    {
+        let mut found = Vec::new();
+        let mut token: Option<String> = None;
+        loop {
+            let (page, next) = self.repeat(doing, || ask(token.clone())).await?;
+            found.extend(page.unwrap_or_default());
+            token = next.filter(|token| !token.is_empty());
+            if token.is_none() {
+                return Ok(found);
+            }
+        }
+    }
+
     async fn describe_snapshots(
         &self,
         doing: &Doing<'_>,
@@ -198,27 +219,19 @@ impl Ec2 {
         filters: Vec<Filter>,
         own: bool,
     ) -> Result<Vec<Snapshot>, Failure> {
-        let mut found = Vec::new();
-        let mut token: Option<String> = None;
-        loop {
-            let page = self.repeat(doing, || {
-                let request = client
-                    .describe_snapshots()
-                    .set_filters(Some(filters.clone()))
-                    .set_owner_ids(own.then(|| vec!["self".to_owned()]))
-                    .max_results(PAGE)
-                    .set_next_token(token.clone());
-                request
-                    .send()
-                    .map(|answer| answer.map_err(|error| Failure::new(&error)))
-            });
-            let page = page.await?;
-            found.extend(page.snapshots.unwrap_or_default());
-            token = page.next_token.filter(|token| !token.is_empty());
-            if token.is_none() {
-                return Ok(found);
-            }
-        }
+        let ask = |token| {
+            let request = client
+                .describe_snapshots()
+                .set_filters(Some(filters.clone()))
+                .set_owner_ids(own.then(|| vec!["self".to_owned()]))
+                .max_results(PAGE)
+                .set_next_token(token);
+            request.send().map(|answer| match answer {
+                Ok(page) => Ok((page.snapshots, page.next_token)),
+                Err(error) => Err(Failure::new(&error)),
+            })
+        };
+        self.pages(doing, ask).await
     }
 
     async fn describe_volumes(
@@ -227,26 +240,18 @@ impl Ec2 {
         client: &Client,
         filters: Vec<Filter>,
     ) -> Result<Vec<Volume>, Failure> {
-        let mut found = Vec::new();
-        let mut token: Option<String> = None;
-        loop {
-            let page = self.repeat(doing, || {
-                let request = client
-                    .describe_volumes()
-                    .set_filters(Some(filters.clone()))
-                    .max_results(PAGE)
-                    .set_next_token(token.clone());
-                request
-                    .send()
-                    .map(|answer| answer.map_err(|error| Failure::new(&error)))
-            });
-            let page = page.await?;
-            found.extend(page.volumes.unwrap_or_default());
-            token = page.next_token.filter(|token| !token.is_empty());
-            if token.is_none() {
-                return Ok(found);
-            }
-        }
+        let ask = |token| {
+            let request = client
+                .describe_volumes()
+                .set_filters(Some(filters.clone()))
+                .max_results(PAGE)
+                .set_next_token(token);
+            request.send().map(|answer| match answer {
+                Ok(page) => Ok((page.volumes, page.next_token)),
+                Err(error) => Err(Failure::new(&error)),
+            })
+        };
+        self.pages(doing, ask).await
     }
 
     /// The snapshot with this id, if it exists. By a filter: asked by its id, one that does not exist is an error, and so is an

@@ -11,10 +11,10 @@ use crate::identity::label_value;
 use crate::layout::BackupKeys;
 use crate::volumes::begun::ids;
 use crate::volumes::csi;
-use crate::volumes::disks::DiskError;
+use crate::volumes::disks;
 use crate::volumes::identity::{ATTEMPT, CLUSTER, LOCATION, RUN};
-use crate::volumes::{CsiSnapshot, Data, Owner, VolumeRecord};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::volumes::{CsiSnapshot, Data, EbsSnapshot, Owner, VolumeRecord};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long the driver of a snapshot that is given up may take to delete it: it holds up whoever waits for the result.
@@ -119,29 +119,21 @@ fn left(context: &Context, what: &str, why: &str) {
 /// # Errors
 /// When one is gone, or nobody can say.
 pub async fn check_they_exist(context: &Context, records: &[VolumeRecord]) -> Result<(), Failure> {
-    let mut by_region: BTreeMap<&str, BTreeMap<String, &VolumeRecord>> = BTreeMap::new();
-    for record in records {
-        if let Data::Ebs(snapshot) = &record.data {
-            let of_region = by_region.entry(&snapshot.region).or_default();
-            of_region.insert(snapshot.snapshot_id.clone(), record);
-        }
-    }
-    for (region, mut missing) in by_region {
-        let ids: Vec<String> = missing.keys().cloned().collect();
-        let unknown = |error: DiskError| {
+    let there = disks::existing(&context.disks, records)
+        .await
+        .map_err(|error| {
             let text = format!(
                 "looking for the snapshots of an attempt that was cut off: {}",
                 chain(&error)
             );
             Failure::new(Exit::Failed, text)
-        };
-        let disks = context.disks.disks().await.map_err(unknown)?;
-        for snapshot in disks.snapshots(region, &ids).await.map_err(unknown)? {
-            missing.remove(&snapshot.id);
-        }
-        if let Some((id, record)) = missing.first_key_value() {
+        })?;
+    for record in records {
+        if let Data::Ebs(EbsSnapshot { snapshot_id, .. }) = &record.data
+            && !there.contains_key(snapshot_id)
+        {
             let text = format!(
-                "an attempt at this backup was cut off after its archive, and cannot be completed: snapshot {id} of \
+                "an attempt at this backup was cut off after its archive, and cannot be completed: snapshot {snapshot_id} of \
                  persistentvolumes {} does not exist any more",
                 record.persistent_volume
             );

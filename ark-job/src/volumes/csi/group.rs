@@ -6,12 +6,13 @@
 use super::classes::Classes;
 use super::objects::{
     Api, DELETE, GROUP_OF_GROUPS, Poll, RETAIN, Types, claim_name, describe, error_of, hashed_name,
-    is_ours, labels, labels_of, name_of, resource_type, secrets_of, text, uid_of,
+    is_ours, labels, labels_of, name_of, secrets_of, text, uid_of,
 };
 use super::remove::{Deletion, Objects, remove};
 use super::take::{keep, log_left, record};
 use super::{CsiClaim, CsiError, Owned};
 use crate::cluster::Cluster;
+use crate::cluster::discover::ResourceType;
 use crate::log::Log;
 use crate::volumes::{CsiSnapshot, Owner, identity};
 use serde_json::{Value, json};
@@ -55,7 +56,7 @@ pub async fn snapshot_group(
         return Ok(None);
     };
     let version = &types.snapshots.version;
-    let of_classes = resource_type(
+    let of_classes = ResourceType::known(
         GROUP_OF_GROUPS,
         version,
         "volumegroupsnapshotclasses",
@@ -67,13 +68,7 @@ pub async fn snapshot_group(
     let Ok(class) = classes.choose(&first.driver, None) else {
         return Ok(None);
     };
-    let of_claims = resource_type(
-        "",
-        "v1",
-        "persistentvolumeclaims",
-        "PersistentVolumeClaim",
-        true,
-    );
+    let of_claims = ResourceType::persistent_volume_claims();
     let all = api.list(&of_claims, Some(namespace), None).await?;
     let wanted: BTreeSet<&str> = claims.iter().map(|claim| &*claim.claim.name).collect();
     let Some(selector) = selector(&all, &wanted) else {

@@ -6,11 +6,11 @@ use crate::cluster::apply::{self, Created};
 use crate::cluster::discover::ResourceType;
 use crate::cluster::pace::Pace;
 use crate::cluster::{Cluster, ClusterError, encode, get};
+use crate::identity::hash_of;
 use crate::volumes::{ClaimName, Owner, identity};
 use http::{HeaderValue, Method, header};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -57,8 +57,9 @@ pub(super) struct Types {
 impl Types {
     /// volumeSnapshots and volumeSnapshotContents.
     pub(super) fn single() -> Types {
-        let of =
-            |resource, kind, namespaced| resource_type(GROUP, "v1", resource, kind, namespaced);
+        let of = |resource, kind, namespaced| {
+            ResourceType::known(GROUP, "v1", resource, kind, namespaced)
+        };
         Types {
             snapshots: of("volumesnapshots", "VolumeSnapshot", true),
             contents: of("volumesnapshotcontents", "VolumeSnapshotContent", false),
@@ -74,7 +75,7 @@ impl Types {
     /// volumeGroupSnapshots and volumeGroupSnapshotContents, in a version that is served.
     pub(super) fn groups(version: &str) -> Types {
         let of = |resource, kind, namespaced| {
-            resource_type(GROUP_OF_GROUPS, version, resource, kind, namespaced)
+            ResourceType::known(GROUP_OF_GROUPS, version, resource, kind, namespaced)
         };
         Types {
             snapshots: of("volumegroupsnapshots", "VolumeGroupSnapshot", true),
@@ -301,32 +302,13 @@ impl Poll {
 
 /// The type of volumeSnapshotClasses.
 pub(super) fn classes_type() -> ResourceType {
-    resource_type(
+    ResourceType::known(
         GROUP,
         "v1",
         "volumesnapshotclasses",
         "VolumeSnapshotClass",
         false,
     )
-}
-
-pub(super) fn resource_type(
-    group: &str,
-    version: &str,
-    resource: &str,
-    kind: &str,
-    namespaced: bool,
-) -> ResourceType {
-    ResourceType {
-        group: group.into(),
-        version: version.into(),
-        resource: resource.into(),
-        singular: kind.to_lowercase(),
-        kind: kind.into(),
-        namespaced,
-        short_names: Vec::new(),
-        verbs: Vec::new(),
-    }
 }
 
 /// `volumesnapshots ns/name`
@@ -339,13 +321,7 @@ pub(super) fn describe(of: &ResourceType, namespace: Option<&str>, name: &str) -
 
 /// A name that follows from the parts, valid for every object: 44 characters.
 pub(super) fn hashed_name(parts: &[&str]) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        // Parts cannot run into each other.
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
-    }
-    format!("ark-{}", hex::encode(&hash.finalize()[..20]))
+    format!("ark-{}", &hash_of(parts)[..40])
 }
 
 /// The labels of what is made for a volume in a backup. Velero leaves them out of its backups, too.
