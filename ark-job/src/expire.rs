@@ -1,19 +1,20 @@
 //! Expiry: what has outlived its time goes, and what runs that were cut off have left is swept up.
 //!
-//! In four steps: [`look`](mod@look) reads what there is, [`plan`](mod@plan) decides, [`refine`](mod@refine) asks
+//! In four steps: [`holdings::look`] reads what there is, [`plan`](mod@plan) decides, [`refine`](mod@refine) asks
 //! whether what is to go may, and the entries of the plan are printed or done, one after the other. Each may be done twice, by anyone, so twins do no harm.
 
-pub(crate) mod look;
 mod perform;
 pub mod plan;
 mod refine;
-pub mod volumes;
+mod schedules;
+mod volumes;
 
 use self::plan::{Clocks, Entry, Rules};
 use crate::args::{ExpireArgs, ExpireFlags, PlanFormat, parse_duration};
 use crate::context::{Context, Outcome, storage_failure};
 use crate::error::{Failure, chain};
 use crate::exit::Exit;
+use crate::holdings;
 use crate::layout::BACKUPS;
 use crate::mode;
 use crate::stdout;
@@ -76,14 +77,14 @@ pub async fn expire(context: &Context, options: &Options) -> Result<Outcome, Fai
     }
     let mut clusters = BTreeSet::from([context.run.cluster_uid.clone()]);
     clusters.extend(options.cluster_uids.iter().cloned());
-    let mut found = look::look(context).await?;
-    volumes::look(context, &clusters, options.force, &mut found).await;
+    let mut found = holdings::look(context).await?;
+    holdings::loose::look(context, &clusters, options.force, &mut found).await;
     let rules = Rules {
         clusters,
         include_foreign: options.include_foreign,
         grace: options.grace,
         force: options.force,
-        schedules: look::schedules(context).await,
+        schedules: schedules::schedules(context).await,
     };
     let clocks = clocks(context, options.preview.is_some()).await?;
     let entries = plan::plan(&found, &rules, clocks);

@@ -18,6 +18,7 @@ pub mod volume_list;
 // what operations share
 pub mod context;
 pub mod failed_log;
+pub mod holdings;
 pub mod kept;
 pub mod location;
 pub mod mode;

@@ -4,9 +4,8 @@ use crate::args::{PlanFormat, VolumesArgs};
 use crate::context::{Context, Outcome};
 use crate::error::{Failure, chain};
 use crate::exit::Exit;
-use crate::expire::plan::{Candidate, Found, Loose, State, What, unrecorded};
-use crate::expire::{look, volumes};
 use crate::foreign::Origin;
+use crate::holdings::{self, Candidate, Found, Loose, State, What, loose, unrecorded};
 use crate::removal::{RemovalError, Target, snapshots};
 use crate::report::plural;
 use crate::repository::WHERE_BACKUPS_ARE;
@@ -95,9 +94,9 @@ type Recorded = Vec<(String, VolumeRecord)>;
 pub async fn list(context: &Context, options: &Options) -> Result<Outcome, Failure> {
     let mut troubles = Vec::new();
     let (records, found) = if options.backups.is_empty() {
-        let mut found = look::look(context).await?;
+        let mut found = holdings::look(context).await?;
         let clusters = BTreeSet::from([context.run.cluster_uid.clone()]);
-        volumes::look(context, &clusters, false, &mut found).await;
+        loose::look(context, &clusters, false, &mut found).await;
         let records = match options.orphans {
             true => Vec::new(),
             false => all(context, &found.backups, &mut troubles).await,
@@ -315,7 +314,7 @@ fn of_record(backup: &str, record: &VolumeRecord, live: &Live) -> Row {
             };
             let now = now.flatten();
             let size = snapshot.size_gib.or(now.and_then(|now| now.size_gib));
-            row.size = size.and_then(volumes::bytes);
+            row.size = size.and_then(loose::bytes);
             row.started = snapshot.started.or(now.and_then(|now| now.started));
         }
         Data::Csi(snapshot) => {
@@ -340,7 +339,7 @@ fn of_record(backup: &str, record: &VolumeRecord, live: &Live) -> Row {
 
 /// Its state, with how far it is and why it is in error.
 fn state(now: &DiskSnapshot) -> String {
-    let state = volumes::in_words(&now.state, now.progress.as_deref());
+    let state = loose::in_words(&now.state, now.progress.as_deref());
     match &now.state_message {
         Some(why) if now.state == "error" => format!("{state}: {why}"),
         _ => state,

@@ -1,13 +1,14 @@
 //! A plan being carried out: entry after entry, and what does not work is named and stops no other.
 
 use super::exit;
-use super::plan::{Entry, Fate, Kind, Reason, Step};
+use super::plan::{Entry, Fate, Reason, Step};
 use super::volumes::{self, Dropped, NotDropped};
 use crate::api::{Backup, GROUP, failed_log_name};
 use crate::cluster::ClusterError;
 use crate::context::{Context, Outcome};
 use crate::error::{Failure, chain};
 use crate::exit::Exit;
+use crate::holdings::Kind;
 use crate::kept;
 use crate::mode;
 use crate::records::request;

@@ -113,8 +113,8 @@ fn decide(mut entry: Entry, answer: Result<(), RemovalError>) -> Result<Entry, F
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::Kind;
     use super::*;
+    use crate::holdings::Kind;
     use jiff::Timestamp;
 
     fn decided(error: RemovalError) -> (Fate, String) {

@@ -1,6 +1,7 @@
 //! What is decided, without a store and a cluster.
 
 use super::*;
+use crate::holdings::Recorded;
 
 const NOW: &str = "2026-06-01T12:00:00Z";
 

@@ -1,9 +1,11 @@
 //! What is swept up of snapshots and volumes, without a cloud.
 
-use super::super::{Recorded, Schedules, State, plan as whole_plan};
+use super::super::{Schedules, State, plan as whole_plan};
 use super::*;
-use crate::volumes::{CsiSnapshot, Data, EbsSnapshot};
-use jiff::SignedDuration;
+use crate::holdings::{Kind, Recorded};
+use crate::volumes::csi::Owned;
+use crate::volumes::{CsiSnapshot, Data, EBS_DRIVER, EbsSnapshot, VolumeRecord};
+use jiff::{SignedDuration, Timestamp};
 
 const NOW: &str = "2026-06-01T12:00:00Z";
 
