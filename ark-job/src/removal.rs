@@ -493,8 +493,10 @@ impl<'a> Removal<'a> {
     }
 
     async fn remove_all(&mut self, record: Option<&Backup>) -> Result<(), RemovalError> {
-        for _ in 0..PASSES {
+        for pass in 0..PASSES {
             self.target = Target::look(self.store(), self.name).await?;
+            // A twin had ended all of it before this tombstone was there: it has counted it.
+            self.removed.begun &= pass > 0 || !self.target.objects.is_empty();
             self.remove_files().await?;
             self.remove_restores().await?;
             self.remove_last().await?;
