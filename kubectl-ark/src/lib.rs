@@ -35,15 +35,18 @@ pub mod render;
 pub mod rights;
 // effects
 pub mod client;
+pub mod completion;
 pub mod consent;
 pub mod create;
 pub mod delete;
+pub mod doctor;
 pub mod download;
 pub mod get;
 pub mod held_pod;
 pub mod housekeeping;
 pub mod jobs;
 pub mod local;
+pub mod location;
 pub mod logs;
 pub mod mode;
 pub mod newest;
@@ -51,7 +54,9 @@ pub mod printed;
 pub mod progress;
 pub mod restore_only;
 pub mod schedule;
+pub mod status;
 pub mod stored;
+pub mod uninstall;
 pub mod version;
 pub mod wait;
 // report
@@ -141,6 +146,11 @@ pub async fn run(
         Plan::RestoreOnly(options) => {
             restore_only::run(&cluster, &options, surroundings, interrupt).await
         }
+        Plan::Location(command) => location::run(&cluster, command, surroundings, interrupt).await,
+        Plan::Status(args) => status::run(&cluster, args, surroundings, interrupt).await,
+        Plan::Doctor(args) => doctor::run(&cluster, *args, surroundings, interrupt).await,
+        Plan::Uninstall(args) => uninstall::run(&cluster, args, surroundings, interrupt).await,
+        Plan::Completion(args) => completion::run(&cluster, args, surroundings, interrupt).await,
         Plan::Version(options) => version::run(&cluster, &options).await,
     }
 }

@@ -50,6 +50,16 @@ pub enum Plan {
     Housekeep(Box<housekeeping::RunOptions>),
     /// `restore-only …`
     RestoreOnly(restore_only::Options),
+    /// `location …`
+    Location(LocationCommand),
+    /// `status`
+    Status(StatusArgs),
+    /// `doctor`
+    Doctor(Box<DoctorArgs>),
+    /// `uninstall`
+    Uninstall(UninstallArgs),
+    /// `completion`
+    Completion(CompletionArgs),
     /// `version`
     Version(VersionOptions),
 }
@@ -397,6 +407,11 @@ pub fn resolve(
         Command::Backup(BackupCommand::Download(args)) => {
             download(&namespace, args, surroundings).map(Plan::Download)
         }
+        Command::Location(command) => Ok(Plan::Location(command)),
+        Command::Status(args) => Ok(Plan::Status(args)),
+        Command::Doctor(args) => Ok(Plan::Doctor(args)),
+        Command::Uninstall(args) => Ok(Plan::Uninstall(args)),
+        Command::Completion(args) => Ok(Plan::Completion(args)),
         Command::Version(VersionArgs { client, output }) => Ok(Plan::Version(VersionOptions {
             namespace,
             client_only: client,
