@@ -339,7 +339,8 @@ async fn failures() -> Result<()> {
             spec("missing", vec![exec(&note("in-none"), json!({ "container": "nope" })), plain("in-main")]),
             // Not even with Continue is a hook run when its time is over.
             spec("late", vec![exec(&note("late"), json!({ "waitForReady": true, "waitTimeout": "45s" })), plain("not-late")]),
-            spec("never", vec![exec(&note("never"), json!({ "waitTimeout": "4s", "onError": "Fail" })), plain("not-after-never")]),
+            // Long enough for a busy node to have said what the container waits for.
+            spec("never", vec![exec(&note("never"), json!({ "waitTimeout": "40s", "onError": "Fail" })), plain("not-after-never")]),
             spec("slow", vec![exec(&json!(["sleep", "60"]), json!({ "execTimeout": "1s" }))]),
             spec("ended", vec![exec(&note("in-ended"), json!({ "waitForReady": true, "waitTimeout": "5m", "container": "main" })), exec(&note("in-side"), json!({ "container": "side" }))]),
             spec("well", vec![plain("well")]),
@@ -369,7 +370,7 @@ async fn failures() -> Result<()> {
         "pod continue: restore hook of-continue in container main: exit code 7",
         "pod missing: restore hook of-missing in container nope was not run: the pod has no container nope (it has main, side)",
         "pod late: restore hook of-late in container main was not run: its container was not up within 45s: it runs, but is not ready",
-        "pod never: restore hook of-never in container main was not run: its container was not up within 4s: it waits: ",
+        "pod never: restore hook of-never in container main was not run: its container was not up within 40s: it waits: ",
         "pod slow: restore hook of-slow in container main: timed out after 1s",
     ] {
         ensure!(messages.contains(text), "{text:?} is not in {status:#}");
