@@ -69,6 +69,9 @@ impl S3Server {
             "-master.telemetry=false",
         ]);
         command.args(["-s3.port.iceberg=0", "-s3.port.lance=0"]);
+        // By itself it allows as many volumes as fit a disk when full, and each bucket takes several: on a disk with little
+        // room, writing to one more bucket would be an internal error.
+        command.arg("-volume.max=10000");
         for (name, port) in [
             ("master.port", master),
             ("master.port.grpc", master_grpc),
