@@ -74,24 +74,24 @@ pub enum Command {
     /// Install or upgrade Ark in the cluster: resource types, rights, pod settings, storage location
     Install(Box<InstallArgs>),
     /// Create and look at backups
-    #[command(subcommand, alias = "backups")]
+    #[command(subcommand, visible_alias = "bk", alias = "backups")]
     Backup(BackupCommand),
     /// Create and look at restores
-    #[command(subcommand, alias = "restores")]
+    #[command(subcommand, visible_alias = "rs", alias = "restores")]
     Restore(RestoreCommand),
     /// Create and look at schedules: backups again and again
-    #[command(subcommand, alias = "schedules")]
+    #[command(subcommand, visible_alias = "sc", alias = "schedules")]
     Schedule(ScheduleCommand),
-    /// Create a backup, a restore or a schedule
+    /// Create a backup, a restore, a schedule or a storage location
     #[command(subcommand)]
     Create(CreateCommand),
-    /// List backups, restores or schedules
-    #[command(subcommand)]
+    /// List backups, restores, schedules, storage locations, or all of them
+    #[command(subcommand, alias = "list")]
     Get(GetCommand),
-    /// Show backups, restores or schedules in full
+    /// Show backups, restores, schedules or storage locations in full
     #[command(subcommand)]
     Describe(DescribeCommand),
-    /// Delete backups or schedules
+    /// Delete backups, restores, schedules or storage locations
     #[command(subcommand)]
     Delete(DeleteCommand),
     /// Show the log of a backup or a restore
@@ -111,8 +111,8 @@ pub enum Command {
     /// Create and look at storage locations: where backups are
     #[command(
         subcommand,
-        visible_alias = "backup-location",
-        aliases = ["locations", "loc", "backup-locations", "backupstoragelocation", "backupstoragelocations"]
+        visible_alias = "loc",
+        aliases = ["locations", "bsl", "backup-location", "backup-locations", "backupstoragelocation", "backupstoragelocations"]
     )]
     Location(LocationCommand),
     /// Show on one screen whether all is well, and what to do if not; exit code 0 healthy, 1 not
@@ -131,57 +131,79 @@ pub enum Command {
 #[derive(Clone, Debug, Subcommand)]
 pub enum DeleteCommand {
     /// Delete backups: their snapshots, files, restores and resources
-    #[command(alias = "backups")]
+    #[command(visible_alias = "bk", alias = "backups")]
     Backup(Box<BackupDeleteArgs>),
+    /// Delete what is kept of restores in the cluster; what they restored stays
+    #[command(visible_alias = "rs", alias = "restores")]
+    Restore(SomeRestores),
     /// Delete schedules; their backups stay
-    #[command(alias = "schedules")]
+    #[command(visible_alias = "sc", alias = "schedules")]
     Schedule(SomeSchedules),
+    /// Forget storage locations; what is stored stays
+    #[command(visible_alias = "loc", aliases = ["locations", "bsl", "backup-location", "backup-locations", "backupstoragelocation", "backupstoragelocations"])]
+    Location(SomeLocations),
 }
 
 /// `kubectl ark create …`
 #[derive(Clone, Debug, Subcommand)]
 pub enum CreateCommand {
     /// Back up the cluster's objects, by a Job
+    #[command(visible_alias = "bk", alias = "backups")]
     Backup(Box<BackupCreateArgs>),
     /// Restore objects from a backup, by a Job
+    #[command(visible_alias = "rs", alias = "restores")]
     Restore(Box<RestoreCreateArgs>),
     /// Back up again and again, by a CronJob; the first time at once
+    #[command(visible_alias = "sc", alias = "schedules")]
     Schedule(Box<ScheduleCreateArgs>),
+    /// Say where backups can be: a storage location, synced and expired hourly
+    #[command(visible_alias = "loc", aliases = ["locations", "bsl", "backup-location", "backup-locations", "backupstoragelocation", "backupstoragelocations"])]
+    Location(Box<LocationCreateArgs>),
 }
 
 /// `kubectl ark get …`
 #[derive(Clone, Debug, Subcommand)]
 pub enum GetCommand {
     /// List backups
-    #[command(alias = "backup")]
+    #[command(visible_alias = "bk", alias = "backup")]
     Backups(BackupGetArgs),
     /// List restores
-    #[command(alias = "restore")]
+    #[command(visible_alias = "rs", alias = "restore")]
     Restores(GetArgs),
     /// List schedules
-    #[command(alias = "schedule")]
+    #[command(visible_alias = "sc", alias = "schedule")]
     Schedules(GetArgs),
+    /// List storage locations
+    #[command(visible_alias = "loc", aliases = ["location", "bsl", "backup-location", "backup-locations", "backupstoragelocation", "backupstoragelocations"])]
+    Locations(GetArgs),
+    /// List backups, restores, schedules and storage locations
+    All(GetArgs),
 }
 
 /// `kubectl ark describe …`
 #[derive(Clone, Debug, Subcommand)]
 pub enum DescribeCommand {
     /// Show backups in full
-    #[command(alias = "backups")]
+    #[command(visible_alias = "bk", alias = "backups")]
     Backup(BackupDescribeArgs),
     /// Show restores in full
-    #[command(alias = "restores")]
+    #[command(visible_alias = "rs", alias = "restores")]
     Restore(DescribeArgs),
     /// Show schedules in full: last, next and last good backup
-    #[command(alias = "schedules")]
+    #[command(visible_alias = "sc", alias = "schedules")]
     Schedule(DescribeArgs),
+    /// Show storage locations in full
+    #[command(visible_alias = "loc", aliases = ["locations", "bsl", "backup-location", "backup-locations", "backupstoragelocation", "backupstoragelocations"])]
+    Location(DescribeArgs),
 }
 
 /// `kubectl ark logs …`
 #[derive(Clone, Debug, Subcommand)]
 pub enum LogsCommand {
     /// Show the log of a backup, also when its pod is gone
+    #[command(visible_alias = "bk", alias = "backups")]
     Backup(BackupLogsArgs),
     /// Show the log of a restore
+    #[command(visible_alias = "rs", alias = "restores")]
     Restore(LogsArgs),
 }

@@ -1,10 +1,11 @@
 //! The connection to the cluster, and what its errors mean to a person.
 
 use crate::cli::ClusterFlags;
+use ark_job::api::{CONFIG_NAME, DEFAULT_NAMESPACE, PART_OF, PART_OF_LABEL};
 use ark_job::error::{Failure, chain};
 use ark_job::exit::Exit;
-use k8s_openapi::api::core::v1::Namespace;
-use kube::api::Api;
+use k8s_openapi::api::core::v1::{Namespace, PodTemplate};
+use kube::api::{Api, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use std::time::Duration;
@@ -141,4 +142,86 @@ pub fn not_installed(what: &str) -> Failure {
         "`kubectl ark install --storage s3://BUCKET/PREFIX` installs it; `-n NAMESPACE` says where if not here; \
          `kubectl ark backup create NAME --local` does without",
     )
+}
+
+/// Ark is not in this namespace: it may be in another, and what was meant may be what is backed up.
+pub async fn not_here(client: &Client, namespace: &str, what: &str) -> Failure {
+    let templates: Api<PodTemplate> = Api::all(client.clone());
+    let ours = ListParams::default()
+        .labels(&format!("{PART_OF_LABEL}={PART_OF}"))
+        .fields(&format!("metadata.name={CONFIG_NAME}"));
+    // Who may not look everywhere learns less.
+    let found = templates.list(&ours).await.map(|list| list.items);
+    let elsewhere: Vec<String> = found
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|template| template.metadata.namespace)
+        .filter(|other| other != namespace)
+        .collect();
+    not_in(namespace, what, &elsewhere)
+}
+
+fn not_in(namespace: &str, what: &str, elsewhere: &[String]) -> Failure {
+    let meant = match namespace {
+        DEFAULT_NAMESPACE => String::new(),
+        other => format!(
+            "-n is where Ark is: `--include-namespaces {other}` says that namespace {other} is backed up or restored"
+        ),
+    };
+    let Some(first) = elsewhere.first() else {
+        let failure = not_installed(what);
+        return match (meant.as_str(), failure.next_step()) {
+            ("", _) | (_, None) => failure,
+            (meant, Some(hint)) => {
+                let hint = format!("{meant}; {hint}");
+                failure.hint(hint)
+            }
+        };
+    };
+    let there = match elsewhere {
+        [one] => format!("it is in namespace {one}"),
+        more => format!("it is in namespaces {}", more.join(" and ")),
+    };
+    let failure = Failure::new(
+        Exit::NotFound,
+        format!("Ark is not in namespace {namespace} ({what}): {there}"),
+    );
+    let flag = match elsewhere.iter().any(|other| other == DEFAULT_NAMESPACE) {
+        true => format!("leave out `-n {namespace}`"),
+        false => format!("use `-n {first}`"),
+    };
+    failure.hint(match meant.as_str() {
+        "" => flag,
+        meant => format!("{flag}; {meant}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_names_the_namespace_to_back_up_is_told_how() {
+        let what = "there is no PodTemplate ark in namespace prod";
+        let there = not_in("prod", what, &["heptio-ark".into()]);
+        assert_eq!(there.exit(), Exit::NotFound);
+        assert_eq!(
+            there.message(),
+            "Ark is not in namespace prod (there is no PodTemplate ark in namespace prod): it is in namespace heptio-ark"
+        );
+        assert_eq!(
+            there.next_step().unwrap(),
+            "leave out `-n prod`; -n is where Ark is: `--include-namespaces prod` says that namespace prod is backed up or restored"
+        );
+        let nowhere = not_in("prod", what, &[]);
+        let hint = nowhere.next_step().unwrap();
+        assert!(
+            hint.contains("`--include-namespaces prod`") && hint.contains("kubectl ark install")
+        );
+        let default = not_in(DEFAULT_NAMESPACE, "x", &["ark".into()]);
+        assert_eq!(default.next_step().unwrap(), "use `-n ark`");
+        let none = not_in(DEFAULT_NAMESPACE, "x", &[]);
+        assert_eq!(none.message(), not_installed("x").message());
+        assert_eq!(none.next_step(), not_installed("x").next_step());
+    }
 }

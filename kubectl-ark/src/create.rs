@@ -7,7 +7,7 @@ use crate::options::{CreateOptions, wait_for_rights};
 use crate::pod_template::Installation;
 use crate::records::{self, End, Record, ended};
 use crate::wait::{self, Followed};
-use crate::{client, install, render};
+use crate::{client, install, location, render};
 use ark_job::api::{
     Backup, BackupPhase, BackupStorageLocation, BackupStorageLocationSpec, CONFIG_NAME, Restore,
 };
@@ -16,6 +16,7 @@ use ark_job::error::Failure;
 use ark_job::exit::Exit;
 use ark_job::hooks::HookSpecs;
 use ark_job::modifiers::Modifiers;
+use ark_job::volumes::policy;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PodTemplate};
 use kube::Client;
@@ -66,7 +67,7 @@ pub async fn run(
         crate::mode::refuse_unless_writable(client, &namespace, Some(storage)).await?;
     }
     let hooks = read_hooks(client, &options.args).await?;
-    check_config_maps(client, &options).await?;
+    check_config_maps(client, &options.args).await?;
     let plan = plan(
         options.clone(),
         &installation,
@@ -168,34 +169,34 @@ pub async fn read(
             None => Ok(None),
         }
     });
-    let template = template.map_err(|error| {
-        if client::is_not_found(&error) {
-            client::not_installed(&format!(
-                "there is no PodTemplate {CONFIG_NAME} in namespace {namespace}"
-            ))
-        } else {
-            client::failure(
-                &error,
-                &format!("reading PodTemplate {CONFIG_NAME} in namespace {namespace}"),
-            )
+    let template = match template {
+        Ok(template) => template,
+        Err(error) if client::is_not_found(&error) => {
+            let what = format!("there is no PodTemplate {CONFIG_NAME} in namespace {namespace}");
+            return Err(client::not_here(client, namespace, &what).await);
         }
-    })?;
-    let location = location.map_err(|error| {
-        let name = storage.location.as_deref().unwrap_or_default();
-        if client::is_not_found(&error) {
-            Failure::new(
-                Exit::NotFound,
-                format!("there is no BackupStorageLocation {name} in namespace {namespace}"),
-            )
-            .hint(format!(
-                "`kubectl ark install --storage s3://BUCKET/PREFIX --location-name {name}{}` makes it; `kubectl get \
-                 backupstoragelocations -n {namespace}` lists those that are there",
-                install::flag(namespace)
-            ))
-        } else {
-            client::failure(&error, &format!("reading BackupStorageLocation {name} in namespace {namespace}"))
+        Err(error) => {
+            let doing = format!("reading PodTemplate {CONFIG_NAME} in namespace {namespace}");
+            return Err(client::failure(&error, &doing));
         }
-    })?;
+    };
+    let location = match location {
+        Ok(location) => location,
+        Err(error) => {
+            let name = storage.location.as_deref().unwrap_or_default();
+            if !client::is_not_found(&error) {
+                let doing =
+                    format!("reading BackupStorageLocation {name} in namespace {namespace}");
+                return Err(client::failure(&error, &doing));
+            }
+            let there = location::list(client, namespace, None).await;
+            return Err(location::not_there(
+                name,
+                namespace,
+                &there.unwrap_or_default(),
+            ));
+        }
+    };
     Ok((
         Installation::of(&template)?,
         location.map(|location| location.spec),
@@ -218,12 +219,21 @@ pub async fn read_hooks(client: &Client, args: &Args) -> Result<Option<HookSpecs
     ark_job::backup::parse_hooks(&map, name).map(Some)
 }
 
-/// Checks the ConfigMaps that a restore names: a mistake in them is told here, before there is a Job.
-async fn check_config_maps(client: &Client, options: &CreateOptions) -> Result<(), Failure> {
-    let Command::Restore(restore) = &options.args.command else {
-        return Ok(());
+/// Checks the ConfigMaps that a backup or restore names: a mistake in them is told here, before there is a Job.
+pub async fn check_config_maps(client: &Client, args: &Args) -> Result<(), Failure> {
+    let namespace = &args.namespace;
+    let restore = match &args.command {
+        Command::Restore(restore) => restore,
+        Command::Backup(backup) => {
+            if let Some(name) = &backup.backup.resource_policies_configmap
+                && let Some(map) = readable(client, namespace, name, &POLICIES).await?
+            {
+                policy::of_config_map(&map, name)?;
+            }
+            return Ok(());
+        }
+        _ => return Ok(()),
     };
-    let namespace = &options.args.namespace;
     let flags = &restore.restore;
     let hooks = flags.hooks.as_deref().filter(|name| *name != NO_HOOKS);
     if let Some(name) = hooks
@@ -250,6 +260,10 @@ struct Purpose {
 const HOOKS: Purpose = Purpose {
     content: "hooks",
     from_file: "hooks.yaml=FILE",
+};
+const POLICIES: Purpose = Purpose {
+    content: "resource policies",
+    from_file: "FILE",
 };
 const MODIFIERS: Purpose = Purpose {
     content: "resource modifiers",

@@ -8,9 +8,10 @@ use crate::age::{age, bytes};
 use crate::cli::ClusterFlags;
 use crate::client::{self, Connection};
 use crate::consent::{self, Answer};
+use crate::lookup::LATEST;
 use crate::options::housekeeping::{DeleteOptions, Verb, Which};
 use crate::table::Table;
-use crate::{Surroundings, describe, housekeeping, records, stored};
+use crate::{Surroundings, describe, get, housekeeping, records, similar, stored};
 use ark_job::api::{Backup, BackupPhase, DEFAULT_LOCATION, Restore, RestorePhase};
 use ark_job::args::{Args, Command, DeleteArgs, StorageFlags, UndeleteArgs};
 use ark_job::cluster::Cluster;
@@ -294,6 +295,9 @@ async fn recorded(
             &format!("reading backup {name} in namespace {namespace}"),
         )
     })?;
+    if backup.is_none() {
+        unknown(client, namespace, name).await?;
+    }
     let storage = match (storage, &backup) {
         (Some(storage), _) => storage.clone(),
         (None, Some(backup)) => stored::place(backup, name)?.storage,
@@ -304,6 +308,23 @@ async fn recorded(
         backup,
         storage,
     })
+}
+
+/// There is no resource of that name: what is nearly called so is told, but never deleted instead. It may be in storage.
+async fn unknown(client: &Client, namespace: &str, name: &str) -> Result<(), Failure> {
+    if name == LATEST {
+        return Err(Failure::new(
+            Exit::Usage,
+            "no backup is called latest, and backups are deleted by their whole names: the newest may be another one by now",
+        )
+        .hint("`kubectl ark backup get` lists them; --older-than 30d deletes old ones"));
+    }
+    let all = get::list::<Backup>(client, namespace, None).await;
+    let all = all.unwrap_or_default();
+    if let Some(question) = similar::did_you_mean(name, all.iter().map(records::name)) {
+        eprintln!("warning: no backup {name} is known here: {question}");
+    }
+    Ok(())
 }
 
 /// Those of the resources that have the labels, of one location or of all.

@@ -3,10 +3,10 @@
 use crate::Surroundings;
 use crate::cli::ClusterFlags;
 use crate::held_pod::Purpose;
-use crate::options::{DownloadOptions, ReadFrom};
+use crate::options::{DownloadOptions, ReadFrom, Target};
 use crate::progress::Display;
 use crate::stored::{self, Mirror, Reading};
-use crate::{age, client, get};
+use crate::{age, client, get, lookup};
 use ark_job::api::{Backup, DEFAULT_LOCATION};
 use ark_job::args::FetchFile;
 use ark_job::error::Failure;
@@ -33,13 +33,28 @@ pub async fn run(
         force,
         source,
     } = options;
+    let mut interrupt = std::pin::pin!(interrupt);
+    let place_of_names = lookup::Place {
+        cluster,
+        storage: source.as_ref().map(|from| &from.storage),
+        local: source.as_ref().is_some_and(|from| from.local),
+    };
+    let name = &tokio::select! {
+        name = lookup::backup(&place_of_names, name) => name?,
+        () = &mut interrupt => return Ok(interrupted()),
+    };
+    let target = match target {
+        Target::StandardOutput => None,
+        Target::File(path) => Some(path.clone()),
+        Target::Named => Some(format!("{name}.tar.gz").into()),
+    };
+    let target = &target;
     if let Some(target) = target
         && !force
         && target.symlink_metadata().is_ok()
     {
         return Err(taken(target));
     }
-    let mut interrupt = std::pin::pin!(interrupt);
     let from = match source {
         Some(from) => from.clone(),
         None => tokio::select! {

@@ -6,12 +6,12 @@ use crate::describe::{self, Describe};
 use crate::held_pod::{Ended, Purpose};
 use crate::jobs;
 use crate::manifest::reference;
-use crate::options::{DescribeOptions, GetOptions, Noun};
+use crate::options::{DescribeOptions, GetAllOptions, GetOptions, Noun};
 use crate::progress::Display;
 use crate::records::{self, Record, joined};
 use crate::stored::{self, Mirror, Reading};
 use crate::table::Table;
-use crate::{client, details, output, volumes, wait};
+use crate::{client, details, location, lookup, output, schedule, similar, volumes, wait};
 use ark_job::api::{Backup, OPERATION_LABEL, Restore};
 use ark_job::args::{Args, Command, FetchFile, PlanFormat, StorageFlags, VolumesArgs};
 use ark_job::error::Failure;
@@ -27,11 +27,56 @@ use std::io::ErrorKind;
 use std::pin::Pin;
 
 /// `backup get`, `restore get`
-pub async fn get(client: &Client, options: &GetOptions, now: Timestamp) -> Result<Exit, Failure> {
+pub async fn get(
+    cluster: &ClusterFlags,
+    options: &GetOptions,
+    now: Timestamp,
+) -> Result<Exit, Failure> {
+    let client = &client::connect(cluster).await?.kube;
     match options.noun {
-        Noun::Backup => get_records::<Backup>(client, options, now).await,
+        Noun::Backup => {
+            let mut options = options.clone();
+            let place = lookup::Place {
+                cluster,
+                storage: None,
+                local: false,
+            };
+            for name in &mut options.names {
+                // Scripts ask whether a backup is there by its name: what only begins so is another.
+                if lookup::newest_of(name).is_some() {
+                    *name = lookup::backup(&place, name).await?;
+                }
+            }
+            get_records::<Backup>(client, &options, now).await
+        }
         Noun::Restore => get_records::<Restore>(client, options, now).await,
     }
+}
+
+/// `get all`: backups, restores, schedules and storage locations, one table after the other.
+pub async fn all(
+    cluster: &ClusterFlags,
+    options: GetAllOptions,
+    now: Timestamp,
+) -> Result<Exit, Failure> {
+    let GetAllOptions {
+        backups,
+        restores,
+        schedules,
+        locations,
+    } = options;
+    let client = &client::connect(cluster).await?.kube;
+    let gap = match backups.output {
+        GetFormat::Name => "",
+        _ => "\n",
+    };
+    get_records::<Backup>(client, &backups, now).await?;
+    print!("{gap}");
+    get_records::<Restore>(client, &restores, now).await?;
+    print!("{gap}");
+    schedule::view::get(client, &schedules, now).await?;
+    print!("{gap}");
+    location::get(client, &locations, now).await
 }
 
 /// `backup describe`, `restore describe`
@@ -75,6 +120,12 @@ async fn describe_backup(
 ) -> Result<Option<()>, Failure> {
     // Of what is only stored, nobody knows yet.
     let mut snapshots = options.details;
+    let place = lookup::Place {
+        cluster,
+        storage: options.source.as_ref().map(|from| &from.storage),
+        local: options.source.as_ref().is_some_and(|from| from.local),
+    };
+    let name = &lookup::backup(&place, name).await?;
     let from = match &options.source {
         Some(from) => from.clone(),
         None => {
@@ -346,12 +397,41 @@ pub async fn list<R: Record>(
 }
 
 /// One record, or its Job.
+///
+/// # Errors
+/// [`Exit::NotFound`] when there is none, with names that are nearly the same.
 pub async fn find<R: Record>(client: &Client, namespace: &str, name: &str) -> Result<R, Failure> {
+    if let Some(record) = exact(client, namespace, name).await? {
+        return Ok(record);
+    }
+    let word = R::NOUN.word();
+    let all = list::<R>(client, namespace, None).await.unwrap_or_default();
+    let question = similar::did_you_mean(name, all.iter().map(records::name));
+    let flag = crate::install::flag(namespace);
+    Err(Failure::new(
+        Exit::NotFound,
+        format!("there is no {word} {name} in namespace {namespace}"),
+    )
+    .hint(similar::with_question(
+        question,
+        format!("`kubectl ark {word} get{flag}` lists them"),
+    )))
+}
+
+/// The record of exactly this name, or its Job.
+///
+/// # Errors
+/// When that cannot be read, or Ark is not installed.
+pub async fn exact<R: Record>(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<R>, Failure> {
     let word = R::NOUN.word();
     let doing = format!("reading {word} {name} in namespace {namespace}");
     let records: Api<R> = Api::namespaced(client.clone(), namespace);
     let error = match records.get(name).await {
-        Ok(record) => return Ok(record),
+        Ok(record) => return Ok(Some(record)),
         Err(error) => error,
     };
     let kube::Error::Api(status) = &error else {
@@ -370,14 +450,5 @@ pub async fn find<R: Record>(client: &Client, namespace: &str, name: &str) -> Re
     }
     let job = jobs::find(client, namespace, R::NOUN, name).await;
     let job = job.ok().flatten();
-    job.and_then(|job| records::of_job(&job)).ok_or_else(|| {
-        Failure::new(
-            Exit::NotFound,
-            format!("there is no {word} {name} in namespace {namespace}"),
-        )
-        .hint(format!(
-            "`kubectl ark {word} get{}` lists them",
-            crate::install::flag(namespace)
-        ))
-    })
+    Ok(job.and_then(|job| records::of_job(&job)))
 }

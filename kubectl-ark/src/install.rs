@@ -157,7 +157,8 @@ fn plan_and_warnings(
     Ok((objects, warnings))
 }
 
-fn is_restore_only(existing: &Existing) -> bool {
+/// Whether nothing may be backed up, deleted or expired.
+pub fn is_restore_only(existing: &Existing) -> bool {
     ark_job::mode::refuse_by(existing.config.as_ref(), "").is_err()
 }
 
@@ -271,10 +272,13 @@ fn config(
 }
 
 /// A location as it will be.
-struct Located<'a> {
-    name: &'a str,
-    spec: BackupStorageLocationSpec,
-    credentials: Option<&'a str>,
+pub struct Located<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What it says.
+    pub spec: BackupStorageLocationSpec,
+    /// Content of the Secret to make for it.
+    pub credentials: Option<&'a str>,
 }
 
 /// What is asked for over what is there: neither its mode nor its credentials change unless a flag says so.
@@ -319,7 +323,8 @@ fn located<'a>(
     })
 }
 
-fn location_objects(namespace: &str, location: &Located<'_>) -> Vec<Manifest> {
+/// The location, and before it the Secret with its credentials.
+pub fn location_objects(namespace: &str, location: &Located<'_>) -> Vec<Manifest> {
     let Located {
         name,
         spec,
@@ -484,7 +489,11 @@ pub fn print(objects: &[Manifest], format: Option<CreateFormat>, note: &str) {
     }
 }
 
-async fn apply(client: &Client, object: &Manifest, force: bool) -> Result<(), Failure> {
+/// Applies an object, and waits until a new resource type is served.
+///
+/// # Errors
+/// When it cannot be applied, or somebody else's field would be overridden.
+pub async fn apply(client: &Client, object: &Manifest, force: bool) -> Result<(), Failure> {
     let doing = format!("applying {}", object.reference());
     object.apply(client, force, false).await.map_err(|error| {
         let failure = client::failure(&error, &doing);
@@ -533,7 +542,11 @@ async fn established(client: &Client, name: &str) -> Result<(), Failure> {
         })
 }
 
-async fn read_existing(connection: &Connection, namespace: &str) -> Result<Existing, Failure> {
+/// What is in the cluster already.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn read_existing(connection: &Connection, namespace: &str) -> Result<Existing, Failure> {
     let client = &connection.kube;
     let doing = |what: &str| format!("reading {what} in namespace {namespace}");
     let configs: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);

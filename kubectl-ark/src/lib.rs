@@ -22,6 +22,7 @@ macro_rules! println {
 }
 
 pub mod cli;
+pub mod mistyped;
 pub mod options;
 // objects
 pub mod cron_job;
@@ -48,10 +49,12 @@ pub mod jobs;
 pub mod local;
 pub mod location;
 pub mod logs;
+pub mod lookup;
 pub mod mode;
 pub mod newest;
 pub mod printed;
 pub mod progress;
+pub mod restore_delete;
 pub mod restore_only;
 pub mod schedule;
 pub mod status;
@@ -66,6 +69,7 @@ pub mod details;
 pub mod log_line;
 pub mod output;
 pub mod records;
+pub mod similar;
 pub mod table;
 pub mod volumes;
 
@@ -106,8 +110,16 @@ pub async fn run(
         Plan::Create(mut options) => {
             let client = client::connect(&cluster).await?;
             let mut interrupt = std::pin::pin!(interrupt);
-            if let Some(schedule) = options.schedule.take() {
-                newest::fill(&cluster, &schedule, options.local, &mut options.args).await?;
+            if let Some(newest) = options.schedule.take() {
+                newest::fill(&cluster, &newest, options.local, &mut options.args).await?;
+            } else {
+                let storage = options.args.command.storage().clone();
+                let place = lookup::Place {
+                    cluster: &cluster,
+                    storage: Some(&storage),
+                    local: options.local,
+                };
+                lookup::fill(&place, &mut options.args).await?;
             }
             if options.ask
                 && let Some(exit) =
@@ -129,9 +141,11 @@ pub async fn run(
                 create::run(&client.kube, *options, surroundings, interrupt).await
             }
         }
-        Plan::Get(options) => {
+        Plan::Get(options) => get::get(&cluster, &options, surroundings.now).await,
+        Plan::GetAll(options) => get::all(&cluster, *options, surroundings.now).await,
+        Plan::DeleteRestores(chosen) => {
             let client = client::connect(&cluster).await?;
-            get::get(&client.kube, &options, surroundings.now).await
+            restore_delete::run(&client.kube, &chosen, surroundings.now).await
         }
         Plan::Describe(options) => get::describe(&cluster, &options, surroundings, interrupt).await,
         Plan::Logs(options) => logs::run(&cluster, &options, surroundings, interrupt).await,
@@ -146,7 +160,7 @@ pub async fn run(
         Plan::RestoreOnly(options) => {
             restore_only::run(&cluster, &options, surroundings, interrupt).await
         }
-        Plan::Location(command) => location::run(&cluster, command, surroundings, interrupt).await,
+        Plan::Location(options) => location::run(&cluster, *options, surroundings.now).await,
         Plan::Status(args) => status::run(&cluster, args, surroundings, interrupt).await,
         Plan::Doctor(args) => doctor::run(&cluster, *args, surroundings, interrupt).await,
         Plan::Uninstall(args) => uninstall::run(&cluster, args, surroundings, interrupt).await,

@@ -9,7 +9,7 @@ use crate::progress::Display;
 use crate::records::Record;
 use crate::stored::{self, Mirror, Reading};
 use crate::wait::{State, judge};
-use crate::{client, get, install, jobs, names};
+use crate::{client, get, install, jobs, lookup, names};
 use ark_job::api::{
     Backup, FAILED_LOG_KEY, FAILED_REASON_KEY, KEPT_LOG_KEY, KEPT_REFERENCE, Restore,
     failed_log_name,
@@ -40,6 +40,19 @@ pub async fn run(
     interrupt: impl Future<Output = ()>,
 ) -> Result<Exit, Failure> {
     let mut interrupt = std::pin::pin!(interrupt);
+    let mut options = options.clone();
+    if options.noun == Noun::Backup {
+        let place = lookup::Place {
+            cluster,
+            storage: options.source.as_ref().map(|from| &from.storage),
+            local: options.source.as_ref().is_some_and(|from| from.local),
+        };
+        options.name = tokio::select! {
+            name = lookup::backup(&place, &options.name) => name?,
+            () = &mut interrupt => return Ok(Exit::Interrupted),
+        };
+    }
+    let options = &options;
     let from = match &options.source {
         Some(from) => Log::Stored(from.clone()),
         None => {

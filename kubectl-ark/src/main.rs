@@ -5,6 +5,7 @@ use ark_job::exit::Exit;
 use clap::Parser;
 use kubectl_ark::Surroundings;
 use kubectl_ark::cli::Cli;
+use kubectl_ark::mistyped;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
@@ -12,9 +13,10 @@ use std::process::ExitCode;
 const BLOCKING_THREADS: usize = 4;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(mistyped::spelled_out(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => {
+            let error = mistyped::with_suggestions(error);
             // Help and version are no errors; clap prints them to stdout.
             let exit = if error.use_stderr() {
                 Exit::Usage

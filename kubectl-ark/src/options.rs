@@ -1,17 +1,18 @@
 //! From what was typed to typed values: every mistake on the command line is found here, before the first request.
 
+pub mod duration;
 pub mod housekeeping;
+pub mod location;
 pub mod restore_only;
 pub mod schedule;
 
 use crate::Surroundings;
 use crate::cli::*;
+use crate::lookup;
 use crate::pod_template::{CONTAINER, PodSettings};
 use crate::render::JobOptions;
 use ark_job::api::{AccessMode, BackupStorageLocationSpec, DEFAULT_LOCATION};
-use ark_job::args::{
-    self, Args, BackupArgs, ExitFlags, RestoreArgs, StorageFlags, TickFlags, parse_duration,
-};
+use ark_job::args::{self, Args, BackupArgs, ExitFlags, RestoreArgs, StorageFlags, TickFlags};
 use ark_job::error::{Failure, chain};
 use ark_job::exit::Exit;
 use ark_job::identity::{check_name, timestamp};
@@ -34,6 +35,10 @@ pub enum Plan {
     Create(Box<CreateOptions>),
     /// `backup get`, `restore get`
     Get(GetOptions),
+    /// `get all`
+    GetAll(Box<GetAllOptions>),
+    /// `restore delete`
+    DeleteRestores(schedule::Chosen),
     /// `backup describe`, `restore describe`
     Describe(DescribeOptions),
     /// `backup logs`, `restore logs`
@@ -51,7 +56,7 @@ pub enum Plan {
     /// `restore-only …`
     RestoreOnly(restore_only::Options),
     /// `location …`
-    Location(LocationCommand),
+    Location(Box<location::Options>),
     /// `status`
     Status(StatusArgs),
     /// `doctor`
@@ -132,8 +137,8 @@ pub struct LocationOptions {
 pub struct CreateOptions {
     /// What `ark-job` is told. Of a restore, `wait_for_rights` is set when the rights are known.
     pub args: Args,
-    /// Whose newest backup is to be restored, before `args` are complete.
-    pub schedule: Option<Schedule>,
+    /// Which newest backup is to be restored, before `args` are complete.
+    pub schedule: Option<Newest>,
     /// Show what would be done, and ask.
     pub ask: bool,
     /// The Job.
@@ -155,24 +160,24 @@ pub struct CreateOptions {
 pub struct PrintOptions {
     /// What it is told.
     pub args: Args,
-    /// Whose newest backup is meant, before `args` are complete.
-    pub schedule: Option<Schedule>,
+    /// Which newest backup is meant, before `args` are complete.
+    pub schedule: Option<Newest>,
     /// Storage was named; else it is where the resources of the backups say.
     pub placed: bool,
     /// Run it here.
     pub local: bool,
 }
 
-/// The newest backup of a schedule, to be looked up.
+/// The newest backup, to be looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Schedule {
-    /// The schedule.
-    pub name: String,
+pub struct Newest {
+    /// Of this schedule, not of all.
+    pub schedule: Option<String>,
     /// Also a backup from which something is missing.
     pub allow_partially_failed: bool,
 }
 
-impl Schedule {
+impl Newest {
     /// Writes the backup that was found into the arguments of a restore.
     pub fn fill(&self, args: &mut Args, backup: &str) {
         if let args::Command::Restore(restore) = &mut args.command {
@@ -200,6 +205,19 @@ pub struct GetOptions {
     pub output: GetFormat,
     /// Leave out the header.
     pub no_headers: bool,
+}
+
+/// What to list of everything.
+#[derive(Clone, Debug)]
+pub struct GetAllOptions {
+    /// Backups.
+    pub backups: GetOptions,
+    /// Restores.
+    pub restores: GetOptions,
+    /// Schedules.
+    pub schedules: schedule::GetOptions,
+    /// Storage locations.
+    pub locations: schedule::GetOptions,
 }
 
 /// What to show.
@@ -233,12 +251,23 @@ pub struct DownloadOptions {
     pub namespace: String,
     /// The backup.
     pub name: String,
-    /// The file; standard output without.
-    pub target: Option<PathBuf>,
+    /// Where to.
+    pub target: Target,
     /// Overwrite it.
     pub force: bool,
     /// Where from; without, where the record says.
     pub source: Option<ReadFrom>,
+}
+
+/// Where a backup is saved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// It is printed.
+    StandardOutput,
+    /// In this file.
+    File(PathBuf),
+    /// In a file that is called after it.
+    Named,
 }
 
 /// Whose log to show.
@@ -287,6 +316,9 @@ pub fn resolve(
         schedule::resolve(&namespace, command, surroundings)
             .map(|options| Plan::Schedule(Box::new(options)))
     };
+    let location = |command| {
+        location::resolve(&namespace, command).map(|options| Plan::Location(Box::new(options)))
+    };
     let get = |noun, args| Ok(Plan::Get(get(&namespace, noun, args)?));
     let describe = |noun, args| {
         let BackupDescribeArgs {
@@ -295,7 +327,7 @@ pub fn resolve(
             source,
         } = args;
         for name in &names {
-            check_name(name).map_err(usage)?;
+            check_named(noun, name)?;
         }
         Ok(Plan::Describe(DescribeOptions {
             noun,
@@ -311,7 +343,7 @@ pub fn resolve(
             follow,
             source,
         } = args;
-        check_name(&name).map_err(usage)?;
+        check_named(noun, &name)?;
         Ok(Plan::Logs(LogsOptions {
             noun,
             namespace: namespace.clone(),
@@ -379,6 +411,23 @@ pub fn resolve(
         Command::Restore(RestoreCommand::Get(args)) | Command::Get(GetCommand::Restores(args)) => {
             get(Noun::Restore, args)
         }
+        Command::Get(GetCommand::All(args)) => get_all(&namespace, args),
+        Command::Restore(RestoreCommand::Delete(args))
+        | Command::Delete(DeleteCommand::Restore(args)) => {
+            let SomeRestores {
+                names,
+                selector,
+                // Without names and selector it is all of them: clap asks for one of the three.
+                all: _,
+            } = args;
+            schedule::chosen(&namespace, names, selector).map(Plan::DeleteRestores)
+        }
+        Command::Get(GetCommand::Locations(args)) => location(LocationCommand::Get(args)),
+        Command::Create(CreateCommand::Location(args)) => location(LocationCommand::Create(args)),
+        Command::Describe(DescribeCommand::Location(args)) => {
+            location(LocationCommand::Describe(args))
+        }
+        Command::Delete(DeleteCommand::Location(args)) => location(LocationCommand::Delete(args)),
         Command::Backup(BackupCommand::Describe(args))
         | Command::Describe(DescribeCommand::Backup(args)) => describe(Noun::Backup, args),
         Command::Restore(RestoreCommand::Describe(args))
@@ -407,7 +456,7 @@ pub fn resolve(
         Command::Backup(BackupCommand::Download(args)) => {
             download(&namespace, args, surroundings).map(Plan::Download)
         }
-        Command::Location(command) => Ok(Plan::Location(command)),
+        Command::Location(command) => location(command),
         Command::Status(args) => Ok(Plan::Status(args)),
         Command::Doctor(args) => Ok(Plan::Doctor(args)),
         Command::Uninstall(args) => Ok(Plan::Uninstall(args)),
@@ -447,6 +496,12 @@ fn create(
             job,
         }) => {
             check_name(&name).map_err(usage)?;
+            if name == lookup::LATEST {
+                return Err(usage(format!(
+                    "{name:?} cannot be the name of a backup: in commands, it means the newest one"
+                )));
+            }
+            let backup = duration::of_backup(backup)?;
             let placed = storage != StorageFlags::default();
             let arguments = BackupArgs {
                 name: Some(name),
@@ -471,6 +526,7 @@ fn create(
             let requested = to_second(surroundings.now);
             let placed = storage != StorageFlags::default();
             let (backup, name, schedule) = restored_backup(backup, requested)?;
+            let restore = duration::of_restore(restore)?;
             let mut arguments = RestoreArgs {
                 backup,
                 name,
@@ -541,6 +597,14 @@ fn job_options(ttl_after_finished: &str, deadline: &str) -> Result<JobOptions, F
     })
 }
 
+/// Checks what names one: of a backup, that may be `latest`.
+fn check_named(noun: Noun, name: &str) -> Result<(), Failure> {
+    match noun {
+        Noun::Backup => lookup::check(name).map_err(usage),
+        Noun::Restore => check_name(name).map_err(usage),
+    }
+}
+
 /// Checks what chooses among resources: their names, or their labels.
 fn check_choice(names: &[String], selector: Option<&str>) -> Result<(), Failure> {
     for name in names {
@@ -552,27 +616,26 @@ fn check_choice(names: &[String], selector: Option<&str>) -> Result<(), Failure>
     Ok(())
 }
 
-/// The backup, the name of the restore, and the schedule whose newest backup is meant. Of a schedule, the name of the backup
-/// is not known yet; the schedule's own stands for it.
+/// The backup, the name of the restore, and which newest backup is meant. Of the newest, the name is not known yet; what was
+/// typed stands for it.
 ///
 /// Ark takes the backup as the only argument; with `--from-backup` or `--from-schedule` the argument is the restore's name.
 fn restored_backup(
     typed: BackupFlag,
     requested: Timestamp,
-) -> Result<(String, Option<String>, Option<Schedule>), Failure> {
+) -> Result<(String, Option<String>, Option<Newest>), Failure> {
     let BackupFlag {
         name,
         from_backup,
         from_schedule,
         allow_partially_failed,
     } = typed;
-    if let Some(name) = &name {
-        check_name(name).map_err(usage)?;
-    }
     if let Some(schedule) = from_schedule {
-        check_name(&schedule).map_err(usage)?;
-        let found = Schedule {
-            name: schedule.clone(),
+        for name in name.iter().chain([&schedule]) {
+            check_name(name).map_err(usage)?;
+        }
+        let found = Newest {
+            schedule: Some(schedule.clone()),
             allow_partially_failed,
         };
         return Ok((schedule, name, Some(found)));
@@ -584,17 +647,35 @@ fn restored_backup(
             return Err(usage(
                 "which backup? It is the argument, or follows --from-backup, or is the newest --from-schedule".into(),
             )
-            .hint("`kubectl ark backup get` lists them"));
+            .hint("`kubectl ark backup get` lists them; latest is the newest"));
         }
     };
-    check_name(&backup).map_err(usage)?;
+    check_named(Noun::Backup, &backup)?;
+    if let Some(name) = &name {
+        check_name(name).map_err(usage)?;
+    }
+    if let Some(newest) = lookup::newest_of(&backup) {
+        let newest = Newest {
+            allow_partially_failed,
+            ..newest
+        };
+        // It stands in a name until the backup is known.
+        let stands = newest.schedule.clone().unwrap_or(backup);
+        return Ok((stands, name, Some(newest)));
+    }
+    if allow_partially_failed {
+        return Err(usage(
+            "--allow-partially-failed: a backup that is named is restored in any case; it is for --from-schedule and latest"
+                .into(),
+        ));
+    }
     let name = name.unwrap_or_else(|| restore_name(&backup, requested));
     check_name(&name).map_err(usage)?;
     Ok((backup, Some(name), None))
 }
 
 /// What a restore is called that was given no name.
-fn restore_name(backup: &str, requested: Timestamp) -> String {
+pub fn restore_name(backup: &str, requested: Timestamp) -> String {
     format!("{backup}-{}", timestamp(requested))
 }
 
@@ -666,6 +747,7 @@ fn print(
                 output,
             } = *typed;
             let (backup, name, schedule) = restored_backup(backup, surroundings.now)?;
+            let restore = duration::of_restore(restore)?;
             let arguments = RestoreArgs {
                 backup,
                 name,
@@ -691,7 +773,7 @@ fn print(
                 output,
                 source: SourceFlags { storage, local },
             } = typed;
-            check_name(&backup).map_err(usage)?;
+            check_named(Noun::Backup, &backup)?;
             let parts = object.split('/').count();
             if !(2..=3).contains(&parts) || object.split('/').any(str::is_empty) {
                 return Err(usage(format!(
@@ -718,7 +800,7 @@ fn print(
                 source: SourceFlags { storage, local },
             } = *typed;
             for name in std::iter::once(&backup).chain(&other) {
-                check_name(name).map_err(usage)?;
+                check_named(Noun::Backup, name)?;
             }
             Asked::resolve(&select)?;
             let placed = local || storage != StorageFlags::default();
@@ -738,7 +820,9 @@ fn print(
                 output,
                 source: SourceFlags { storage, local },
             } = typed;
-            check_choice(&backups, None)?;
+            for name in &backups {
+                check_named(Noun::Backup, name)?;
+            }
             // Without a backup that says where it is, the default location is meant.
             let placed = backups.is_empty() || local || storage != StorageFlags::default();
             let command = args::Command::Volumes(args::VolumesArgs {
@@ -815,17 +899,17 @@ fn download(
         force,
         source,
     } = args;
-    check_name(&name).map_err(usage)?;
+    check_named(Noun::Backup, &name)?;
     let target = match output {
-        Some(path) if path == Path::new("-") => None,
+        Some(path) if path == Path::new("-") => Target::StandardOutput,
         Some(path) if path.file_name().is_none() => {
             return Err(usage(format!(
                 "--output: {:?} cannot be a file",
                 path.display().to_string()
             )));
         }
-        Some(path) => Some(path),
-        None => Some(format!("{name}.tar.gz").into()),
+        Some(path) => Target::File(path),
+        None => Target::Named,
     };
     Ok(DownloadOptions {
         namespace: namespace.to_owned(),
@@ -852,7 +936,10 @@ fn get(namespace: &str, noun: Noun, args: GetArgs) -> Result<GetOptions, Failure
         output,
         no_headers,
     } = args;
-    check_choice(&names, selector.as_deref())?;
+    for name in &names {
+        check_named(noun, name)?;
+    }
+    check_choice(&[], selector.as_deref())?;
     Ok(GetOptions {
         noun,
         namespace: namespace.to_owned(),
@@ -861,6 +948,31 @@ fn get(namespace: &str, noun: Noun, args: GetArgs) -> Result<GetOptions, Failure
         output,
         no_headers,
     })
+}
+
+/// `get all`, as one command for each noun.
+fn get_all(namespace: &str, args: GetArgs) -> Result<Plan, Failure> {
+    if !args.names.is_empty() {
+        return Err(usage("get all: all are listed, not some by name".into())
+            .hint("`kubectl ark get backups NAME` shows one"));
+    }
+    if !matches!(
+        args.output,
+        GetFormat::Table | GetFormat::Wide | GetFormat::Name
+    ) {
+        return Err(usage(
+            "--output: get all prints tables or names; programs ask for one kind at a time".into(),
+        )
+        .hint(
+            "`kubectl ark get backups -o json`, and likewise restores, schedules and locations",
+        ));
+    }
+    Ok(Plan::GetAll(Box::new(GetAllOptions {
+        backups: get(namespace, Noun::Backup, args.clone())?,
+        restores: get(namespace, Noun::Restore, args.clone())?,
+        schedules: schedule::get(namespace, args.clone())?,
+        locations: schedule::get(namespace, args)?,
+    })))
 }
 
 fn install(namespace: &str, args: InstallArgs) -> Result<InstallOptions, Failure> {
@@ -1072,7 +1184,7 @@ fn pairs(flag: &str, texts: &[String]) -> Result<BTreeMap<String, String>, Failu
 }
 
 fn seconds(flag: &str, text: &str) -> Result<i32, Failure> {
-    let duration = parse_duration(text).map_err(|why| usage(format!("{flag}: {why}")))?;
+    let duration = duration::parse(flag, text)?;
     i32::try_from(duration.as_secs())
         .map_err(|_| usage(format!("{flag}: {text} is longer than 68 years")))
 }
@@ -1299,8 +1411,8 @@ mod tests {
         }
         let both = "kubectl-ark restore create --from-schedule a --from-backup b";
         Cli::try_parse_from(both.split(' ')).unwrap_err();
-        let neither = "kubectl-ark restore create a --allow-partially-failed";
-        Cli::try_parse_from(neither.split(' ')).unwrap_err();
+        let neither = "restore create a --allow-partially-failed";
+        assert!(usage_of(neither).contains("--allow-partially-failed"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::client::{self, Connection};
 use crate::held_pod::{About, Ended, HeldPod, Purpose, SILENT_PLANNING, Subject};
 use crate::options::{PrintOptions, wait_for_rights};
 use crate::progress::Display;
-use crate::{download, local, newest, render};
+use crate::{download, local, lookup, newest, render};
 use ark_job::args::{Args, Command, StorageFlags};
 use ark_job::context::Outcome;
 use ark_job::error::Failure;
@@ -61,6 +61,14 @@ async fn print(
     let preparing = async {
         if let Some(schedule) = schedule {
             newest::fill(cluster, &schedule, local, &mut args).await?;
+        } else {
+            let storage = placed.then(|| args.command.storage().clone());
+            let names = lookup::Place {
+                cluster,
+                storage: storage.as_ref(),
+                local,
+            };
+            lookup::fill(&names, &mut args).await?;
         }
         if !placed {
             *args.command.storage_mut() = place(cluster, &args.command).await?;

@@ -8,7 +8,7 @@ pub mod view;
 
 use crate::cli::ClusterFlags;
 use crate::options::schedule::{Chosen, Options};
-use crate::{Surroundings, client, install};
+use crate::{Surroundings, client, install, similar};
 use ark_job::api::SCHEDULE_LABEL;
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
@@ -59,10 +59,6 @@ fn api(client: &Client, namespace: &str) -> Api<CronJob> {
 /// # Errors
 /// [`Exit::NotFound`] when there is none of that name, or one that is no schedule.
 async fn find(client: &Client, namespace: &str, name: &str) -> Result<CronJob, Failure> {
-    let lists = |failure: Failure| {
-        let flag = install::flag(namespace);
-        failure.hint(format!("`kubectl ark schedule get{flag}` lists them"))
-    };
     let found = api(client, namespace)
         .get_opt(name)
         .await
@@ -70,19 +66,22 @@ async fn find(client: &Client, namespace: &str, name: &str) -> Result<CronJob, F
             let doing = format!("reading schedule {name} in namespace {namespace}");
             client::failure(&error, &doing)
         })?;
-    match found {
-        Some(cron_job) if of_cron_job(&cron_job).is_some() => Ok(cron_job),
-        Some(_) => Err(lists(Failure::new(
-            Exit::NotFound,
-            format!(
-                "there is no schedule {name} in namespace {namespace}: cronjob.batch/{name} has no label {SCHEDULE_LABEL}"
-            ),
-        ))),
-        None => Err(lists(Failure::new(
-            Exit::NotFound,
-            format!("there is no schedule {name} in namespace {namespace}"),
-        ))),
-    }
+    let why = match found {
+        Some(cron_job) if of_cron_job(&cron_job).is_some() => return Ok(cron_job),
+        Some(_) => format!(": cronjob.batch/{name} has no label {SCHEDULE_LABEL}"),
+        None => String::new(),
+    };
+    let all = list(client, namespace, None).await.unwrap_or_default();
+    let question = similar::did_you_mean(name, all.iter().map(self::name));
+    let flag = install::flag(namespace);
+    Err(Failure::new(
+        Exit::NotFound,
+        format!("there is no schedule {name} in namespace {namespace}{why}"),
+    )
+    .hint(similar::with_question(
+        question,
+        format!("`kubectl ark schedule get{flag}` lists them"),
+    )))
 }
 
 /// All schedules, or those with these labels, by name.

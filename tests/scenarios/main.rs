@@ -36,6 +36,8 @@ mod plugin;
 #[cfg(target_os = "linux")]
 mod plugin_housekeeping;
 #[cfg(target_os = "linux")]
+mod plugin_names;
+#[cfg(target_os = "linux")]
 mod plugin_restore;
 #[cfg(target_os = "linux")]
 mod plugin_schedule;
@@ -119,6 +121,7 @@ fn main() {
     {
         trials.extend(node::trials());
         trials.extend(plugin::trials());
+        trials.extend(plugin_names::trials());
         trials.extend(plugin_restore::trials());
         trials.extend(guides::trials());
         trials.extend(plugin_housekeeping::trials());

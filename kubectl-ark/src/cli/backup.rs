@@ -59,7 +59,7 @@ pub struct BackupCreateArgs {
 #[command(
     override_usage = "kubectl ark backup delete NAME... [OPTIONS]\n       kubectl ark backup delete [--selector SELECTOR] \
                       [--older-than DURATION] [OPTIONS]\n       kubectl ark backup delete --all [OPTIONS]",
-    after_help = "A Job deletes them; this command shows how it goes, and ends with it. Backups that Velero, original Ark or another \
+    after_help = "A Job deletes them; this command shows how it goes, and ends with it. Names are whole names here. Backups that Velero, original Ark or another \
                   cluster made are deleted by name only."
 )]
 pub struct BackupDeleteArgs {
@@ -72,7 +72,7 @@ pub struct BackupDeleteArgs {
     /// All of this cluster's
     #[arg(long, conflicts_with_all = ["names", "selector"])]
     pub all: bool,
-    /// Those begun longer ago than this (a Go duration, such as 720h)
+    /// Those begun longer ago than this, such as 7d or 720h
     #[arg(long, value_name = "DURATION", conflicts_with = "names")]
     pub older_than: Option<String>,
     /// Delete without being asked
@@ -126,7 +126,7 @@ pub struct BackupGetArgs {
     after_help = "With --location, --storage or --local what is stored is described, else the Backup resource."
 )]
 pub struct BackupDescribeArgs {
-    /// Names
+    /// Names, unique beginnings of names, latest, or SCHEDULE/latest
     #[arg(value_name = "NAME", required = true)]
     pub names: Vec<String>,
     /// Also list the objects inside, by type, and the state of its snapshots; a short-lived pod reads their names from storage
@@ -144,7 +144,7 @@ pub struct BackupDescribeArgs {
                   failed, from what was kept in the cluster."
 )]
 pub struct BackupLogsArgs {
-    /// Name
+    /// Name, unique beginning of it, latest, or SCHEDULE/latest
     #[arg(value_name = "NAME")]
     pub name: String,
     /// Keep printing as it is written
@@ -162,7 +162,7 @@ pub struct BackupLogsArgs {
                   SHA-256 before the file gets its name, or before the first byte is printed."
 )]
 pub struct DownloadArgs {
-    /// Name of the backup
+    /// Name of the backup, unique beginning of it, latest, or SCHEDULE/latest
     #[arg(value_name = "NAME")]
     pub name: String,
     /// File to write, <NAME>.tar.gz if not given; '-' is standard output
@@ -182,7 +182,7 @@ pub struct DownloadArgs {
     after_help = "A short-lived pod reads just this object, checked like everything that is restored."
 )]
 pub struct ShowArgs {
-    /// Name of the backup
+    /// Name of the backup, unique beginning of it, latest, or SCHEDULE/latest
     #[arg(value_name = "BACKUP")]
     pub name: String,
     /// The object: NAMESPACE/TYPE/NAME, or TYPE/NAME of a cluster-scoped one

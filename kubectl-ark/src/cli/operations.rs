@@ -100,7 +100,7 @@ pub struct RestoreOnlyOffArgs {
     after_help = "A short-lived pod compares, with the rights of a backup. Exit codes: 0 the same, 1 different, above 1 failed."
 )]
 pub struct DiffArgs {
-    /// Name of the backup
+    /// Name of the backup, unique beginning of it, latest, or SCHEDULE/latest
     #[arg(value_name = "BACKUP")]
     pub name: String,
     /// Another backup to compare with, in the same place; the cluster if not given

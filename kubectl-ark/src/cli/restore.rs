@@ -18,13 +18,33 @@ pub enum RestoreCommand {
     Describe(DescribeArgs),
     /// Show the log of a restore
     Logs(LogsArgs),
+    /// Delete what is kept of restores in the cluster; what they restored stays
+    Delete(SomeRestores),
+}
+
+/// `kubectl ark restore delete`
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Its Restore resource, its Job and what is kept beside them go; its log and results in storage stay. One that is at \
+                  work is not deleted."
+)]
+pub struct SomeRestores {
+    /// Names
+    #[arg(value_name = "NAME", required_unless_present_any = ["selector", "all"])]
+    pub names: Vec<String>,
+    /// Those whose labels match
+    #[arg(long, short = 'l', value_name = "SELECTOR", conflicts_with = "names")]
+    pub selector: Option<String>,
+    /// All of them
+    #[arg(long, conflicts_with_all = ["names", "selector"])]
+    pub all: bool,
 }
 
 /// Which backup is restored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct BackupFlag {
-    /// The backup to restore; with --from-backup or --from-schedule: the name of the restore, <BACKUP>-<YYYYMMDDhhmmss> by
-    /// default
+    /// The backup to restore: its name, the unique beginning of it, latest, or SCHEDULE/latest; with --from-backup or
+    /// --from-schedule: the name of the restore, <BACKUP>-<YYYYMMDDhhmmss> by default
     #[arg(value_name = "BACKUP | NAME")]
     pub name: Option<String>,
     /// The backup to restore
@@ -33,8 +53,8 @@ pub struct BackupFlag {
     /// Restore the newest complete backup of this schedule
     #[arg(long, value_name = "SCHEDULE")]
     pub from_schedule: Option<String>,
-    /// Also one from which something is missing
-    #[arg(long, requires = "from_schedule")]
+    /// Also one from which something is missing, with --from-schedule or latest
+    #[arg(long)]
     pub allow_partially_failed: bool,
 }
 
@@ -70,6 +90,8 @@ pub struct RestoreCreateArgs {
 /// `kubectl ark restore plan`
 #[derive(Clone, Debug, Args)]
 #[command(
+    mut_arg("yes", |arg| arg.hide(true)),
+    mut_arg("again", |arg| arg.hide(true)),
     override_usage = "kubectl ark restore plan BACKUP [OPTIONS]\n       kubectl ark restore plan --from-schedule SCHEDULE [OPTIONS]",
     after_help = "A short-lived pod makes the plan, with the rights of a restore: you need to be able to give them, and pods/exec in \
                   Ark's namespace. Exit codes: 0 the restore would be complete, 3 something would be refused."

@@ -1,13 +1,13 @@
 //! `backup delete`, `backup undelete`, `expire`, `sync` and `backup get` of what is stored: what was typed, checked.
 
-use super::{Plan, PrintOptions, check_choice, job_options, place, to_second, usage};
+use super::{Plan, PrintOptions, check_choice, duration, job_options, place, to_second, usage};
 use crate::Surroundings;
 use crate::cli::{
     BackupDeleteArgs, BackupUndeleteArgs, CreateFormat, DryRun, ExpireArgs, GetArgs, GetFormat,
     LifeFlags, PlaceFlags, RestoreDryRun, RunFlags, SourceFlags, SyncArgs,
 };
 use crate::render::JobOptions;
-use ark_job::args::{self, Args, PlanFormat, StorageFlags, parse_duration};
+use ark_job::args::{self, Args, PlanFormat, StorageFlags};
 use ark_job::error::Failure;
 use jiff::Timestamp;
 use std::time::Duration;
@@ -96,9 +96,8 @@ pub fn delete(
     let which = if names.is_empty() {
         check_choice(&[], selector.as_deref())?;
         let older_than = older_than
-            .map(|text| parse_duration(&text))
-            .transpose()
-            .map_err(|why| usage(format!("--older-than: {why}")))?;
+            .map(|text| duration::parse("--older-than", &text))
+            .transpose()?;
         Which::Selected {
             selector,
             older_than,
@@ -189,6 +188,8 @@ pub fn expire(
         )
         .hint("--dry-run shows what would be deleted"));
     }
+    let mut expire = expire;
+    expire.grace = duration::in_go("--grace", expire.grace)?;
     let arguments = args::ExpireArgs {
         storage: place(storage, local, surroundings)?,
         expire,
@@ -196,7 +197,6 @@ pub fn expire(
         output: if plans { plan_format } else { PlanFormat::Text },
         exit,
     };
-    parse_duration(&arguments.expire.grace).map_err(|why| usage(format!("--grace: {why}")))?;
     ark_job::expire::Options::resolve(&arguments)?;
     let args = Args {
         namespace: namespace.to_owned(),
@@ -296,7 +296,14 @@ pub fn list(
     })
 }
 
+/// What is deleted is named by its whole name: a guess could be another backup.
 fn checked(names: Vec<String>) -> Result<Vec<String>, Failure> {
+    if let Some(guess) = names.iter().find(|name| name.contains('/')) {
+        return Err(usage(format!(
+            "{guess:?} is no name: backups are deleted by their whole names"
+        ))
+        .hint("`kubectl ark backup get` lists them"));
+    }
     check_choice(&names, None)?;
     let mut once: Vec<String> = Vec::with_capacity(names.len());
     for name in names {

@@ -1,6 +1,6 @@
 //! `schedule …`: what was typed, checked. What Kubernetes would refuse, or would take and never run, is refused here.
 
-use super::{check_choice, job_options, place, seconds, to_second, usage};
+use super::{check_choice, duration, job_options, place, seconds, to_second, usage};
 use crate::Surroundings;
 use crate::cli::{
     CreateFormat, DescribeArgs, DryRun, GetArgs, GetFormat, ScheduleCommand, ScheduleCreateArgs,
@@ -74,7 +74,7 @@ pub struct GetOptions {
     pub no_headers: bool,
 }
 
-/// Schedules, by name or label; all without either.
+/// Schedules, restores or locations, by name or label; all without either.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chosen {
     /// Ark's namespace.
@@ -117,19 +117,7 @@ pub fn resolve(
         ScheduleCommand::Create(args) => {
             Options::Create(Box::new(create(namespace, *args, surroundings)?))
         }
-        ScheduleCommand::Get(args) => {
-            let GetArgs {
-                names,
-                selector,
-                output,
-                no_headers,
-            } = args;
-            Options::Get(GetOptions {
-                chosen: chosen(namespace, names, selector)?,
-                output,
-                no_headers,
-            })
-        }
+        ScheduleCommand::Get(args) => Options::Get(get(namespace, args)?),
         ScheduleCommand::Describe(DescribeArgs { names }) => {
             Options::Describe(chosen(namespace, names, None)?)
         }
@@ -149,7 +137,29 @@ pub fn resolve(
     })
 }
 
-fn chosen(
+/// What to list.
+///
+/// # Errors
+/// When a name or the selector is none.
+pub fn get(namespace: &str, args: GetArgs) -> Result<GetOptions, Failure> {
+    let GetArgs {
+        names,
+        selector,
+        output,
+        no_headers,
+    } = args;
+    Ok(GetOptions {
+        chosen: chosen(namespace, names, selector)?,
+        output,
+        no_headers,
+    })
+}
+
+/// Which are meant.
+///
+/// # Errors
+/// When a name or the selector is none.
+pub fn chosen(
     namespace: &str,
     names: Vec<String>,
     selector: Option<String>,
@@ -226,7 +236,7 @@ fn create(
             keep_last: Some(keep_last),
         },
         storage: place(storage, false, surroundings)?,
-        backup,
+        backup: duration::of_backup(backup)?,
         exit,
     };
     let mut first = repeated.clone();

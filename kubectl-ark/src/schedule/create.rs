@@ -60,6 +60,7 @@ pub async fn run(
     let storage = options.repeated.command.storage();
     let (installation, location) = create::read(client, namespace, storage).await?;
     let hooks = create::read_hooks(client, &options.repeated).await?;
+    create::check_config_maps(client, &options.repeated).await?;
     let plan = plan(&options, &installation, location.as_ref(), hooks.as_ref())?;
     let mut objects = vec![plan.cron_job.clone()];
     if options.dry_run {
