@@ -10,7 +10,7 @@ use crate::client::{self, Connection};
 use crate::consent::{self, Answer};
 use crate::lookup::LATEST;
 use crate::options::housekeeping::{DeleteOptions, Verb, Which};
-use crate::table::Table;
+use crate::table::{Fit, Table};
 use crate::{Surroundings, describe, get, housekeeping, records, similar, stored};
 use ark_job::api::{Backup, BackupPhase, DEFAULT_LOCATION, Restore, RestorePhase};
 use ark_job::args::{Args, Command, DeleteArgs, StorageFlags, UndeleteArgs};
@@ -84,7 +84,8 @@ pub async fn run(
     }
     if options.ask {
         let restores = restores(&connection.kube, &options.namespace).await;
-        eprint!("{}", table(&chosen, &restores, surroundings.now));
+        let table = table(&chosen, &restores, surroundings.now);
+        eprint!("{}", table.render_within(true, surroundings.width));
         if let Some(exit) = ask(&chosen, interrupt.as_mut()).await {
             return Ok(exit);
         }
@@ -458,8 +459,12 @@ fn table(
     chosen: &[Candidate],
     restores: &BTreeMap<String, (usize, usize)>,
     now: Timestamp,
-) -> String {
-    let mut table = Table::new(&["NAME", "STATUS", "AGE", "SIZE", "RESTORES", "LOCATION"]);
+) -> Table {
+    let mut table =
+        Table::new(&["NAME", "STATUS", "AGE", "SIZE", "RESTORES", "LOCATION"]).fit(Fit {
+            leave_out: &["LOCATION", "SIZE", "STATUS"],
+            cut: &[],
+        });
     for Candidate {
         name,
         backup,
@@ -491,7 +496,7 @@ fn table(
                 .unwrap_or_default(),
         ]);
     }
-    table.render(true)
+    table
 }
 
 #[cfg(test)]
@@ -643,7 +648,7 @@ mod tests {
         let restores = [("demo".to_owned(), (3, 1))].into();
         let now = "2026-11-23T20:15:01Z".parse().unwrap();
         assert_eq!(
-            table(&chosen, &restores, now),
+            table(&chosen, &restores, now).render(true),
             "NAME         STATUS      AGE       SIZE       RESTORES        LOCATION\n\
              demo         Completed   3d        2.00 KiB   3 (1 at work)   default\n\
              unheard-of   unknown     unknown   unknown    0               other\n"

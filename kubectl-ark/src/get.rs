@@ -1,24 +1,29 @@
 //! `get` and `describe`: reads records and Jobs, and prints them.
 
 use crate::Surroundings;
-use crate::cli::{ClusterFlags, GetFormat};
+use crate::cli::ClusterFlags;
 use crate::describe::{self, Describe};
 use crate::held_pod::{Ended, Purpose};
 use crate::jobs;
 use crate::manifest::reference;
 use crate::options::{DescribeOptions, GetAllOptions, GetOptions, Noun};
+use crate::output::{self, Asked, Format, Printable, STATUS, Watch};
 use crate::progress::Display;
 use crate::records::{self, Record, joined};
 use crate::stored::{self, Mirror, Reading};
-use crate::table::Table;
-use crate::{client, details, location, lookup, output, schedule, similar, volumes, wait};
+use crate::table::Fit;
+use crate::wait::Waiting;
+use crate::watch::{self, Watched};
+use crate::{client, details, location, lookup, schedule, similar, volumes, wait};
 use ark_job::api::{Backup, OPERATION_LABEL, Restore};
 use ark_job::args::{Args, Command, FetchFile, PlanFormat, StorageFlags, VolumesArgs};
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
 use ark_job::repository::{Described, find as find_stored};
+use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, ListParams};
 use kube::core::ApiResource;
@@ -26,11 +31,17 @@ use serde_json::Value;
 use std::io::ErrorKind;
 use std::pin::Pin;
 
+/// The annotation of what is printed, and of nothing that is stored: why an operation does not get on.
+pub const WAITING_ANNOTATION: &str = "ark.heptio.com/waiting";
+/// For how many operations at a time we ask why they do not get on. There are rarely two.
+pub const LOOKS_AT_A_TIME: usize = 8;
+
 /// `backup get`, `restore get`
 pub async fn get(
     cluster: &ClusterFlags,
     options: &GetOptions,
-    now: Timestamp,
+    surroundings: &Surroundings,
+    interrupt: impl Future<Output = ()>,
 ) -> Result<Exit, Failure> {
     let client = &client::connect(cluster).await?.kube;
     match options.noun {
@@ -47,9 +58,9 @@ pub async fn get(
                     *name = lookup::backup(&place, name).await?;
                 }
             }
-            get_records::<Backup>(client, &options, now).await
+            get_records::<Backup>(client, &options, surroundings, interrupt).await
         }
-        Noun::Restore => get_records::<Restore>(client, options, now).await,
+        Noun::Restore => get_records::<Restore>(client, options, surroundings, interrupt).await,
     }
 }
 
@@ -57,8 +68,10 @@ pub async fn get(
 pub async fn all(
     cluster: &ClusterFlags,
     options: GetAllOptions,
-    now: Timestamp,
+    surroundings: &Surroundings,
+    interrupt: impl Future<Output = ()>,
 ) -> Result<Exit, Failure> {
+    let mut interrupt = std::pin::pin!(interrupt);
     let GetAllOptions {
         backups,
         restores,
@@ -66,17 +79,17 @@ pub async fn all(
         locations,
     } = options;
     let client = &client::connect(cluster).await?.kube;
-    let gap = match backups.output {
-        GetFormat::Name => "",
+    let gap = match backups.printing.format {
+        Format::Name => "",
         _ => "\n",
     };
-    get_records::<Backup>(client, &backups, now).await?;
+    get_records::<Backup>(client, &backups, surroundings, interrupt.as_mut()).await?;
     print!("{gap}");
-    get_records::<Restore>(client, &restores, now).await?;
+    get_records::<Restore>(client, &restores, surroundings, interrupt.as_mut()).await?;
     print!("{gap}");
-    schedule::view::get(client, &schedules, now).await?;
+    schedule::view::get(client, &schedules, surroundings, interrupt.as_mut()).await?;
     print!("{gap}");
-    location::get(client, &locations, now).await
+    location::get(client, &locations, surroundings, interrupt).await
 }
 
 /// `backup describe`, `restore describe`
@@ -200,7 +213,7 @@ async fn describe_backup(
         };
         print!("{}", backup.describe(None, surroundings.now));
     }
-    print_states(states)?;
+    print_states(states, surroundings.width)?;
     if listed == Listed::Nowhere {
         println!("\nResource list:      <none>: there is none in storage");
     }
@@ -236,7 +249,10 @@ fn states_of(cluster: &ClusterFlags, storage: &StorageFlags, backup: &str) -> Ar
 }
 
 /// Prints how snapshots are now. That this is not known keeps nobody from seeing the rest.
-fn print_states(states: Result<Option<(Vec<u8>, Ended)>, Failure>) -> Result<(), Failure> {
+fn print_states(
+    states: Result<Option<(Vec<u8>, Ended)>, Failure>,
+    width: Option<usize>,
+) -> Result<(), Failure> {
     let unknown = |failure: &Failure| {
         eprintln!(
             "warning: how the snapshots are now is not known: {}",
@@ -257,7 +273,7 @@ fn print_states(states: Result<Option<(Vec<u8>, Ended)>, Failure>) -> Result<(),
     if let Some(failure) = &ended.failure {
         unknown(failure);
     }
-    let table = volumes::states(&printed).map_err(|error| {
+    let table = volumes::states(&printed, width).map_err(|error| {
         Failure::new(
             Exit::Failed,
             format!("reading how the snapshots are now: {error}"),
@@ -275,78 +291,114 @@ enum Listed {
     Nowhere,
 }
 
+/// A record, and why the operation does not get on that it records.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen<R> {
+    /// The record.
+    pub record: R,
+    /// Why nothing happens, if anything is known.
+    pub waiting: Option<Waiting>,
+}
+
+impl<R: Record> Printable for Seen<R> {
+    const FIT: Fit = R::FIT;
+
+    fn header(wide: bool) -> &'static [&'static str] {
+        R::header(wide)
+    }
+
+    fn row(&self, wide: bool, now: Timestamp) -> Vec<String> {
+        let mut row = self.record.row(wide, now);
+        let status = R::header(wide).iter().position(|name| *name == STATUS);
+        let reason = self.waiting.as_ref().and_then(|one| one.reason.as_ref());
+        if let (Some(status), Some(reason)) = (status.and_then(|at| row.get_mut(at)), reason) {
+            status.push_str(&format!(" ({reason})"));
+        }
+        row
+    }
+
+    fn value(&self) -> Value {
+        let mut record = self.record.clone();
+        if let Some(waiting) = &self.waiting {
+            let annotations = record.meta_mut().annotations.get_or_insert_default();
+            annotations.insert(WAITING_ANNOTATION.to_owned(), waiting.text.clone());
+        }
+        serde_json::to_value(record).expect("Kubernetes objects can be written as JSON")
+    }
+
+    fn reference(&self) -> String {
+        let resource = ApiResource::erase::<R>(&());
+        reference(&resource, records::name(&self.record))
+    }
+}
+
+/// Finds out why those do not get on that have not ended.
+async fn seen<R: Record>(client: &Client, namespace: &str, records: Vec<R>) -> Vec<Seen<R>> {
+    let all = records.into_iter().map(async |record| {
+        let waiting = match record.end() {
+            Some(_) => None,
+            None => wait::waiting::<R>(client, namespace, records::name(&record)).await,
+        };
+        Seen { record, waiting }
+    });
+    futures::stream::iter(all)
+        .buffered(LOOKS_AT_A_TIME)
+        .collect()
+        .await
+}
+
 async fn get_records<R: Record>(
     client: &Client,
     options: &GetOptions,
-    now: Timestamp,
+    surroundings: &Surroundings,
+    interrupt: impl Future<Output = ()>,
 ) -> Result<Exit, Failure> {
     let GetOptions {
-        noun: _,
+        noun,
         namespace,
         names,
         selector,
-        output,
-        no_headers,
+        printing,
     } = options;
-    let mut records = Vec::new();
-    let mut missing = None;
-    if names.is_empty() {
-        records = list(client, namespace, selector.as_deref()).await?;
-    }
-    for name in names {
-        match find::<R>(client, namespace, name).await {
-            Ok(record) => records.push(record),
-            Err(failure) if failure.exit() == Exit::NotFound => missing = Some(failure),
-            Err(failure) => return Err(failure),
+    let look = async || {
+        let mut records = Vec::new();
+        let mut missing = None;
+        if names.is_empty() {
+            records = list(client, namespace, selector.as_deref()).await?;
         }
-    }
-    let wide = *output == GetFormat::Wide;
-    match output {
-        GetFormat::Table | GetFormat::Wide if records.is_empty() => {
-            if missing.is_none() {
-                eprintln!("No resources found in {namespace} namespace.");
+        for name in names {
+            match find::<R>(client, namespace, name).await {
+                Ok(record) => records.push(record),
+                Err(failure) if failure.exit() == Exit::NotFound => missing = Some(failure),
+                Err(failure) => return Err(failure),
             }
         }
-        GetFormat::Table | GetFormat::Wide => {
-            let mut table = Table::new(R::header(wide));
-            records
-                .iter()
-                .for_each(|record| table.push(record.row(wide, now)));
-            print!("{}", table.render(!no_headers));
-        }
-        GetFormat::Name => {
-            let resource = ApiResource::erase::<R>(&());
-            records
-                .iter()
-                .for_each(|record| println!("{}", reference(&resource, records::name(record))));
-        }
-        GetFormat::Json | GetFormat::Yaml => {
-            let mut values: Vec<Value> = records
-                .iter()
-                .map(|record| {
-                    serde_json::to_value(record).expect("Kubernetes objects can be written as JSON")
-                })
-                .collect();
-            let value = match (names.as_slice(), values.len()) {
-                // kubectl's rule: one that was asked for by name is printed as itself.
-                ([_], 1) => values.remove(0),
-                ([_], 0) => {
-                    return Err(
-                        missing.unwrap_or_else(|| Failure::new(Exit::NotFound, "not found"))
-                    );
-                }
-                _ => output::list(values),
-            };
-            match output {
-                GetFormat::Json => print!("{}", output::json(&value)),
-                _ => print!("{}", output::yaml(&value)),
-            }
-        }
+        Ok((seen(client, namespace, records).await, missing))
+    };
+    let asked = Asked {
+        namespace,
+        by_name: names.len() == 1,
+    };
+    if printing.watch != Watch::No {
+        let watched = [
+            Watched::of::<R>(None),
+            // Who may not see these sees less.
+            Watched::of::<Job>(Some(format!("{OPERATION_LABEL}={}", noun.word()))).optional(),
+            Watched::of::<Pod>(Some("batch.kubernetes.io/job-name".into())).optional(),
+        ];
+        return watch::run(
+            client,
+            &watched,
+            look,
+            asked,
+            printing,
+            surroundings,
+            interrupt,
+        )
+        .await;
     }
-    match missing {
-        Some(failure) => Err(failure),
-        None => Ok(Exit::Done),
-    }
+    let (found, missing) = look().await?;
+    output::print_found(found, missing, asked, printing, surroundings)
 }
 
 async fn describe_record<R: Record + Describe>(
@@ -358,8 +410,9 @@ async fn describe_record<R: Record + Describe>(
     let record = find::<R>(client, &options.namespace, name).await?;
     let waiting = match record.end() {
         Some(_) => None,
-        None => wait::cause::<R>(client, &options.namespace, name).await,
+        None => wait::waiting::<R>(client, &options.namespace, name).await,
     };
+    let waiting = waiting.map(|waiting| waiting.text);
     print!("{}", record.describe(waiting.as_deref(), now));
     Ok(record)
 }

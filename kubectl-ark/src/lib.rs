@@ -62,10 +62,12 @@ pub mod stored;
 pub mod uninstall;
 pub mod version;
 pub mod wait;
+pub mod watch;
 // report
 pub mod age;
 pub mod describe;
 pub mod details;
+pub mod jsonpath;
 pub mod log_line;
 pub mod output;
 pub mod records;
@@ -88,10 +90,12 @@ pub struct Surroundings {
     pub temporary: std::path::PathBuf,
     /// A random text, for `--local`.
     pub nonce: String,
-    /// Whether standard error is a terminal: progress bars.
+    /// Whether standard error is a terminal that can redraw a line: progress bars.
     pub terminal: bool,
     /// Whether standard input is a terminal: a person can be asked.
     pub input: bool,
+    /// How many columns the terminal has that standard output is; `None` elsewhere, where nothing is cut.
+    pub width: Option<usize>,
 }
 
 /// Parses, resolves and runs a command line; returns how it ended.
@@ -141,8 +145,8 @@ pub async fn run(
                 create::run(&client.kube, *options, surroundings, interrupt).await
             }
         }
-        Plan::Get(options) => get::get(&cluster, &options, surroundings.now).await,
-        Plan::GetAll(options) => get::all(&cluster, *options, surroundings.now).await,
+        Plan::Get(options) => get::get(&cluster, &options, surroundings, interrupt).await,
+        Plan::GetAll(options) => get::all(&cluster, *options, surroundings, interrupt).await,
         Plan::DeleteRestores(chosen) => {
             let client = client::connect(&cluster).await?;
             restore_delete::run(&client.kube, &chosen, surroundings.now).await
@@ -160,7 +164,7 @@ pub async fn run(
         Plan::RestoreOnly(options) => {
             restore_only::run(&cluster, &options, surroundings, interrupt).await
         }
-        Plan::Location(options) => location::run(&cluster, *options, surroundings.now).await,
+        Plan::Location(options) => location::run(&cluster, *options, surroundings, interrupt).await,
         Plan::Status(args) => status::run(&cluster, args, surroundings, interrupt).await,
         Plan::Doctor(args) => doctor::run(&cluster, *args, surroundings, interrupt).await,
         Plan::Uninstall(args) => uninstall::run(&cluster, args, surroundings, interrupt).await,

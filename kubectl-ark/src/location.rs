@@ -3,18 +3,21 @@
 //! Making one is what `install --storage` does to a location. Forgetting one touches nothing that is stored; what uses it
 //! keeps it.
 
+use crate::Surroundings;
 use crate::age::{age, time};
-use crate::cli::{ClusterFlags, GetFormat};
+use crate::cli::ClusterFlags;
 use crate::client::{self, Connection};
 use crate::describe::Page;
 use crate::install::{self, Existing, Located};
 use crate::manifest::{Manifest, reference};
 use crate::options::location::{CreateOptions, Options};
 use crate::options::schedule::{Chosen, GetOptions};
+use crate::output::{self, Asked, Printable, Watch};
 use crate::pod_template::Installation;
 use crate::records::{self, Record};
-use crate::table::Table;
-use crate::{get as records_of, hourly, names, output, schedule, similar};
+use crate::table::Fit;
+use crate::watch::{self, Watched};
+use crate::{get as records_of, hourly, names, schedule, similar};
 use ark_job::api::{
     AccessMode, Backup, BackupStorageLocation, BackupStorageLocationSpec, DEFAULT_LOCATION, Restore,
 };
@@ -32,12 +35,14 @@ use serde_json::Value;
 pub async fn run(
     cluster: &ClusterFlags,
     options: Options,
-    now: Timestamp,
+    surroundings: &Surroundings,
+    interrupt: impl Future<Output = ()>,
 ) -> Result<Exit, Failure> {
+    let now = surroundings.now;
     let connection = client::connect(cluster).await?;
     match options {
         Options::Create(options) => create(&connection, &options).await,
-        Options::Get(options) => get(&connection.kube, &options, now).await,
+        Options::Get(options) => get(&connection.kube, &options, surroundings, interrupt).await,
         Options::Describe(chosen) => describe(&connection.kube, &chosen, now).await,
         Options::Delete(chosen) => delete(&connection.kube, &chosen).await,
     }
@@ -222,57 +227,61 @@ pub fn without_secrets(url: &str) -> String {
     }
 }
 
+impl Printable for BackupStorageLocation {
+    const FIT: Fit = Fit {
+        leave_out: &["AGE", "LAST-SYNC"],
+        cut: &["URL", "ENDPOINT"],
+    };
+
+    fn header(wide: bool) -> &'static [&'static str] {
+        header(wide)
+    }
+
+    fn row(&self, wide: bool, now: Timestamp) -> Vec<String> {
+        row(self, wide, now)
+    }
+
+    fn value(&self) -> Value {
+        serde_json::to_value(self).expect("Kubernetes objects can be written as JSON")
+    }
+
+    fn reference(&self) -> String {
+        let resource = ApiResource::erase::<BackupStorageLocation>(&());
+        reference(&resource, name(self))
+    }
+}
+
 /// Lists locations.
-pub async fn get(client: &Client, options: &GetOptions, now: Timestamp) -> Result<Exit, Failure> {
+pub async fn get(
+    client: &Client,
+    options: &GetOptions,
+    surroundings: &Surroundings,
+    interrupt: impl Future<Output = ()>,
+) -> Result<Exit, Failure> {
     let GetOptions {
         chosen: which,
-        output,
-        no_headers,
+        printing,
     } = options;
-    let (locations, missing) = chosen(client, which).await?;
-    let wide = *output == GetFormat::Wide;
-    match output {
-        GetFormat::Table | GetFormat::Wide if locations.is_empty() => {
-            if missing.is_none() {
-                eprintln!("No resources found in {} namespace.", which.namespace);
-            }
-        }
-        GetFormat::Table | GetFormat::Wide => {
-            let mut table = Table::new(header(wide));
-            for location in &locations {
-                table.push(row(location, wide, now));
-            }
-            print!("{}", table.render(!no_headers));
-        }
-        GetFormat::Name => locations
-            .iter()
-            .for_each(|location| println!("{}", reference_of(location))),
-        GetFormat::Json | GetFormat::Yaml => {
-            let mut values: Vec<Value> = locations.into_iter().map(value).collect();
-            let value = match (which.names.as_slice(), values.len()) {
-                // kubectl's rule: one that was asked for by name is printed as itself.
-                ([_], 1) => values.remove(0),
-                ([_], 0) => return missing.map_or(Ok(Exit::Done), Err),
-                _ => output::list(values),
-            };
-            match output {
-                GetFormat::Json => print!("{}", output::json(&value)),
-                _ => print!("{}", output::yaml(&value)),
-            }
-        }
+    let look = async || chosen(client, which).await;
+    let asked = Asked {
+        namespace: &which.namespace,
+        by_name: which.names.len() == 1,
+    };
+    if printing.watch != Watch::No {
+        let watched = [Watched::of::<BackupStorageLocation>(which.selector.clone())];
+        return watch::run(
+            client,
+            &watched,
+            look,
+            asked,
+            printing,
+            surroundings,
+            interrupt,
+        )
+        .await;
     }
-    missing.map_or(Ok(Exit::Done), Err)
-}
-
-fn reference_of(location: &BackupStorageLocation) -> String {
-    let resource = ApiResource::erase::<BackupStorageLocation>(&());
-    reference(&resource, name(location))
-}
-
-/// As JSON, without who wrote what, as kubectl leaves it out.
-fn value(mut location: BackupStorageLocation) -> Value {
-    location.metadata.managed_fields = None;
-    serde_json::to_value(location).expect("Kubernetes objects can be written as JSON")
+    let (found, missing) = look().await?;
+    output::print_found(found, missing, asked, printing, surroundings)
 }
 
 /// What is there beside a location.
@@ -481,7 +490,7 @@ async fn delete_one(
     around: &Around,
     namespace: &str,
 ) -> Result<(), Failure> {
-    let (name, reference) = (name(location), reference_of(location));
+    let (name, reference) = (name(location), location.reference());
     // Those first: without their location they would only fail.
     for cron_job in around.own(name) {
         let cron_job = Manifest::of(cron_job);

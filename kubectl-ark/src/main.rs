@@ -80,9 +80,32 @@ fn surroundings() -> anyhow::Result<Surroundings> {
         home: std::env::home_dir(),
         temporary: std::env::temp_dir(),
         nonce: hex::encode(random),
-        terminal: std::io::stderr().is_terminal(),
+        terminal: std::io::stderr().is_terminal() && !is_dumb(),
         input: std::io::stdin().is_terminal(),
+        width: width(),
     })
+}
+
+/// A terminal that cannot redraw a line, as that of an editor. Where there are terminals of other kinds, TERM says which.
+fn is_dumb() -> bool {
+    match std::env::var_os("TERM") {
+        Some(term) => term == "dumb" || term.is_empty(),
+        None => cfg!(unix),
+    }
+}
+
+/// The columns of standard output, if it is a terminal; COLUMNS knows better.
+fn width() -> Option<usize> {
+    if !std::io::stdout().is_terminal() {
+        return None;
+    }
+    let said = std::env::var("COLUMNS").ok();
+    said.and_then(|columns| columns.parse().ok())
+        .filter(|columns| *columns > 0)
+        .or_else(|| {
+            let (_, columns) = console::Term::stdout().size_checked()?;
+            Some(usize::from(columns)).filter(|columns| *columns > 0)
+        })
 }
 
 /// Completes on Ctrl-C.

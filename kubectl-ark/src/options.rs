@@ -9,6 +9,7 @@ pub mod schedule;
 use crate::Surroundings;
 use crate::cli::*;
 use crate::lookup;
+use crate::output::{Format, Printing, SortBy, Watch};
 use crate::pod_template::{CONTAINER, PodSettings};
 use crate::render::JobOptions;
 use ark_job::api::{AccessMode, BackupStorageLocationSpec, DEFAULT_LOCATION};
@@ -202,9 +203,7 @@ pub struct GetOptions {
     /// Those with these labels only.
     pub selector: Option<String>,
     /// How to print.
-    pub output: GetFormat,
-    /// Leave out the header.
-    pub no_headers: bool,
+    pub printing: Printing,
 }
 
 /// What to list of everything.
@@ -930,11 +929,9 @@ fn local_directory(home: Option<&Path>) -> Result<PathBuf, Failure> {
 }
 
 fn get(namespace: &str, noun: Noun, args: GetArgs) -> Result<GetOptions, Failure> {
+    let printing = printing(&args)?;
     let GetArgs {
-        names,
-        selector,
-        output,
-        no_headers,
+        names, selector, ..
     } = args;
     for name in &names {
         check_named(noun, name)?;
@@ -945,8 +942,48 @@ fn get(namespace: &str, noun: Noun, args: GetArgs) -> Result<GetOptions, Failure
         namespace: namespace.to_owned(),
         names,
         selector,
+        printing,
+    })
+}
+
+/// How `get` is to print what it finds, for every noun.
+///
+/// # Errors
+/// [`Exit::Usage`], with what is wrong.
+pub fn printing(args: &GetArgs) -> Result<Printing, Failure> {
+    let GetArgs {
+        names: _,
+        selector: _,
         output,
         no_headers,
+        sort_by,
+        watch,
+        watch_only,
+    } = args;
+    let read = |file: &str| {
+        std::fs::read_to_string(file).map_err(|error| format!("reading {file}: {error}"))
+    };
+    let format = match output {
+        Some(typed) => {
+            Format::parse(typed, read).map_err(|why| usage(format!("--output: {why}")))?
+        }
+        None => Format::default(),
+    };
+    let sort_by = match sort_by {
+        Some(typed) => {
+            Some(SortBy::parse(typed).map_err(|why| usage(format!("--sort-by: {why}")))?)
+        }
+        None => None,
+    };
+    Ok(Printing {
+        format,
+        no_headers: *no_headers,
+        sort_by,
+        watch: match (watch, watch_only) {
+            (_, true) => Watch::Only,
+            (true, false) => Watch::Yes,
+            (false, false) => Watch::No,
+        },
     })
 }
 
@@ -956,16 +993,18 @@ fn get_all(namespace: &str, args: GetArgs) -> Result<Plan, Failure> {
         return Err(usage("get all: all are listed, not some by name".into())
             .hint("`kubectl ark get backups NAME` shows one"));
     }
-    if !matches!(
-        args.output,
-        GetFormat::Table | GetFormat::Wide | GetFormat::Name
-    ) {
+    let asked = printing(&args)?;
+    let each = "`kubectl ark get backups -o json`, and likewise restores, schedules and locations";
+    if !matches!(asked.format, Format::Table | Format::Wide | Format::Name) {
         return Err(usage(
             "--output: get all prints tables or names; programs ask for one kind at a time".into(),
         )
-        .hint(
-            "`kubectl ark get backups -o json`, and likewise restores, schedules and locations",
-        ));
+        .hint(each));
+    }
+    if asked.watch != Watch::No || asked.sort_by.is_some() {
+        return Err(
+            usage("get all: --watch and --sort-by are for one kind at a time".into()).hint(each),
+        );
     }
     Ok(Plan::GetAll(Box::new(GetAllOptions {
         backups: get(namespace, Noun::Backup, args.clone())?,
@@ -1256,6 +1295,7 @@ mod tests {
             nonce: "n".into(),
             terminal: false,
             input: false,
+            width: None,
         }
     }
 

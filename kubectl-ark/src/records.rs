@@ -3,6 +3,7 @@
 use crate::age::{age, bytes, until};
 use crate::options::Noun;
 use crate::pod_template::CONTAINER;
+use crate::table::Fit;
 use crate::volumes;
 use ark_job::api::{
     Backup, BackupPhase, BackupProgress, BackupSpec, BackupStatus, DEFAULT_TTL, Restore,
@@ -50,6 +51,9 @@ pub trait Record:
 {
     /// Backups or restores.
     const NOUN: Noun;
+
+    /// What to do with its table in a narrow terminal.
+    const FIT: Fit;
 
     /// The columns of its table.
     fn header(wide: bool) -> &'static [&'static str];
@@ -209,6 +213,21 @@ fn troubles(warnings: u64, errors: u64) -> String {
 
 impl Record for Backup {
     const NOUN: Noun = Noun::Backup;
+
+    const FIT: Fit = Fit {
+        leave_out: &[
+            "RESOURCEVERSION",
+            "CLUSTER",
+            "LOCATION",
+            "WARNINGS",
+            "VOLUMES",
+            "ITEMS",
+            "SIZE",
+            "EXPIRES",
+            "ERRORS",
+        ],
+        cut: &["STATUS", "CLUSTER", "VOLUMES"],
+    };
 
     fn header(wide: bool) -> &'static [&'static str] {
         const WIDE: [&str; 12] = [
@@ -378,6 +397,20 @@ pub fn expires(backup: &Backup) -> Option<Timestamp> {
 
 impl Record for Restore {
     const NOUN: Noun = Noun::Restore;
+
+    const FIT: Fit = Fit {
+        leave_out: &[
+            "SKIPPED",
+            "UNCHANGED",
+            "UPDATED",
+            "WARNINGS",
+            "CREATED",
+            "FAILED",
+            "ERRORS",
+            "BACKUP",
+        ],
+        cut: &["STATUS"],
+    };
 
     fn header(wide: bool) -> &'static [&'static str] {
         const WIDE: [&str; 11] = [

@@ -28,7 +28,7 @@ pub async fn run(
     match options {
         Options::Create(options) => create::run(&client, *options, surroundings, interrupt).await,
         Options::Run(options) => create::run_now(&client, &options, surroundings, interrupt).await,
-        Options::Get(options) => view::get(&client, &options, now).await,
+        Options::Get(options) => view::get(&client, &options, surroundings, interrupt).await,
         Options::Describe(chosen) => view::describe(&client, &chosen, now).await,
         Options::Pause(chosen) => change::pause(&client, &chosen).await,
         Options::Unpause(chosen) => change::unpause(&client, &chosen).await,

@@ -4,7 +4,7 @@
 //! them, in a pod, and [`states`] reads what it has printed.
 
 use crate::age::bytes;
-use crate::table::Table;
+use crate::table::{Fit, Table};
 use ark_job::api::{Backup, BackupStatus, VolumeBackup, VolumeCounts, namespace_flag};
 use ark_job::report::plural;
 use serde_json::{Deserializer, Value};
@@ -86,12 +86,16 @@ pub fn section(backup: &Backup, name: &str) -> Option<String> {
     Some(text)
 }
 
-/// The table of how snapshots are now, from what `ark-job volumes -o json` has printed; empty when there is none.
+/// The table of how snapshots are now, from what `ark-job volumes -o json` has printed, in a terminal of `width` columns if that is
+/// given; empty when there is none.
 ///
 /// # Errors
 /// When that is no JSON.
-pub fn states(printed: &[u8]) -> Result<String, serde_json::Error> {
-    let mut table = Table::new(&["VOLUME", "SNAPSHOT", "SIZE", "STATE"]);
+pub fn states(printed: &[u8], width: Option<usize>) -> Result<String, serde_json::Error> {
+    let mut table = Table::new(&["VOLUME", "SNAPSHOT", "SIZE", "STATE"]).fit(Fit {
+        leave_out: &["SIZE"],
+        cut: &["STATE"],
+    });
     let mut count = 0;
     for row in rows(printed)? {
         count += 1;
@@ -107,7 +111,8 @@ pub fn states(printed: &[u8]) -> Result<String, serde_json::Error> {
         return Ok(String::new());
     }
     let title = format!("\nSnapshots now ({}):\n", plural(count, "snapshot"));
-    Ok(title + &indented(&table.render(true)))
+    let width = width.map(|width| width.saturating_sub(INDENTED));
+    Ok(title + &indented(&table.render_within(true, width)))
 }
 
 /// One object a line.
@@ -118,6 +123,9 @@ fn rows(printed: &[u8]) -> Result<Vec<Value>, serde_json::Error> {
     }
     Ok(rows)
 }
+
+/// How far a table of snapshots is indented.
+const INDENTED: usize = 2;
 
 fn indented(table: &str) -> String {
     table.lines().map(|line| format!("  {line}\n")).collect()
@@ -151,17 +159,17 @@ mod tests {
 
     #[test]
     fn states_are_those_that_were_printed() {
-        assert_eq!(states(b"").unwrap(), "");
+        assert_eq!(states(b"", None).unwrap(), "");
         let printed = b"{\"backup\":\"demo\",\"persistentVolume\":\"pv-1\",\"driver\":\"ebs.csi.aws.com\",\"snapshot\":\"snap-1\",\
             \"size\":1073741824,\"state\":\"pending 42%\"}\n{\"persistentVolume\":\"pv-2\",\"snapshot\":\"h\",\"state\":\"recorded\"}\n";
         assert_eq!(
-            states(printed).unwrap(),
+            states(printed, None).unwrap(),
             "\nSnapshots now (2 snapshots):\n\
             \x20 VOLUME   SNAPSHOT   SIZE       STATE\n\
             \x20 pv-1     snap-1     1.00 GiB   pending 42%\n\
             \x20 pv-2     h          <none>     recorded\n"
         );
-        states(b"not here").unwrap_err();
+        states(b"not here", None).unwrap_err();
     }
 
     #[test]

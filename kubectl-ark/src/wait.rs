@@ -8,13 +8,13 @@ pub mod unrecorded;
 use crate::held_pod::EXPIRE_PLAN_OPERATION;
 use crate::jobs;
 use crate::pod_template::CONTAINER;
-use crate::progress::Display;
+use crate::progress::{Display, Group};
 use crate::records::{End, Record, ended};
 use crate::{client, install};
 use ark_job::api::{Backup, OPERATION_LABEL, PLAN_OPERATION};
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
-use futures::future::join;
+use futures::future::{join, join_all};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Event, Pod};
@@ -58,6 +58,8 @@ pub enum State {
 pub struct Stuck {
     /// The object in trouble: `pod/…`, `job.batch/…`.
     pub object: String,
+    /// In one word, as the cluster has it: `ImagePullBackOff`, `Unschedulable`.
+    pub reason: String,
     /// What the cluster says.
     pub cause: String,
     /// What to do.
@@ -172,6 +174,7 @@ fn not_created(job: &str, events: &[Event]) -> State {
     match refused {
         Some(event) => State::Stuck(Stuck {
             object: format!("job.batch/{job}"),
+            reason: "FailedCreate".into(),
             cause: format!("its pod is refused: {}", event.message.as_deref().unwrap_or_default()),
             hint: "make room in the quota, or change pod settings with `kubectl ark install --pod-template FILE`; the Job \
                    tries again by itself"
@@ -193,9 +196,10 @@ fn not_started(job: &Job, pod: &Pod, events: &[Event]) -> State {
             .iter()
             .find(|event| event.reason.as_deref() == reason)
     };
-    let stuck = |cause: String, hint: &str, patience: Duration| {
+    let stuck = |reason: &str, cause: String, hint: &str, patience: Duration| {
         State::Stuck(Stuck {
             object: object.clone(),
+            reason: reason.into(),
             cause,
             hint: hint.into(),
             patience,
@@ -220,6 +224,7 @@ fn not_started(job: &Job, pod: &Pod, events: &[Event]) -> State {
                 coming.message.as_deref().unwrap_or("one is being added")
             ))),
             None => stuck(
+                "Unschedulable",
                 format!("no node takes it: {why}"),
                 "add a node, or change pod settings: `kubectl ark install --toleration …`, `--node-selector …` or \
                  `--pod-template FILE`",
@@ -260,6 +265,7 @@ fn not_started(job: &Job, pod: &Pod, events: &[Event]) -> State {
                 ),
             };
             stuck(
+                reason,
                 format!("image {image} cannot be pulled: {reason}: {message}"),
                 &format!(
                     "`kubectl ark install --image IMAGE` (and --image-pull-secret) names another; {again}"
@@ -271,6 +277,7 @@ fn not_started(job: &Job, pod: &Pod, events: &[Event]) -> State {
         | "CreateContainerError"
         | "RunContainerError"
         | "PreCreateHookError" => stuck(
+            reason,
             format!("its container cannot be created: {reason}: {message}"),
             "what it names must exist; pod settings change with `kubectl ark install --pod-template FILE`",
             Duration::ZERO,
@@ -285,6 +292,7 @@ fn not_started(job: &Job, pod: &Pod, events: &[Event]) -> State {
                     MOUNT_PATIENCE
                 };
                 stuck(
+                    "FailedMount",
                     format!("a volume cannot be mounted: {why}"),
                     "a location's Secret is made by `kubectl ark install --storage URL --credentials-file FILE`",
                     patience,
@@ -347,10 +355,15 @@ pub struct Followed<'a> {
     pub done_before: Option<&'a str>,
 }
 
-struct Look {
-    job: Option<Job>,
-    pods: Vec<Pod>,
-    events: Vec<Event>,
+/// A Job, its pods, and what is told about them.
+#[derive(Debug)]
+pub struct Look {
+    /// The Job, if it is there.
+    pub job: Option<Job>,
+    /// Its pods, which may outlive it for a moment.
+    pub pods: Vec<Pod>,
+    /// Events about it and its pods, as long as none has started.
+    pub events: Vec<Event>,
 }
 
 /// The Job, and the record of what it does.
@@ -385,7 +398,8 @@ impl Look {
     }
 }
 
-async fn look_at_job(client: &Client, namespace: &str, job: &str) -> kube::Result<Look> {
+/// Looks at a Job by its name.
+pub async fn look_at_job(client: &Client, namespace: &str, job: &str) -> kube::Result<Look> {
     let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let of_job = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"));
@@ -421,16 +435,31 @@ async fn events(client: &Client, namespace: &str, job: &str, pods: &[Pod]) -> Ve
     events
 }
 
-/// Why an operation that has not ended does not get on, for `describe`.
-pub async fn cause<R: Record>(client: &Client, namespace: &str, name: &str) -> Option<String> {
+/// Why an operation that has not ended does not get on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// In one word, if it will not get on by itself.
+    pub reason: Option<String>,
+    /// In a sentence.
+    pub text: String,
+}
+
+/// Why an operation that has not ended does not get on, for `get` and `describe`.
+pub async fn waiting<R: Record>(client: &Client, namespace: &str, name: &str) -> Option<Waiting> {
     let found = jobs::find(client, namespace, R::NOUN, name).await.ok()??;
     let job = found.metadata.name.as_deref()?;
     let look = look_at_job(client, namespace, job).await.ok()?;
     let uid = look.job.as_ref()?.metadata.uid.clone()?;
     let look = look.of(&uid);
     match judge(look.job.as_ref()?, &look.pods, &look.events) {
-        State::Pending(note) => note,
-        State::Stuck(stuck) => Some(format!("{}: {}", stuck.object, stuck.cause)),
+        State::Pending(note) => Some(Waiting {
+            reason: None,
+            text: note?,
+        }),
+        State::Stuck(stuck) => Some(Waiting {
+            text: format!("{}: {}", stuck.object, stuck.cause),
+            reason: Some(stuck.reason),
+        }),
         State::Running | State::Finished { .. } => None,
     }
 }
@@ -445,34 +474,69 @@ fn of_uid(events: Vec<Event>, uid: &str) -> Vec<Event> {
 }
 
 /// Follows a Job until it ends, cannot get on, or `interrupt` completes.
+///
+/// # Errors
+/// As the operation failed.
 pub async fn follow<R: Record>(
     client: &Client,
     followed: &Followed<'_>,
     terminal: bool,
     interrupt: impl Future<Output = ()>,
 ) -> Result<Exit, Failure> {
+    follow_all::<R>(client, std::slice::from_ref(followed), terminal, interrupt).await
+}
+
+/// As [`follow`], for several Jobs, which are shown together.
+///
+/// # Errors
+/// As one failed, the others having been told: one that failed rather than one from which only something is missing.
+pub async fn follow_all<R: Record>(
+    client: &Client,
+    all: &[Followed<'_>],
+    terminal: bool,
+    interrupt: impl Future<Output = ()>,
+) -> Result<Exit, Failure> {
     let word = R::NOUN.word();
-    let Followed {
-        namespace,
-        name,
-        job,
-        uid: _,
-        done_before: _,
-    } = followed;
-    let display = Display::new(word, name, terminal);
+    let group = Group::new(terminal);
+    let displays: Vec<Display> = all
+        .iter()
+        .map(|followed| group.display(word, followed.name))
+        .collect();
+    let each = all.iter().zip(&displays).map(async |(followed, display)| {
+        let result = follow_to_end::<R>(client, followed, display).await;
+        display.end();
+        result
+    });
     tokio::select! {
-        result = follow_to_end::<R>(client, followed, &display) => {
-            display.end();
-            result
-        }
+        results = join_all(each) => worst(results),
         () = interrupt => {
-            display.end();
-            let flag = install::flag(namespace);
-            eprintln!("interrupted: {word} {name} goes on without you, as job.batch/{job}");
-            eprintln!("hint: `kubectl ark {word} describe {name}{flag}` shows it; `kubectl delete job {job} -n {namespace}` stops it");
+            displays.iter().for_each(Display::end);
+            for Followed { namespace, name, job, .. } in all {
+                let flag = install::flag(namespace);
+                eprintln!("interrupted: {word} {name} goes on without you, as job.batch/{job}");
+                eprintln!("hint: `kubectl ark {word} describe {name}{flag}` shows it; `kubectl delete job {job} -n {namespace}` stops it");
+            }
             Ok(Exit::Interrupted)
         }
     }
+}
+
+/// How several ended: as the worst of them. The other failures are told here.
+fn worst(results: Vec<Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    let mut failures: Vec<Failure> = results.into_iter().filter_map(Result::err).collect();
+    // What has made something is better than what has made nothing.
+    failures.sort_by_key(|failure| failure.exit() == Exit::PartiallyFailed);
+    let mut failures = failures.into_iter();
+    let Some(worst) = failures.next() else {
+        return Ok(Exit::Done);
+    };
+    for failure in failures {
+        eprintln!("error: {}", failure.message());
+        if let Some(hint) = failure.next_step() {
+            eprintln!("hint: {hint}");
+        }
+    }
+    Err(worst)
 }
 
 async fn follow_to_end<R: Record>(
@@ -505,7 +569,7 @@ async fn follow_to_end<R: Record>(
                 hint: _,
             } => {
                 display.end();
-                match record {
+                display.aside(|| match record {
                     // Nobody has written into it since.
                     Some(record)
                         if done_before.is_some()
@@ -519,7 +583,7 @@ async fn follow_to_end<R: Record>(
                     }
                     Some(record) => println!("{word} {name} completed: {}", record.summary()),
                     None => println!("{word} {name} completed"),
-                }
+                });
                 return Ok(Exit::Done);
             }
             State::Finished {
@@ -712,6 +776,28 @@ mod tests {
         assert_eq!(said("`kubectl ark restore describe r` lists it"), next);
         assert_eq!(said("mend it"), format!("mend it; {next}"));
         assert_eq!(together(None, next.to_owned()), next);
+    }
+
+    #[test]
+    fn several_end_as_the_worst_of_them() {
+        let failed = |exit| Err(Failure::new(exit, exit.code().to_string()));
+        let ended = |results: Vec<Result<Exit, Failure>>| match worst(results) {
+            Ok(exit) => exit,
+            Err(failure) => failure.exit(),
+        };
+        assert_eq!(ended(vec![Ok(Exit::Done), Ok(Exit::Done)]), Exit::Done);
+        assert_eq!(
+            ended(vec![
+                failed(Exit::PartiallyFailed),
+                Ok(Exit::Done),
+                failed(Exit::NotFound)
+            ]),
+            Exit::NotFound
+        );
+        assert_eq!(
+            ended(vec![Ok(Exit::Done), failed(Exit::PartiallyFailed)]),
+            Exit::PartiallyFailed
+        );
     }
     use serde_json::{Value, json};
 

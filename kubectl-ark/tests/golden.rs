@@ -46,6 +46,7 @@ fn plan_of(words: &[&str]) -> Plan {
         nonce: "n".into(),
         terminal: false,
         input: false,
+        width: None,
     };
     let Cli { cluster, command } =
         Cli::try_parse_from(["kubectl-ark"].iter().chain(words)).unwrap();

@@ -37,6 +37,7 @@ mod plugin;
 mod plugin_housekeeping;
 #[cfg(target_os = "linux")]
 mod plugin_names;
+mod plugin_output;
 #[cfg(target_os = "linux")]
 mod plugin_restore;
 #[cfg(target_os = "linux")]
@@ -122,6 +123,7 @@ fn main() {
         trials.extend(node::trials());
         trials.extend(plugin::trials());
         trials.extend(plugin_names::trials());
+        trials.extend(plugin_output::trials());
         trials.extend(plugin_restore::trials());
         trials.extend(guides::trials());
         trials.extend(plugin_housekeeping::trials());

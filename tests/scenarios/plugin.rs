@@ -1008,7 +1008,10 @@ async fn an_image_that_cannot_be_pulled_is_told_at_once() -> Result<()> {
         .context("a row")?
         .split_whitespace()
         .collect();
-    ensure!(row[..4] == ["none", "New", "0", "0"], "{table:?}");
+    ensure!(
+        row[..5] == ["none", "New", "(ErrImageNeverPull)", "0", "0"],
+        "{table:?}"
+    );
     let page = ark.expect(0, "backup describe none -n image-never").await?;
     ensure!(
         page.stdout.contains("New") && page.stdout.contains("ErrImageNeverPull"),
@@ -1250,10 +1253,17 @@ async fn a_killed_pod_is_followed_by_another() -> Result<()> {
         .context("a pod")?;
     let processes = ark.cluster.pod_processes(uid)?;
     ensure!(processes.len() == 1, "{processes:?}");
+    // Who follows the log is shown that of the next attempt, too.
+    let following = Running::start(ark.command("backup logs killed -f"))?;
     processes.into_iter().try_for_each(process::kill_and_wait)?;
 
     let said = running.end().await?;
     ensure!(said.code == Some(0), "{said:?}");
+    let followed = following.end().await?;
+    ensure!(
+        followed.code == Some(0) && followed.stdout.contains("is complete"),
+        "{followed:?}"
+    );
     let pods = ark.pods("backup-killed").await?;
     let phases: Vec<&str> = pods
         .iter()

@@ -57,6 +57,8 @@ pub mod process;
 pub mod proxy;
 pub mod readers;
 pub mod s3;
+#[cfg(target_os = "linux")]
+pub mod terminal;
 mod wait;
 
 pub use cluster::{ControlPlane, Options};

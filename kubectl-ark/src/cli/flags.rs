@@ -61,7 +61,7 @@ pub struct LifeFlags {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Job")]
 pub struct JobFlags {
-    /// Wait until it is done, showing progress; the exit code is the operation's
+    /// Wait until it is done, showing progress; the exit code is the operation's (at 'get', -w is --watch)
     #[arg(long, short = 'w')]
     pub wait: bool,
     /// Print the created objects
@@ -126,12 +126,21 @@ pub struct GetArgs {
     /// Only those whose labels match
     #[arg(long, short = 'l', value_name = "SELECTOR", conflicts_with = "names")]
     pub selector: Option<String>,
-    /// How to print them
-    #[arg(long, short = 'o', value_enum, value_name = "FORMAT", default_value_t)]
-    pub output: GetFormat,
+    /// wide, json, yaml, name, jsonpath=TEMPLATE, jsonpath-file=FILE, custom-columns=NAME:PATH,…, as kubectl
+    #[arg(long, short = 'o', value_name = "FORMAT")]
+    pub output: Option<String>,
     /// Leave out the table's header
     #[arg(long)]
     pub no_headers: bool,
+    /// Sort by the field at this path, such as .metadata.creationTimestamp
+    #[arg(long, value_name = "PATH")]
+    pub sort_by: Option<String>,
+    /// Go on, and print what changes, until Ctrl-C (at 'create', -w is --wait)
+    #[arg(long, short = 'w')]
+    pub watch: bool,
+    /// Print only what changes
+    #[arg(long)]
+    pub watch_only: bool,
 }
 
 /// `… describe`

@@ -22,7 +22,7 @@ pub enum ScheduleCommand {
     Unpause(SomeSchedules),
     /// Delete schedules; their backups stay
     Delete(SomeSchedules),
-    /// Make a backup of the schedule now
+    /// Make backups of schedules now
     Run(ScheduleRunArgs),
 }
 
@@ -105,13 +105,13 @@ pub struct SomeSchedules {
 /// `kubectl ark schedule run`
 #[derive(Clone, Debug, Args)]
 pub struct ScheduleRunArgs {
-    /// Name
-    #[arg(value_name = "NAME")]
-    pub name: String,
-    /// Wait until it is done, showing progress; the exit code is the backup's
+    /// Names
+    #[arg(value_name = "NAME", required = true)]
+    pub names: Vec<String>,
+    /// Wait until all are done, showing progress of each; the exit code is the worst one's
     #[arg(long, short = 'w')]
     pub wait: bool,
-    /// Print the created Job
+    /// Print the created Jobs
     #[arg(long, short = 'o', value_enum, value_name = "FORMAT")]
     pub output: Option<CreateFormat>,
 }

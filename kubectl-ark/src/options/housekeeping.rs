@@ -3,8 +3,8 @@
 use super::{Plan, PrintOptions, check_choice, duration, job_options, place, to_second, usage};
 use crate::Surroundings;
 use crate::cli::{
-    BackupDeleteArgs, BackupUndeleteArgs, CreateFormat, DryRun, ExpireArgs, GetArgs, GetFormat,
-    LifeFlags, PlaceFlags, RestoreDryRun, RunFlags, SourceFlags, SyncArgs,
+    BackupDeleteArgs, BackupUndeleteArgs, CreateFormat, DryRun, ExpireArgs, GetArgs, LifeFlags,
+    PlaceFlags, RestoreDryRun, RunFlags, SourceFlags, SyncArgs,
 };
 use crate::render::JobOptions;
 use ark_job::args::{self, Args, PlanFormat, StorageFlags};
@@ -259,6 +259,9 @@ pub fn list(
         selector,
         output,
         no_headers,
+        sort_by,
+        watch,
+        watch_only,
     } = args;
     if !names.is_empty() || selector.is_some() {
         return Err(
@@ -266,15 +269,21 @@ pub fn list(
                 .hint("`kubectl ark backup describe NAME` with the same flags shows one"),
         );
     }
-    if *no_headers {
-        return Err(usage(
-            "--no-headers: it is for tables of Backup resources; -o json is for programs".into(),
-        ));
+    let only_of_resources = [
+        (*no_headers, "--no-headers"),
+        (sort_by.is_some(), "--sort-by"),
+        (*watch, "--watch"),
+        (*watch_only, "--watch-only"),
+    ];
+    if let Some((_, flag)) = only_of_resources.iter().find(|(given, _)| *given) {
+        return Err(usage(format!(
+            "{flag}: it is for Backup resources; of what is stored, -o json is for programs"
+        )));
     }
-    let output = match output {
-        GetFormat::Table => PlanFormat::Text,
-        GetFormat::Json => PlanFormat::Json,
-        GetFormat::Wide | GetFormat::Yaml | GetFormat::Name => {
+    let output = match output.as_deref() {
+        None | Some("table") => PlanFormat::Text,
+        Some("json") => PlanFormat::Json,
+        Some(_) => {
             return Err(usage(
                 "--output: what is stored is printed as a table, or with -o json".into(),
             ));
@@ -358,6 +367,7 @@ mod tests {
             nonce: "n".into(),
             terminal: false,
             input,
+            width: None,
         };
         let argv = std::iter::once("kubectl-ark").chain(line.split(' '));
         let Cli { cluster, command } = Cli::try_parse_from(argv).unwrap();

@@ -1,12 +1,13 @@
 //! `schedule …`: what was typed, checked. What Kubernetes would refuse, or would take and never run, is refused here.
 
-use super::{check_choice, duration, job_options, place, seconds, to_second, usage};
+use super::{check_choice, duration, job_options, place, printing, seconds, to_second, usage};
 use crate::Surroundings;
 use crate::cli::{
-    CreateFormat, DescribeArgs, DryRun, GetArgs, GetFormat, ScheduleCommand, ScheduleCreateArgs,
+    CreateFormat, DescribeArgs, DryRun, GetArgs, ScheduleCommand, ScheduleCreateArgs,
     ScheduleRunArgs, SomeSchedules,
 };
 use crate::cron_job::Timing;
+use crate::output::Printing;
 use crate::render::JobOptions;
 use crate::schedule::times::{self, SHOWN};
 use ark_job::args::{self, Args, BackupArgs, TickFlags};
@@ -69,9 +70,7 @@ pub struct GetOptions {
     /// Which.
     pub chosen: Chosen,
     /// How to print.
-    pub output: GetFormat,
-    /// Leave out the header.
-    pub no_headers: bool,
+    pub printing: Printing,
 }
 
 /// Schedules, restores or locations, by name or label; all without either.
@@ -90,9 +89,9 @@ pub struct Chosen {
 pub struct RunOptions {
     /// Ark's namespace.
     pub namespace: String,
-    /// The schedule.
-    pub name: String,
-    /// Wait for the backup.
+    /// The schedules.
+    pub names: Vec<String>,
+    /// Wait for the backups.
     pub wait: bool,
     /// How to print.
     pub output: Option<CreateFormat>,
@@ -125,11 +124,20 @@ pub fn resolve(
         ScheduleCommand::Unpause(args) => Options::Unpause(some(args)?),
         ScheduleCommand::Delete(args) => Options::Delete(some(args)?),
         ScheduleCommand::Run(args) => {
-            let ScheduleRunArgs { name, wait, output } = args;
-            check_name(&name).map_err(usage)?;
+            let ScheduleRunArgs {
+                mut names,
+                wait,
+                output,
+            } = args;
+            for name in &names {
+                check_name(name).map_err(usage)?;
+            }
+            // Each once, in the order in which they were given.
+            let mut known = std::collections::BTreeSet::new();
+            names.retain(|name| known.insert(name.clone()));
             Options::Run(RunOptions {
                 namespace: namespace.to_owned(),
-                name,
+                names,
                 wait,
                 output,
             })
@@ -142,16 +150,13 @@ pub fn resolve(
 /// # Errors
 /// When a name or the selector is none.
 pub fn get(namespace: &str, args: GetArgs) -> Result<GetOptions, Failure> {
+    let printing = printing(&args)?;
     let GetArgs {
-        names,
-        selector,
-        output,
-        no_headers,
+        names, selector, ..
     } = args;
     Ok(GetOptions {
         chosen: chosen(namespace, names, selector)?,
-        output,
-        no_headers,
+        printing,
     })
 }
 
@@ -304,6 +309,7 @@ mod tests {
             nonce: "n".into(),
             terminal: false,
             input: false,
+            width: None,
         };
         let argv = ["kubectl-ark"]
             .into_iter()

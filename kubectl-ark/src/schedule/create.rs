@@ -151,7 +151,7 @@ async fn taken(client: &Client, namespace: &str, name: &str) -> Failure {
     }
 }
 
-/// `schedule run`: a backup of the schedule, for this second.
+/// `schedule run`: a backup of each of the schedules, for this second.
 pub async fn run_now(
     client: &Client,
     options: &RunOptions,
@@ -160,49 +160,73 @@ pub async fn run_now(
 ) -> Result<Exit, Failure> {
     let RunOptions {
         namespace,
-        name,
+        names,
         wait,
         output,
     } = options;
-    let cron_job = find(client, namespace, name).await?;
-    check_place(client, namespace, &cron_job).await?;
-    let (backup, job) = job_now(&cron_job, surroundings.now).ok_or_else(|| {
-        Failure::new(
-            Exit::Failed,
-            format!("{} does not say what to back up: its container {CONTAINER} has no arguments of a schedule's", reference(&cron_job)),
-        )
-        .hint(format!(
-            "render it again: `kubectl ark schedule create {name} … --dry-run=client -o yaml`"
-        ))
-    })?;
-    let manifest = Manifest::of(&job);
-    let created = manifest.create(client).await.map_err(|error| {
-        let doing = format!("creating {}", manifest.reference());
-        if client::is_already_exists(&error) {
-            let why = format!(
-                "{} is there already: a backup of this second",
-                manifest.reference()
-            );
-            return Failure::new(Exit::Conflict, why).hint("try again");
-        }
-        client::failure(&error, &doing)
-    })?;
-    install::print(std::slice::from_ref(&manifest), *output, "");
+    let mut wanted = Vec::new();
+    for name in names {
+        let cron_job = find(client, namespace, name).await?;
+        check_place(client, namespace, &cron_job).await?;
+        let (backup, job) = job_now(&cron_job, surroundings.now).ok_or_else(|| {
+            Failure::new(
+                Exit::Failed,
+                format!("{} does not say what to back up: its container {CONTAINER} has no arguments of a schedule's", reference(&cron_job)),
+            )
+            .hint(format!(
+                "render it again: `kubectl ark schedule create {name} … --dry-run=client -o yaml`"
+            ))
+        })?;
+        wanted.push((backup, Manifest::of(&job)));
+    }
+    let mut created = Vec::new();
+    for (backup, manifest) in &wanted {
+        let made = match manifest.create(client).await {
+            Ok(made) => made,
+            Err(error) => {
+                let begun: Vec<Manifest> = created.iter().map(|(_, job, _)| job).cloned().collect();
+                if !begun.is_empty() {
+                    install::print(&begun, *output, "");
+                }
+                return Err(not_created(&error, manifest));
+            }
+        };
+        let uid = made.metadata.uid.unwrap_or_default();
+        created.push((backup.as_str(), manifest.clone(), uid));
+    }
+    let begun: Vec<Manifest> = created.iter().map(|(_, job, _)| job).cloned().collect();
+    install::print(&begun, *output, "");
     if !wait {
         let flag = install::flag(namespace);
-        eprintln!(
-            "next: kubectl ark backup describe {backup}{flag}, or kubectl ark backup logs {backup} -f{flag}"
-        );
+        for (backup, ..) in created {
+            eprintln!(
+                "next: kubectl ark backup describe {backup}{flag}, or kubectl ark backup logs {backup} -f{flag}"
+            );
+        }
         return Ok(Exit::Done);
     }
-    let followed = Followed {
-        namespace,
-        name: &backup,
-        job: manifest.name(),
-        uid: &created.metadata.uid.unwrap_or_default(),
-        done_before: None,
-    };
-    wait::follow::<Backup>(client, &followed, surroundings.terminal, interrupt).await
+    let followed: Vec<Followed<'_>> = created
+        .iter()
+        .map(|(name, job, uid)| Followed {
+            namespace,
+            name,
+            job: job.name(),
+            uid,
+            done_before: None,
+        })
+        .collect();
+    wait::follow_all::<Backup>(client, &followed, surroundings.terminal, interrupt).await
+}
+
+fn not_created(error: &kube::Error, manifest: &Manifest) -> Failure {
+    if client::is_already_exists(error) {
+        let why = format!(
+            "{} is there already: a backup of this second",
+            manifest.reference()
+        );
+        return Failure::new(Exit::Conflict, why).hint("try again");
+    }
+    client::failure(error, &format!("creating {}", manifest.reference()))
 }
 
 /// Refuses what would make backups that cannot be written: as when the schedule was made, its location must be there, and

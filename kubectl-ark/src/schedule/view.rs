@@ -2,22 +2,27 @@
 
 use super::{chosen, name, of_cron_job, times};
 use crate::age::{age, duration, time, until};
-use crate::cli::GetFormat;
 use crate::describe::Page;
+use crate::get::LOOKS_AT_A_TIME;
 use crate::options::schedule::{Chosen, GetOptions};
+use crate::output::{self, Asked, Format, Printable, Watch};
 use crate::pod_template::CONTAINER;
 use crate::records::{self, Planned, Record};
 use crate::schedule::create::moment;
 use crate::schedule::times::SHOWN;
-use crate::table::Table;
-use crate::{client, get as records_of, output};
+use crate::table::Fit;
+use crate::wait::{self, Waiting};
+use crate::watch::{self, Watched};
+use crate::{Surroundings, client, get as records_of};
 use ark_job::api::{Backup, BackupPhase, SCHEDULE_LABEL, SUSPENDED_BY_ANNOTATION};
 use ark_job::args::{Args, BackupArgs, Command};
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
 use ark_job::schedule::DEFAULT_KEEP_LAST;
+use futures::StreamExt;
 use jiff::{Timestamp, Zoned};
-use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec};
+use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, Job};
+use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use serde_json::Value;
 
@@ -28,6 +33,8 @@ pub struct Shown {
     pub cron_job: CronJob,
     /// Its backups, those that have only a Job among them, newest first.
     pub backups: Vec<Backup>,
+    /// Why the newest of them does not get on, if it has not ended and anything is known.
+    pub waiting: Option<Waiting>,
 }
 
 /// Whether a schedule makes backups.
@@ -93,7 +100,11 @@ impl Shown {
         backups.sort_by(|one, other| {
             (begun(other), records::name(other)).cmp(&(begun(one), records::name(one)))
         });
-        Shown { cron_job, backups }
+        Shown {
+            cron_job,
+            backups,
+            waiting: None,
+        }
     }
 
     /// The columns of the table.
@@ -124,9 +135,14 @@ impl Shown {
             spec.time_zone.unwrap_or_default(),
             self.backups
                 .first()
-                .map(|last| match begun(last) {
-                    Some(at) => format!("{} ({} ago)", records::phase(last), age(at, now)),
-                    None => records::phase(last).to_string(),
+                .map(|last| {
+                    let reason = self.waiting.as_ref().and_then(|one| one.reason.as_ref());
+                    let reason = reason.map(|one| format!(", {one}")).unwrap_or_default();
+                    let phase = records::phase(last);
+                    match begun(last) {
+                        Some(at) => format!("{phase}{reason} ({} ago)", age(at, now)),
+                        None => format!("{phase}{reason}"),
+                    }
                 })
                 .unwrap_or_default(),
             next.first()
@@ -188,6 +204,7 @@ impl Shown {
         page.field("Last backup", last.map(moments).unwrap_or_default());
         page.some("  Phase", last.map(|last| records::phase(last).to_string()));
         page.some("  Reason", last.and_then(Record::failure_reason));
+        page.some("  Waiting for", self.waiting.as_ref().map(|one| &one.text));
         page.field(
             "Last good",
             self.last_good().map(moments).unwrap_or_default(),
@@ -333,54 +350,100 @@ fn who_suspended(cron_job: &CronJob) -> Option<(String, Timestamp)> {
         .max_by_key(|(_, at)| *at)
 }
 
-/// Lists schedules.
-pub async fn get(client: &Client, options: &GetOptions, now: Timestamp) -> Result<Exit, Failure> {
-    let GetOptions {
-        chosen: which,
-        output,
-        no_headers,
-    } = options;
-    let namespace = &which.namespace;
-    let (schedules, missing) = chosen(client, which).await?;
-    let wide = *output == GetFormat::Wide;
-    match output {
-        GetFormat::Table | GetFormat::Wide if schedules.is_empty() => {
-            if missing.is_none() {
-                eprintln!("No resources found in {namespace} namespace.");
-            }
-        }
-        GetFormat::Table | GetFormat::Wide => {
-            let (backups, here) = backups(client, namespace, SCHEDULE_LABEL).await?;
-            let mut table = Table::new(Shown::header(wide));
-            for schedule in schedules {
-                table.push(Shown::new(schedule, &backups, here.as_deref()).row(wide, now));
-            }
-            print!("{}", table.render(!no_headers));
-        }
-        GetFormat::Name => schedules
-            .iter()
-            .for_each(|schedule| println!("{}", super::reference(schedule))),
-        GetFormat::Json | GetFormat::Yaml => {
-            let mut values: Vec<Value> = schedules.into_iter().map(value).collect();
-            let value = match (which.names.as_slice(), values.len()) {
-                // kubectl's rule: one that was asked for by name is printed as itself.
-                ([_], 1) => values.remove(0),
-                ([_], 0) => return missing.map_or(Ok(Exit::Done), Err),
-                _ => output::list(values),
-            };
-            match output {
-                GetFormat::Json => print!("{}", output::json(&value)),
-                _ => print!("{}", output::yaml(&value)),
-            }
-        }
+impl Printable for Shown {
+    const FIT: Fit = Fit {
+        leave_out: &["IMAGE", "LOCATION", "TTL", "KEEP-LAST", "TIME-ZONE", "NEXT"],
+        cut: &["LAST-BACKUP", "IMAGE"],
+    };
+
+    fn header(wide: bool) -> &'static [&'static str] {
+        Shown::header(wide)
     }
-    missing.map_or(Ok(Exit::Done), Err)
+
+    fn row(&self, wide: bool, now: Timestamp) -> Vec<String> {
+        Shown::row(self, wide, now)
+    }
+
+    fn value(&self) -> Value {
+        serde_json::to_value(&self.cron_job).expect("Kubernetes objects can be written as JSON")
+    }
+
+    fn reference(&self) -> String {
+        super::reference(&self.cron_job)
+    }
 }
 
-/// As JSON, without who wrote what, as kubectl leaves it out.
-fn value(mut cron_job: CronJob) -> Value {
-    cron_job.metadata.managed_fields = None;
-    serde_json::to_value(cron_job).expect("Kubernetes objects can be written as JSON")
+/// Lists schedules.
+pub async fn get(
+    client: &Client,
+    options: &GetOptions,
+    surroundings: &Surroundings,
+    interrupt: impl Future<Output = ()>,
+) -> Result<Exit, Failure> {
+    let GetOptions {
+        chosen: which,
+        printing,
+    } = options;
+    let namespace = &which.namespace;
+    let look = async || {
+        let (schedules, missing) = chosen(client, which).await?;
+        // Only tables tell of backups.
+        let (backups, here) = match printing.format {
+            Format::Table | Format::Wide if !schedules.is_empty() => {
+                backups(client, namespace, SCHEDULE_LABEL).await?
+            }
+            _ => (Vec::new(), None),
+        };
+        let shown = schedules
+            .into_iter()
+            .map(|schedule| Shown::new(schedule, &backups, here.as_deref()));
+        Ok((with_waiting(client, namespace, shown).await, missing))
+    };
+    let asked = Asked {
+        namespace,
+        by_name: which.names.len() == 1,
+    };
+    if printing.watch != Watch::No {
+        let watched = [
+            Watched::of::<CronJob>(Some(SCHEDULE_LABEL.into())),
+            Watched::of::<Backup>(Some(SCHEDULE_LABEL.into())),
+            // Who may not see these sees less.
+            Watched::of::<Job>(Some(SCHEDULE_LABEL.into())).optional(),
+            Watched::of::<Pod>(Some("batch.kubernetes.io/job-name".into())).optional(),
+        ];
+        return watch::run(
+            client,
+            &watched,
+            look,
+            asked,
+            printing,
+            surroundings,
+            interrupt,
+        )
+        .await;
+    }
+    let (found, missing) = look().await?;
+    output::print_found(found, missing, asked, printing, surroundings)
+}
+
+/// Finds out why the last backups do not get on that have not ended.
+async fn with_waiting(
+    client: &Client,
+    namespace: &str,
+    schedules: impl Iterator<Item = Shown>,
+) -> Vec<Shown> {
+    let all = schedules.map(async |mut shown| {
+        if let Some(last) = shown.backups.first()
+            && last.end().is_none()
+        {
+            shown.waiting = wait::waiting::<Backup>(client, namespace, records::name(last)).await;
+        }
+        shown
+    });
+    futures::stream::iter(all)
+        .buffered(LOOKS_AT_A_TIME)
+        .collect()
+        .await
 }
 
 /// Shows schedules in full.
@@ -394,7 +457,10 @@ pub async fn describe(client: &Client, which: &Chosen, now: Timestamp) -> Result
         let of_schedule = format!("{SCHEDULE_LABEL}={label}");
         let (backups, here) = backups(client, &which.namespace, &of_schedule).await?;
         let shown = Shown::new(schedule, &backups, here.as_deref());
-        print!("{}", shown.describe(now));
+        let shown = with_waiting(client, &which.namespace, std::iter::once(shown)).await;
+        for shown in shown {
+            print!("{}", shown.describe(now));
+        }
     }
     missing.map_or(Ok(Exit::Done), Err)
 }
