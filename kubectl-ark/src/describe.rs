@@ -15,10 +15,19 @@ use std::fmt::Write;
 /// Width of the names of fields.
 const WIDTH: usize = 20;
 
+/// What is known of an operation beside its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told<'a> {
+    /// Why nothing happens.
+    Waits(&'a str),
+    /// What its pod said before it failed.
+    Failed(&'a str),
+}
+
 /// A thing that can be described.
 pub trait Describe {
-    /// The whole text; `waiting` says why nothing happens, if anything is known.
-    fn describe(&self, waiting: Option<&str>, now: Timestamp) -> String;
+    /// The whole text; with what else is known of its operation.
+    fn describe(&self, told: Option<Told<'_>>, now: Timestamp) -> String;
 }
 
 /// The Backup resource that a stored backup stands for.
@@ -183,13 +192,89 @@ impl Page {
         }
     }
 
-    fn messages(&mut self, warnings: u64, errors: u64, messages: &[String]) {
-        self.field("Errors", errors.to_string());
-        self.field("Warnings", warnings.to_string());
-        for message in messages {
-            let _infallible = writeln!(self.0, "  {message}");
+    fn told(&mut self, told: Option<Told<'_>>, reason: Option<&str>) {
+        match told {
+            None => {}
+            Some(Told::Waits(what)) => self.field("Waiting for", what),
+            // The record may say the same.
+            Some(Told::Failed(said)) if reason.is_some_and(|reason| reason.contains(said)) => {}
+            Some(Told::Failed(said)) => self.field("Its pod said", said),
         }
     }
+
+    /// Errors and warnings, by what they are about.
+    fn messages(&mut self, warnings: u64, errors: u64, messages: &[String]) {
+        for (field, kind, count) in [
+            ("Errors", "error: ", errors),
+            ("Warnings", "warning: ", warnings),
+        ] {
+            self.field(field, count.to_string());
+            let texts = messages.iter().filter_map(|text| text.strip_prefix(kind));
+            let known = texts.clone().count() as u64;
+            for (about, texts) in grouped(texts) {
+                if let Some(about) = about {
+                    let _infallible = writeln!(self.0, "  {about}:");
+                }
+                let indent = if about.is_some() { "    " } else { "  " };
+                for (text, times) in texts {
+                    let times = if times > 1 {
+                        format!(" ({times} times)")
+                    } else {
+                        String::new()
+                    };
+                    let _infallible = writeln!(self.0, "{indent}{text}{times}");
+                }
+            }
+            if known > 0 && known < count {
+                let _infallible =
+                    writeln!(self.0, "  and {} more, which the log has", count - known);
+            }
+        }
+    }
+}
+
+/// Texts with how often each is there, in the order in which they first come.
+type Counted<'a> = Vec<(&'a str, u64)>;
+
+/// Messages by what they are about: nothing (the operation itself), `cluster`, `namespace NAME`; in the order in which they come.
+fn grouped<'a>(messages: impl Iterator<Item = &'a str>) -> Vec<(Option<&'a str>, Counted<'a>)> {
+    let mut groups: Vec<(Option<&str>, Counted<'_>)> = Vec::new();
+    for message in messages {
+        let (about, text) = match message.split_once(": ") {
+            Some((about, text)) if about == "cluster" || is_namespace(about) => (Some(about), text),
+            _ => (None, message),
+        };
+        let index = groups.iter().position(|(known, _)| *known == about);
+        let index = index.unwrap_or_else(|| {
+            groups.push((about, Vec::new()));
+            groups.len() - 1
+        });
+        let texts = &mut groups[index].1;
+        match texts.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, times)) => *times += 1,
+            None => texts.push((text, 1)),
+        }
+    }
+    groups
+}
+
+fn is_namespace(about: &str) -> bool {
+    let name = about.strip_prefix("namespace ");
+    name.is_some_and(|name| !name.contains(' '))
+}
+
+/// The moment that all objects are of: a revision, which the API server read between two times.
+fn instant(status: &BackupStatus) -> Option<String> {
+    let revision = status.resource_version.as_ref()?;
+    let between = match (&status.start_timestamp, &status.completion_timestamp) {
+        (Some(from), Some(to)) => format!(
+            ", between {} and {}",
+            time(from.0),
+            to.0.strftime("%H:%M:%S UTC")
+        ),
+        _ => String::new(),
+    };
+    Some(format!("resourceVersion {revision}{between}"))
 }
 
 fn pairs(map: Option<&BTreeMap<String, String>>, separator: &str) -> String {
@@ -232,14 +317,14 @@ fn deletion(backup: &Backup) -> String {
 }
 
 impl Describe for Backup {
-    fn describe(&self, waiting: Option<&str>, now: Timestamp) -> String {
+    fn describe(&self, told: Option<Told<'_>>, now: Timestamp) -> String {
         let spec = &self.spec;
         let status = self.status.clone().unwrap_or_default();
         let mut page = Page::default();
         page.metadata(&self.metadata, name(self));
         page.field("Phase", phase(self).to_string());
         page.some("Reason", status.failure_reason.as_ref());
-        page.some("Waiting for", waiting);
+        page.told(told, status.failure_reason.as_deref());
         if phase(self) == BackupPhase::Deleting {
             page.field("Deletion", deletion(self));
         }
@@ -258,7 +343,7 @@ impl Describe for Backup {
                 format!("{} ({})", time(at), until(at, now))
             }),
         );
-        page.some("Resource version", status.resource_version.as_ref());
+        page.some("Instant", instant(&status));
         page.some(
             "Cluster",
             cluster(
@@ -329,7 +414,7 @@ fn cluster(name: Option<&str>, uid: Option<&str>) -> Option<String> {
 }
 
 impl Describe for Restore {
-    fn describe(&self, waiting: Option<&str>, now: Timestamp) -> String {
+    fn describe(&self, told: Option<Told<'_>>, now: Timestamp) -> String {
         let spec = &self.spec;
         let status = self.status.clone().unwrap_or_default();
         let mut page = Page::default();
@@ -341,7 +426,7 @@ impl Describe for Restore {
         );
         page.field("Phase", restore_phase(self).to_string());
         page.some("Reason", status.failure_reason.as_ref());
-        page.some("Waiting for", waiting);
+        page.told(told, status.failure_reason.as_deref());
         page.gap();
         page.selection(
             [&spec.included_namespaces, &spec.included_resources],
@@ -460,6 +545,44 @@ mod tests {
         }))
         .unwrap();
         backup.describe(None, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn messages_are_grouped_by_what_they_are_about() {
+        let mut page = Page::default();
+        let texts = [
+            "error: cluster: nodes: forbidden",
+            "error: namespace a: secret x: too large",
+            "error: the store: slow",
+            "error: namespace a: secret y: too large",
+            "warning: namespace b: claim: no snapshot",
+            "warning: namespace b: claim: no snapshot",
+        ];
+        page.messages(5, 4, &texts.map(str::to_owned));
+        assert_eq!(
+            page.text(),
+            "Errors:             4\n\
+             \x20 cluster:\n    nodes: forbidden\n\
+             \x20 namespace a:\n    secret x: too large\n    secret y: too large\n\
+             \x20 the store: slow\n\
+             Warnings:           5\n\
+             \x20 namespace b:\n    claim: no snapshot (2 times)\n\
+             \x20 and 3 more, which the log has\n"
+        );
+    }
+
+    #[test]
+    fn what_a_pod_said_is_not_said_twice() {
+        let told = |reason: &str| {
+            let mut page = Page::default();
+            page.told(Some(Told::Failed("no bucket")), Some(reason));
+            page.text()
+        };
+        assert_eq!(
+            told("BackoffLimitExceeded"),
+            "Its pod said:       no bucket\n"
+        );
+        assert_eq!(told("storage: no bucket (403)"), "");
     }
 
     #[test]

@@ -1,13 +1,21 @@
-//! What `describe --details` lists: the objects of a backup by type, from the stored list of names.
+//! What `describe --details` lists: the objects of a backup, counted by type and by namespace, and their names, from the stored
+//! list of names.
 //!
 //! The list is read as a stream, twice (once to count), so that one of a million names takes no memory.
 
+use crate::table::Table;
+use ark_job::report::plural;
 use flate2::read::GzDecoder;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::Path;
+
+/// Types, and namespaces, with the most objects that are counted; the list has the rest.
+const MOST: usize = 15;
 
 /// Writes the resource list that is stored at `path`, as gzip of `{"v1/Pod":["namespace/name",…],…}`.
 ///
@@ -15,15 +23,24 @@ use std::path::Path;
 /// When it cannot be read, is malformed, or cannot be written.
 pub fn write(path: &Path, out: impl Write) -> io::Result<()> {
     let mut counts: Vec<(String, u64)> = Vec::new();
+    let mut namespaces: BTreeMap<String, u64> = BTreeMap::new();
     read(path, |title, name| {
         match (name, counts.last_mut()) {
             (None, _) => counts.push((title.to_owned(), 0)),
-            (Some(_), Some((_, count))) => *count += 1,
+            (Some(name), Some((_, count))) => {
+                *count += 1;
+                let namespace = name.split_once('/').map_or("", |(namespace, _)| namespace);
+                match namespaces.get_mut(namespace) {
+                    Some(count) => *count += 1,
+                    None => drop(namespaces.insert(namespace.to_owned(), 1)),
+                }
+            }
             (Some(_), None) => {}
         }
         Ok(())
     })?;
     let mut out = BufWriter::new(out);
+    write!(out, "{}", summary(&counts, &namespaces))?;
     writeln!(out, "\nResource list:")?;
     let mut counts = counts.iter();
     read(path, |title, name| match name {
@@ -34,6 +51,79 @@ pub fn write(path: &Path, out: impl Write) -> io::Result<()> {
         Some(name) => writeln!(out, "    {name}"),
     })?;
     out.flush()
+}
+
+/// How many objects there are, by type and by namespace (an empty one is the cluster), the most first.
+fn summary(types: &[(String, u64)], namespaces: &BTreeMap<String, u64>) -> String {
+    let types: Vec<(&str, u64)> = types
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(title, count)| (title.as_str(), *count))
+        .collect();
+    let namespaces: Vec<(&str, u64)> = namespaces
+        .iter()
+        .map(|(name, count)| match name.as_str() {
+            "" => ("(cluster-scoped)", *count),
+            name => (name, *count),
+        })
+        .collect();
+    let all: u64 = types.iter().map(|(_, count)| count).sum();
+    let mut text = format!("\nContents:           {}\n", plural(all, "object"));
+    for (header, counts) in [("TYPE", types), ("NAMESPACE", namespaces)] {
+        text.push_str(&most(header, counts));
+    }
+    text
+}
+
+fn most(header: &'static str, mut counts: Vec<(&str, u64)>) -> String {
+    // Stable: of as many, by name.
+    counts.sort_by_key(|(_, count)| Reverse(*count));
+    let mut table = Table::new(&[header, "OBJECTS"]);
+    for (name, count) in counts.iter().take(MOST) {
+        table.push(vec![(*name).to_owned(), count.to_string()]);
+    }
+    let mut text: String = table
+        .render(true)
+        .lines()
+        .map(|line| format!("  {line}\n"))
+        .collect();
+    if counts.len() > MOST {
+        text.push_str(&format!("  and {} more\n", counts.len() - MOST));
+    }
+    text
+}
+
+/// All names of one type, at most `most`; and how many there are.
+///
+/// # Errors
+/// When the list cannot be read or is malformed.
+pub fn names(path: &Path, wanted: &str, most: usize) -> io::Result<(Vec<String>, usize)> {
+    let (mut found, mut all) = (Vec::new(), 0);
+    read(path, |title, name| {
+        if let (true, Some(name)) = (title == wanted, name) {
+            all += 1;
+            if found.len() < most {
+                found.push(name.to_owned());
+            }
+        }
+        Ok(())
+    })?;
+    Ok((found, all))
+}
+
+/// The types of which there are objects, as `apps/v1/Deployment`.
+///
+/// # Errors
+/// As [`names`].
+pub fn types(path: &Path) -> io::Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    read(path, |title, name| {
+        if name.is_some() && !found.contains(title) {
+            found.insert(title.to_owned());
+        }
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 /// Calls `each` with every type, and after it with each of its names.
@@ -126,11 +216,16 @@ mod tests {
     use flate2::Compression;
     use flate2::write::GzEncoder;
 
-    fn written(json: &str) -> io::Result<String> {
+    fn stored(json: &str) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut gzip = GzEncoder::new(file.as_file(), Compression::new(3));
         gzip.write_all(json.as_bytes()).unwrap();
         gzip.finish().unwrap();
+        file
+    }
+
+    fn written(json: &str) -> io::Result<String> {
+        let file = stored(json);
         let mut out = Vec::new();
         write(file.path(), &mut out).map(|()| String::from_utf8(out).unwrap())
     }
@@ -140,8 +235,19 @@ mod tests {
         let text = written(r#"{"apps/v1/Deployment":["a/x","b/y"],"v1/Node":[],"v1/Pod":["a/p"]}"#);
         assert_eq!(
             text.unwrap(),
-            "\nResource list:\n  apps/v1/Deployment (2)\n    a/x\n    b/y\n  v1/Node (0)\n  v1/Pod (1)\n    a/p\n"
+            "\nContents:           3 objects\n  TYPE                 OBJECTS\n  apps/v1/Deployment   2\n  v1/Pod               1\n  \
+             NAMESPACE   OBJECTS\n  a           2\n  b           1\n\
+             \nResource list:\n  apps/v1/Deployment (2)\n    a/x\n    b/y\n  v1/Node (0)\n  v1/Pod (1)\n    a/p\n"
         );
+    }
+
+    #[test]
+    fn names_and_types_are_found() {
+        let file = stored(r#"{"v1/Namespace":["a"],"v1/Node":[],"v1/Pod":["a/p","a/q","a/r"]}"#);
+        let (found, all) = names(file.path(), "v1/Pod", 2).unwrap();
+        assert_eq!((found, all), (vec!["a/p".to_owned(), "a/q".to_owned()], 3));
+        let types: Vec<String> = types(file.path()).unwrap().into_iter().collect();
+        assert_eq!(types, ["v1/Namespace", "v1/Pod"]);
     }
 
     #[test]

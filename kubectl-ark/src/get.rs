@@ -2,7 +2,7 @@
 
 use crate::Surroundings;
 use crate::cli::ClusterFlags;
-use crate::describe::{self, Describe};
+use crate::describe::{self, Describe, Told};
 use crate::held_pod::{Ended, Purpose};
 use crate::jobs;
 use crate::manifest::reference;
@@ -14,8 +14,8 @@ use crate::stored::{self, Mirror, Reading};
 use crate::table::Fit;
 use crate::wait::Waiting;
 use crate::watch::{self, Watched};
-use crate::{client, details, location, lookup, schedule, similar, volumes, wait};
-use ark_job::api::{Backup, OPERATION_LABEL, Restore};
+use crate::{client, details, location, lookup, restorable, schedule, similar, volumes, wait};
+use ark_job::api::{Backup, FAILED_REASON_KEY, OPERATION_LABEL, Restore, failed_log_name};
 use ark_job::args::{Args, Command, FetchFile, PlanFormat, StorageFlags, VolumesArgs};
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
@@ -23,7 +23,7 @@ use ark_job::repository::{Described, find as find_stored};
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::Client;
 use kube::api::{Api, ListParams};
 use kube::core::ApiResource;
@@ -145,14 +145,22 @@ async fn describe_backup(
             let client = client::connect(cluster).await?.kube;
             let backup =
                 describe_record::<Backup>(&client, options, name, surroundings.now).await?;
-            if !options.details {
+            if !options.details && !options.check {
                 return Ok(Some(()));
             }
-            snapshots = volumes::has_snapshots(&backup);
+            snapshots = options.details && volumes::has_snapshots(&backup);
             match backup.end() {
                 Some(Exit::Done | Exit::PartiallyFailed) => stored::place(&backup, name)?,
                 _ => {
-                    println!("\nResource list:      <none>: the backup is not complete");
+                    let field = if options.details {
+                        "Resource list"
+                    } else {
+                        "Restorable here"
+                    };
+                    println!(
+                        "\n{:20}<none>: the backup is not complete",
+                        format!("{field}:")
+                    );
                     return Ok(Some(()));
                 }
             }
@@ -174,8 +182,8 @@ async fn describe_backup(
     let fetched = reading
         .run(interrupt, async |source| {
             mirror.fetch(source, FetchFile::Marker, |_| {}).await?;
-            if !options.details {
-                return Ok((Listed::NotAsked, Ok(None)));
+            if !options.details && !options.check {
+                return Ok((Listed::NotAsked, Ok(None), None));
             }
             let list = mirror.fetch(source, FetchFile::ResourceList, |_| {});
             let listed = match list.await {
@@ -184,6 +192,15 @@ async fn describe_backup(
                 Err(failure) if failure.exit() == Exit::NotFound => Listed::Nowhere,
                 Err(failure) => return Err(failure),
             };
+            let needed = match options.check && listed == Listed::Here {
+                true => {
+                    Some(restorable::needed(source, &mirror, &from, cluster, surroundings).await?)
+                }
+                false => None,
+            };
+            if !options.details {
+                return Ok((listed, Ok(None), needed));
+            }
             let may_have = match options.source {
                 None => snapshots,
                 Some(_) => match find_stored(mirror.store(), name).await?.described {
@@ -199,11 +216,11 @@ async fn describe_backup(
                 }
                 false => Ok(None),
             };
-            Ok((listed, states))
+            Ok((listed, states, needed))
         })
         .await;
     display.end();
-    let Some((listed, states)) = fetched? else {
+    let Some((listed, states, needed)) = fetched? else {
         return Ok(None);
     };
     if options.source.is_some() {
@@ -217,7 +234,11 @@ async fn describe_backup(
     if listed == Listed::Nowhere {
         println!("\nResource list:      <none>: there is none in storage");
     }
-    if listed == Listed::Here {
+    if let Some(needed) = needed {
+        let client = client::connect(cluster).await?.kube;
+        print!("{}", restorable::check(&client, &needed).await?);
+    }
+    if listed == Listed::Here && options.details {
         match details::write(
             &mirror.path(FetchFile::ResourceList),
             std::io::stdout().lock(),
@@ -408,13 +429,37 @@ async fn describe_record<R: Record + Describe>(
     now: Timestamp,
 ) -> Result<R, Failure> {
     let record = find::<R>(client, &options.namespace, name).await?;
-    let waiting = match record.end() {
-        Some(_) => None,
-        None => wait::waiting::<R>(client, &options.namespace, name).await,
+    let namespace = &options.namespace;
+    let (waits, failed) = match record.end() {
+        None => (wait::waiting::<R>(client, namespace, name).await, None),
+        Some(Exit::Failed) => (None, said_last::<R>(client, namespace, name).await),
+        Some(_) => (None, None),
     };
-    let waiting = waiting.map(|waiting| waiting.text);
-    print!("{}", record.describe(waiting.as_deref(), now));
+    let told = match (&waits, &failed) {
+        (Some(waits), _) => Some(Told::Waits(&waits.text)),
+        (None, Some(failed)) => Some(Told::Failed(failed)),
+        (None, None) => None,
+    };
+    print!("{}", record.describe(told, now));
     Ok(record)
+}
+
+/// Why an operation failed, as its pod said, or as was kept of that. It only explains: who may not read it learns less.
+async fn said_last<R: Record>(client: &Client, namespace: &str, name: &str) -> Option<String> {
+    if let Some((said, hint)) = wait::said_last::<R>(client, namespace, name).await {
+        return Some(match hint {
+            Some(hint) => format!("{said}\nhint: {hint}"),
+            None => said,
+        });
+    }
+    match R::NOUN {
+        Noun::Backup => {
+            let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+            let kept = maps.get_opt(&failed_log_name(name)).await.ok()??;
+            kept.data?.remove(FAILED_REASON_KEY)
+        }
+        Noun::Restore => None,
+    }
 }
 
 /// All records, and Jobs without one.

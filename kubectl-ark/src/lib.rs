@@ -54,6 +54,7 @@ pub mod mode;
 pub mod newest;
 pub mod printed;
 pub mod progress;
+pub mod restorable;
 pub mod restore_delete;
 pub mod restore_only;
 pub mod schedule;

@@ -230,6 +230,8 @@ pub struct DescribeOptions {
     pub names: Vec<String>,
     /// With the names of the objects inside.
     pub details: bool,
+    /// And whether it can be restored in this cluster.
+    pub check: bool,
     /// What is stored there, and not the record.
     pub source: Option<ReadFrom>,
 }
@@ -323,6 +325,7 @@ pub fn resolve(
         let BackupDescribeArgs {
             names,
             details,
+            check,
             source,
         } = args;
         for name in &names {
@@ -333,6 +336,7 @@ pub fn resolve(
             namespace: namespace.clone(),
             names,
             details,
+            check,
             source: read_from(source, surroundings)?,
         }))
     };
@@ -435,6 +439,7 @@ pub fn resolve(
             let args = BackupDescribeArgs {
                 names,
                 details: false,
+                check: false,
                 source: SourceFlags::default(),
             };
             describe(Noun::Restore, args)

@@ -368,6 +368,15 @@ async fn status(client: &Client, namespace: &str) -> Result<String, Failure> {
     Ok(describe(config.as_ref(), &cron_jobs, &locations, namespace))
 }
 
+/// The CronJobs among these that would write and are suspended: by the mode, or by others.
+pub fn suspended(cron_jobs: &[CronJob], by_the_mode: bool) -> Vec<String> {
+    cron_jobs
+        .iter()
+        .filter(|one| stops(one) && is_suspended(one) && is_marked(one) == by_the_mode)
+        .map(reference)
+        .collect()
+}
+
 fn describe(
     config: Option<&ConfigMap>,
     cron_jobs: &[CronJob],
@@ -388,12 +397,7 @@ fn describe(
         true => "<none>".to_owned(),
         false => found.join(", "),
     };
-    let suspended = |marked: bool| {
-        let found = cron_jobs
-            .iter()
-            .filter(|one| stops(one) && is_suspended(one) && is_marked(one) == marked);
-        listed(found.map(reference).collect())
-    };
+    let suspended = |marked: bool| listed(suspended(cron_jobs, marked));
     let read_only = locations
         .iter()
         .filter(|location| location.spec.access_mode == AccessMode::ReadOnly)

@@ -1,17 +1,69 @@
-//! `kubectl ark status`: whether all is well, on one screen.
+//! `kubectl ark status`: whether all is well, on one screen. [`collect`] asks, [`assess`] decides, [`print`] tells.
 
-use crate::Surroundings;
-use crate::cli::{ClusterFlags, StatusArgs};
+pub mod assess;
+pub mod collect;
+mod housekeeping;
+mod operations;
+pub mod print;
+mod schedules;
+#[cfg(test)]
+mod tests;
+
+use crate::cli::{ClusterFlags, StatusArgs, VersionFormat};
+use crate::{Surroundings, client, output};
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
+use assess::{Health, assess};
+use serde_json::Value;
+use std::time::Duration;
 
-/// `kubectl ark status`
+/// All requests together: a cluster that takes longer is not well either.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Looks once, and says what is seen.
+///
+/// # Errors
+/// When Ark is not installed, or what must be known cannot be read.
 pub async fn run(
     cluster: &ClusterFlags,
     args: StatusArgs,
     surroundings: &Surroundings,
     interrupt: impl Future<Output = ()>,
 ) -> Result<Exit, Failure> {
-    let _ = (cluster, args, surroundings, interrupt);
-    Err(Failure::new(Exit::Usage, "not there yet"))
+    let StatusArgs { output } = args;
+    let client = client::connect(cluster).await?.kube;
+    let seen = tokio::select! {
+        seen = tokio::time::timeout(PATIENCE, collect::collect(&client, &cluster.namespace, surroundings.now)) => seen,
+        () = interrupt => return Ok(Exit::Interrupted),
+    };
+    let seen = seen.map_err(|_elapsed| {
+        Failure::new(
+            Exit::Failed,
+            format!(
+                "the cluster has not answered within {} seconds",
+                PATIENCE.as_secs()
+            ),
+        )
+        .hint("`kubectl get --raw /readyz` shows whether its API server is well")
+    })??;
+    let health = assess(&seen);
+    match output {
+        None => print!("{}", print::text(&health, width())),
+        Some(VersionFormat::Json) => print!("{}", output::json(&value(&health))),
+        Some(VersionFormat::Yaml) => print!("{}", output::yaml(&value(&health))),
+    }
+    Ok(match health.healthy {
+        true => Exit::Done,
+        false => Exit::Failed,
+    })
+}
+
+fn value(health: &Health) -> Value {
+    serde_json::to_value(health).expect("it has only what JSON can say")
+}
+
+/// The width of the terminal that is printed to; in a pipe or a file, lines are as long as they are.
+fn width() -> Option<usize> {
+    let (width, _) = terminal_size::terminal_size_of(std::io::stdout())?;
+    Some(usize::from(width.0))
 }

@@ -10,7 +10,7 @@ use crate::held_pod::{About, Ended, HeldPod, Purpose, Started, Subject};
 use crate::options::ReadFrom;
 use crate::progress::Display;
 use ark_job::api::Backup;
-use ark_job::args::{Args, FetchFile, StorageFlags};
+use ark_job::args::{Args, Command, FetchFile, StorageFlags};
 use ark_job::cluster::Cluster;
 use ark_job::context::{open_place, open_store, parse_url};
 use ark_job::error::Failure;
@@ -96,6 +96,33 @@ impl Reading<'_> {
 }
 
 impl Source<'_> {
+    /// The backup that is read.
+    pub fn backup(&self) -> &str {
+        self.backup
+    }
+
+    /// One object of the backup as it was stored, as JSON.
+    ///
+    /// # Errors
+    /// When it is not there, or cannot be read.
+    pub async fn object(&self, args: &Args, temporary: &Path) -> Result<Vec<u8>, Failure> {
+        let Command::Show(show) = &args.command else {
+            return Err(Failure::new(
+                Exit::Usage,
+                "only one object can be asked for",
+            ));
+        };
+        match &self.way {
+            Way::Here(store) => ark_job::show::show(store, show, temporary)
+                .await
+                .map(String::into_bytes),
+            Way::Pod(pod) => {
+                let (printed, ended) = pod.printed(args).await?;
+                ended.failure.map_or(Ok(printed), Err)
+            }
+        }
+    }
+
     /// All that `ark-job` prints in the pod with these arguments, and how it ended; `None` when there is no pod.
     ///
     /// # Errors

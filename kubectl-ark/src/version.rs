@@ -51,16 +51,17 @@ async fn installed(cluster: &ClusterFlags, namespace: &str) -> Result<Value, Fai
         .await
         .map_err(|error| client::failure(&error, &format!("reading {what}")))?
         .ok_or_else(|| client::not_installed(&format!("there is no {what}")))?;
-    let image = template
-        .template
-        .iter()
-        .filter_map(|template| template.spec.as_ref())
-        .flat_map(|spec| &spec.containers)
-        .find(|container| container.name == CONTAINER)
-        .and_then(|container| container.image.clone());
+    let image = image(&template);
     let contract = template
         .metadata
         .annotations
         .and_then(|mut all| all.remove(CONTRACT_ANNOTATION));
     Ok(json!({"image": image, "contract": contract}))
+}
+
+/// The image that Jobs run.
+pub fn image(template: &PodTemplate) -> Option<String> {
+    let spec = template.template.as_ref()?.spec.as_ref()?;
+    let container = spec.containers.iter().find(|one| one.name == CONTAINER)?;
+    container.image.clone()
 }

@@ -22,6 +22,8 @@ use kube::Client;
 use kube::api::{Api, ListParams};
 use std::time::{Duration, Instant};
 
+/// Label of a pod: the Job that it is of.
+pub const JOB_NAME_LABEL: &str = "batch.kubernetes.io/job-name";
 /// What to do when a restore has been done before.
 pub const AGAIN: &str = "--again restores what has been deleted since";
 /// How often we look. Three small requests each time; a watch would not be quicker than a person reads.
@@ -402,7 +404,7 @@ impl Look {
 pub async fn look_at_job(client: &Client, namespace: &str, job: &str) -> kube::Result<Look> {
     let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let of_job = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"));
+    let of_job = ListParams::default().labels(&format!("{JOB_NAME_LABEL}={job}"));
     let (found, pods) = join(jobs.get_opt(job), pods.list(&of_job)).await;
     let pods = pods?.items;
     let started = pods.iter().any(|pod| container(pod).is_some_and(running));
@@ -419,7 +421,7 @@ pub async fn look_at_job(client: &Client, namespace: &str, job: &str) -> kube::R
 }
 
 /// Events about the Job and its pods. They only explain: who may not read them learns less.
-async fn events(client: &Client, namespace: &str, job: &str, pods: &[Pod]) -> Vec<Event> {
+pub async fn events(client: &Client, namespace: &str, job: &str, pods: &[Pod]) -> Vec<Event> {
     let api: Api<Event> = Api::namespaced(client.clone(), namespace);
     let pods = pods
         .iter()
@@ -433,6 +435,31 @@ async fn events(client: &Client, namespace: &str, job: &str, pods: &[Pod]) -> Ve
         events.extend(api.list(&params).await.into_iter().flatten());
     }
     events
+}
+
+/// The pods of a Job among these.
+pub fn pods_of(job: &Job, pods: &[Pod]) -> Vec<Pod> {
+    let name = job.metadata.name.as_ref();
+    let of_job = |pod: &&Pod| {
+        let labels = pod.metadata.labels.as_ref();
+        labels.and_then(|labels| labels.get(JOB_NAME_LABEL)) == name
+    };
+    pods.iter().filter(of_job).cloned().collect()
+}
+
+/// What the pod of an operation that failed said last, and what it said to do next, for `describe`.
+pub async fn said_last<R: Record>(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+) -> Option<(String, Option<String>)> {
+    let found = jobs::find(client, namespace, R::NOUN, name).await.ok()??;
+    let job = found.metadata.name.as_deref()?;
+    let look = look_at_job(client, namespace, job).await.ok()?;
+    match judge(&found, &look.pods, &[]) {
+        State::Finished { message, hint, .. } => Some((message?, hint)),
+        State::Pending(_) | State::Running | State::Stuck(_) => None,
+    }
 }
 
 /// Why an operation that has not ended does not get on.

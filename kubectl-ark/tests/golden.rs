@@ -11,7 +11,7 @@ use clap::{CommandFactory, Parser};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use kubectl_ark::cli::Cli;
-use kubectl_ark::describe::Describe;
+use kubectl_ark::describe::{Describe, Told};
 use kubectl_ark::install::{self, Existing};
 use kubectl_ark::manifest::Manifest;
 use kubectl_ark::options::housekeeping::RunOptions;
@@ -836,7 +836,9 @@ fn descriptions() {
         {
             (status.hooks_attempted, status.hooks_failed) = (Some(3), Some(1));
         }
-        text.push_str(&restore.describe(Some("pod/restore-r-x is being started"), now()));
+        text.push_str(
+            &restore.describe(Some(Told::Waits("pod/restore-r-x is being started")), now()),
+        );
     }
     golden("describe.txt", &text);
 }

@@ -43,6 +43,8 @@ mod plugin_restore;
 #[cfg(target_os = "linux")]
 mod plugin_schedule;
 #[cfg(target_os = "linux")]
+mod plugin_status;
+#[cfg(target_os = "linux")]
 mod plugin_volumes;
 mod proxy;
 #[cfg(target_os = "linux")]
@@ -128,6 +130,7 @@ fn main() {
         trials.extend(guides::trials());
         trials.extend(plugin_housekeeping::trials());
         trials.extend(plugin_schedule::trials());
+        trials.extend(plugin_status::trials());
         trials.extend(plugin_volumes::trials());
         trials.extend(hooks::trials());
         trials.extend(hooks_restore::trials());

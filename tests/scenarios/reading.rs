@@ -406,7 +406,15 @@ async fn the_log_of_a_failure_outlives_its_pod() -> Result<()> {
 async fn details_without_the_archive() -> Result<()> {
     let ark = ark().await?;
     let proxy = behind_proxy(ark, "listed").await?;
-    backed_up(ark, "listed").await?;
+    trifle(&ark.cluster, "listed")?;
+    let claim = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data", "namespace": "listed"},
+        "spec": {"storageClassName": "of-another-cluster", "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}}},
+    });
+    ark.cluster
+        .kubectl_with_input(&["create", "-f", "-"], &claim.to_string())?;
+    create(ark, "listed").await?;
     proxy.clear_requests();
     // Ages change while we look.
     let ageless = |text: String| -> String {
@@ -445,6 +453,9 @@ async fn details_without_the_archive() -> Result<()> {
             .any(|request| request.path.ends_with(".tar.gz")),
         "the archive was read: {asked:?}"
     );
+    let checked = ark.expect(0, "backup describe listed --check").await?;
+    let missing = "listed/data: --storage-class-mappings of-another-cluster:ANOTHER\n";
+    ensure!(checked.stdout.contains(missing), "{checked:?}");
     no_job(ark, "listed").await?;
 
     // What is stored describes itself, with no record of it.

@@ -132,6 +132,9 @@ pub struct BackupDescribeArgs {
     /// Also list the objects inside, by type, and the state of its snapshots; a short-lived pod reads their names from storage
     #[arg(long)]
     pub details: bool,
+    /// Also say whether this cluster can take it: types, storage classes, drivers of snapshots; a short-lived pod reads storage
+    #[arg(long)]
+    pub check: bool,
     /// Where from
     #[command(flatten)]
     pub source: SourceFlags,

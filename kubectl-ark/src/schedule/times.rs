@@ -32,16 +32,27 @@ fn is_interval(text: &str) -> bool {
     text.trim_start().starts_with("@every")
 }
 
+/// The times of a CronJob after `from`, counted from there if it is an interval, at most `count`; none when its expression or
+/// zone cannot be read here.
+pub fn after(cron_job: &CronJob, from: Timestamp, count: usize) -> Vec<Zoned> {
+    match read(cron_job) {
+        Some((cron, zone)) => following(&cron, from.to_zoned(zone), count),
+        None => Vec::new(),
+    }
+}
+
+fn read(cron_job: &CronJob) -> Option<(Cron, TimeZone)> {
+    let spec = cron_job.spec.as_ref()?;
+    let zone = match &spec.time_zone {
+        Some(name) => cron::time_zone(name).ok()?,
+        None => TimeZone::UTC,
+    };
+    Some((spec.schedule.parse().ok()?, zone))
+}
+
 /// The next times of a CronJob, at most `count`; none when its expression or zone cannot be read here.
 pub fn of_cron_job(cron_job: &CronJob, now: Timestamp, count: usize) -> Vec<Zoned> {
-    let Some(spec) = &cron_job.spec else {
-        return Vec::new();
-    };
-    let zone = match &spec.time_zone {
-        Some(name) => cron::time_zone(name).ok(),
-        None => Some(TimeZone::UTC),
-    };
-    let (Ok(cron), Some(zone)) = (spec.schedule.parse::<Cron>(), zone) else {
+    let (Some(spec), Some((cron, zone))) = (&cron_job.spec, read(cron_job)) else {
         return Vec::new();
     };
     let last = cron_job

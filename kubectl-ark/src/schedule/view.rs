@@ -62,7 +62,8 @@ impl State {
         }
     }
 
-    fn word(self) -> &'static str {
+    /// As it is shown.
+    pub fn word(self) -> &'static str {
         match self {
             State::Enabled => "Enabled",
             State::Paused => "Paused",
@@ -209,7 +210,13 @@ impl Shown {
             "Last good",
             self.last_good().map(moments).unwrap_or_default(),
         );
-        page.field("Failures in a row", self.failures());
+        page.field(
+            "Failures in a row",
+            match self.failures() {
+                (all, 0) => all.to_string(),
+                (all, partial) => format!("{all} ({partial} of them partially)"),
+            },
+        );
         page.gap();
         match self.planned() {
             Some(planned) => {
@@ -249,7 +256,7 @@ impl Shown {
     }
 
     /// The next times, unless it makes none.
-    fn next(&self, now: Timestamp, count: usize) -> Vec<Zoned> {
+    pub fn next(&self, now: Timestamp, count: usize) -> Vec<Zoned> {
         match State::of(&self.cron_job) {
             State::Enabled => times::of_cron_job(&self.cron_job, now, count),
             State::Paused | State::Suspended => Vec::new(),
@@ -287,34 +294,36 @@ impl Shown {
             .clone()
     }
 
-    fn last_good(&self) -> Option<&Backup> {
+    /// The newest that is complete.
+    pub fn last_good(&self) -> Option<&Backup> {
         let good = |backup: &&Backup| records::phase(backup) == BackupPhase::Completed;
         self.backups.iter().find(good)
     }
 
-    /// How many of those that have ended since the last good one are not good.
-    fn failures(&self) -> String {
+    /// How many of those that have ended since the last good one are not good: all, and those that are complete in part.
+    pub fn failures(&self) -> (u64, u64) {
         let ended = self.backups.iter().map(records::phase);
         let since = ended.take_while(|phase| *phase != BackupPhase::Completed);
-        let (mut failed, mut partial) = (0, 0);
+        let (mut all, mut partial) = (0, 0);
         for phase in since {
             match phase {
-                BackupPhase::Failed => failed += 1,
-                BackupPhase::PartiallyFailed => partial += 1,
+                BackupPhase::Failed => all += 1,
+                BackupPhase::PartiallyFailed => {
+                    all += 1;
+                    partial += 1;
+                }
                 BackupPhase::New
                 | BackupPhase::InProgress
                 | BackupPhase::Completed
                 | BackupPhase::Deleting => {}
             }
         }
-        match partial {
-            0 => failed.to_string(),
-            _ => format!("{} ({partial} of them partially)", failed + partial),
-        }
+        (all, partial)
     }
 }
 
-fn begun(backup: &Backup) -> Option<Timestamp> {
+/// When a backup began, or was asked for.
+pub fn begun(backup: &Backup) -> Option<Timestamp> {
     let status = backup.status.as_ref();
     records::created(
         backup,
