@@ -47,6 +47,8 @@ pub enum Command {
     List(ListArgs),
     /// List the snapshots of volumes that backups record, and those that no backup does
     Volumes(VolumesArgs),
+    /// Check from here what backups and restores need: storage, rights, snapshots, network; say how to mend what is missing
+    Doctor(DoctorArgs),
 }
 
 /// Where backups are.
@@ -563,6 +565,20 @@ pub struct VolumesArgs {
     pub output: PlanFormat,
 }
 
+/// `ark-job doctor`
+#[derive(Clone, Debug, Default, PartialEq, ClapArgs)]
+pub struct DoctorArgs {
+    /// Where backups are
+    #[command(flatten)]
+    pub storage: StorageFlags,
+    /// Check the permissions of EC2, too, when no volume of the cluster is one of EBS
+    #[arg(long)]
+    pub ec2: bool,
+    /// How the checks are printed; as JSON, each as soon as it is made
+    #[arg(long, short = 'o', value_enum, value_name = "FORMAT", default_value_t)]
+    pub output: PlanFormat,
+}
+
 /// The inverse of parsing: flags in the order of the help, defaults left out.
 struct Argv(Vec<String>);
 
@@ -740,6 +756,16 @@ impl Args {
                 argv.switch("--orphans", *orphans);
                 argv.unless_default("--output", word(*output), word(PlanFormat::default()));
             }
+            Command::Doctor(DoctorArgs {
+                storage,
+                ec2,
+                output,
+            }) => {
+                argv.0.push("doctor".to_owned());
+                storage.write(&mut argv);
+                argv.switch("--ec2", *ec2);
+                argv.unless_default("--output", word(*output), word(PlanFormat::default()));
+            }
         }
         argv.value("--namespace", &Some(namespace));
         if let Command::Show(ShowArgs { object, .. }) = command {
@@ -781,6 +807,7 @@ impl Command {
             Command::Sync(sync) => &sync.storage,
             Command::List(list) => &list.storage,
             Command::Volumes(volumes) => &volumes.storage,
+            Command::Doctor(doctor) => &doctor.storage,
         }
     }
 
@@ -798,6 +825,7 @@ impl Command {
             Command::Sync(sync) => &mut sync.storage,
             Command::List(list) => &mut list.storage,
             Command::Volumes(volumes) => &mut volumes.storage,
+            Command::Doctor(doctor) => &mut doctor.storage,
         }
     }
 
@@ -818,7 +846,7 @@ impl Command {
                 [name] => Some(name),
                 _ => None,
             },
-            Command::Expire(_) | Command::Sync(_) | Command::List(_) => None,
+            Command::Expire(_) | Command::Sync(_) | Command::List(_) | Command::Doctor(_) => None,
         }
     }
 }
@@ -1388,6 +1416,13 @@ mod tests {
                         output,
                     })
                 }),
+            (storage(), any::<bool>(), value::<PlanFormat>()).prop_map(|(storage, ec2, output)| {
+                Command::Doctor(DoctorArgs {
+                    storage,
+                    ec2,
+                    output,
+                })
+            }),
             (storage(), any::<bool>(), value::<PlanFormat>()).prop_map(
                 |(storage, deleted, output)| {
                     Command::List(ListArgs {

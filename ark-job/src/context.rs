@@ -228,7 +228,7 @@ pub fn parse_url(url: &str) -> Result<Location, Failure> {
 }
 
 /// Name of the location, unless a URL was given, and what it says.
-async fn locate(
+pub(crate) async fn locate(
     cluster: &Cluster,
     namespace: &str,
     location: Option<&str>,

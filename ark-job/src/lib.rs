@@ -7,6 +7,7 @@
 pub mod backup;
 pub mod delete;
 pub mod diff;
+pub mod doctor;
 pub mod expire;
 pub mod fetch;
 pub mod list;

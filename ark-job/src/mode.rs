@@ -5,11 +5,13 @@
 //! restore-only; a ConfigMap that is not there is an installation that is not there, and forbids nothing.
 
 use crate::api::{AccessMode, CONFIG_NAME, MODE_KEY, NORMAL, RESTORE_ONLY, namespace_flag};
+use crate::cluster::Cluster;
 use crate::context::Context;
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::location;
 use crate::read_only::{concerns, named};
+use crate::store::{Location, Store};
 use k8s_openapi::api::core::v1::ConfigMap;
 use std::collections::BTreeSet;
 
@@ -21,33 +23,51 @@ pub async fn refuse_unless_writable(context: &Context) -> Result<(), Failure> {
     if let Some(read_only) = &context.read_only {
         return Err(read_only.clone().into_failure());
     }
-    let namespace = &context.namespace;
+    let Context {
+        cluster,
+        namespace,
+        place,
+        store,
+        ..
+    } = context;
+    refuse_by_installation(cluster, namespace, place, store).await
+}
+
+/// Refuses when the installation in `namespace` is restore-only, or when that cannot be found out; where there is none, by
+/// those whose place this is.
+///
+/// # Errors
+/// [`Exit::Refused`], with what forbids it.
+pub async fn refuse_by_installation(
+    cluster: &Cluster,
+    namespace: &str,
+    place: &Location,
+    store: &Store,
+) -> Result<(), Failure> {
     let path = format!("/api/v1/namespaces/{namespace}/configmaps/{CONFIG_NAME}");
-    match context.cluster.get::<ConfigMap>(&path, READING).await {
+    match cluster.get::<ConfigMap>(&path, READING).await {
         Ok(map) => refuse_by(Some(&map), namespace),
-        Err(error) if error.is_not_found() => refuse_by_others(context).await,
+        Err(error) if error.is_not_found() => refuse_by_others(cluster, place, store).await,
         Err(error) => Err(unreadable(&error.full_text(), namespace)),
     }
 }
 
 /// Refuses by the mode of an installation in another namespace that has a location at this place: who runs something by hand
 /// in a namespace without Ark, or forgets `-n`, must not come round it.
-async fn refuse_by_others(context: &Context) -> Result<(), Failure> {
-    let here = [
-        context.place.canonical(),
-        context.store.canonical().to_owned(),
-    ];
-    let Ok(locations) = location::list(&context.cluster, None).await else {
+async fn refuse_by_others(
+    cluster: &Cluster,
+    place: &Location,
+    store: &Store,
+) -> Result<(), Failure> {
+    let here = [place.canonical(), store.canonical().to_owned()];
+    let Ok(locations) = location::list(cluster, None).await else {
         // Ark is not installed, or not for who runs this.
         return Ok(());
     };
     let mut asked = BTreeSet::new();
     for resource in &locations {
         let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
-        if asked.contains(namespace)
-            || concerns(resource, namespace, &context.place, &here)
-                .await
-                .is_none()
+        if asked.contains(namespace) || concerns(resource, namespace, place, &here).await.is_none()
         {
             continue;
         }
@@ -60,7 +80,7 @@ async fn refuse_by_others(context: &Context) -> Result<(), Failure> {
             .into_failure());
         }
         let path = format!("/api/v1/namespaces/{namespace}/configmaps/{CONFIG_NAME}");
-        match context.cluster.get::<ConfigMap>(&path, READING).await {
+        match cluster.get::<ConfigMap>(&path, READING).await {
             Ok(map) => refuse_by(Some(&map), namespace)?,
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(unreadable(&error.full_text(), namespace)),

@@ -5,7 +5,7 @@ use crate::cluster::Cluster;
 use crate::context::{self, Context, Environment, Outcome, open_place, open_store, parse_url};
 use crate::error::Failure;
 use crate::exit::Exit;
-use crate::{backup, delete, diff, expire, fetch, list, restore, show, sync, volume_list};
+use crate::{backup, delete, diff, doctor, expire, fetch, list, restore, show, sync, volume_list};
 use jiff::Timestamp;
 use std::future::Future;
 use std::path::Path;
@@ -78,6 +78,17 @@ async fn try_run(
                 outcome = looking => outcome,
                 () = interrupt => Err(Failure::new(Exit::Interrupted, "interrupted")),
             };
+        }
+        // It takes back what it has written, also when it is interrupted.
+        Command::Doctor(arguments) => {
+            return doctor::run(
+                &cluster,
+                &args.namespace,
+                arguments,
+                &environment,
+                interrupt,
+            )
+            .await;
         }
         Command::Fetch(arguments) => {
             // It leaves no trace, so it needs no identity, no record and no log.

@@ -31,6 +31,7 @@ mod error;
 mod file;
 mod location;
 mod s3;
+pub mod settings;
 mod spool;
 
 /// S3's limit for a key, in bytes of UTF-8.

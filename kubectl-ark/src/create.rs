@@ -134,6 +134,7 @@ pub async fn run(
         | Command::Undelete(_)
         | Command::Expire(_)
         | Command::Sync(_)
+        | Command::Doctor(_)
         | Command::Volumes(_) => Ok(Exit::Done),
     }
 }

@@ -54,6 +54,8 @@ pub const SILENT_PLANNING: Duration = Duration::from_secs(1800);
 pub const EXPIRE_PLAN_OPERATION: &str = "expire-plan";
 /// The operation of a pod that looks at snapshots, as its label has it.
 pub const VOLUMES_OPERATION: &str = "volumes";
+/// The operation of a pod in which doctor looks, as its label has it.
+pub const DOCTOR_OPERATION: &str = "doctor";
 /// Longer than the API server takes; a person who has pressed Ctrl-C waits for this.
 const REQUEST_WITHIN: Duration = Duration::from_secs(15);
 
@@ -68,6 +70,8 @@ pub enum Purpose<'a> {
     ExpirePlan,
     /// To look at snapshots, with the rights of housekeeping: whoever sweeps them up may ask for them. It reads stored files, too.
     Volumes,
+    /// To check what a backup needs, with its rights.
+    Doctor,
 }
 
 impl Purpose<'_> {
@@ -77,6 +81,7 @@ impl Purpose<'_> {
             Purpose::Plan(_) => PLAN_OPERATION,
             Purpose::ExpirePlan => EXPIRE_PLAN_OPERATION,
             Purpose::Volumes => VOLUMES_OPERATION,
+            Purpose::Doctor => DOCTOR_OPERATION,
         }
     }
 }
@@ -158,7 +163,7 @@ pub fn plan(
             }
         }
         let account = match purpose {
-            Purpose::Read => None,
+            Purpose::Read | Purpose::Doctor => None,
             Purpose::Plan(_) => Some(service_account::RESTORE),
             Purpose::ExpirePlan | Purpose::Volumes => Some(service_account::HOUSEKEEPING),
         };
@@ -242,7 +247,11 @@ impl HeldPod {
             Purpose::Plan(args) if !installation.standing_rights => {
                 Some(render::restore_binding(args))
             }
-            Purpose::Plan(_) | Purpose::Read | Purpose::ExpirePlan | Purpose::Volumes => None,
+            Purpose::Plan(_)
+            | Purpose::Read
+            | Purpose::ExpirePlan
+            | Purpose::Volumes
+            | Purpose::Doctor => None,
         };
         let doing = format!("creating {}, to read {about}", job.reference());
         if let Some(binding) = &binding {

@@ -68,7 +68,7 @@ pub fn environment(surroundings: &Surroundings) -> Environment {
 }
 
 /// Makes a directory that nobody else can read: backups hold Secrets.
-fn make_private(directory: &Path) -> std::io::Result<()> {
+pub(crate) fn make_private(directory: &Path) -> std::io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

@@ -143,6 +143,7 @@ pub async fn fill(place: &Place<'_>, args: &mut Args) -> Result<(), Failure> {
         | Command::Delete(_)
         | Command::Undelete(_)
         | Command::Expire(_)
+        | Command::Doctor(_)
         | Command::Sync(_) => {}
     }
     Ok(())

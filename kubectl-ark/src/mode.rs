@@ -24,6 +24,7 @@ pub fn writes(command: &Command) -> bool {
         | Command::Fetch(_)
         | Command::Sync(_)
         | Command::List(_)
+        | Command::Doctor(_)
         | Command::Volumes(_) => false,
     }
 }

@@ -1,5 +1,6 @@
 //! From what was typed to typed values: every mistake on the command line is found here, before the first request.
 
+pub mod doctor;
 pub mod duration;
 pub mod housekeeping;
 pub mod location;
@@ -61,7 +62,7 @@ pub enum Plan {
     /// `status`
     Status(StatusArgs),
     /// `doctor`
-    Doctor(Box<DoctorArgs>),
+    Doctor(Box<doctor::DoctorOptions>),
     /// `uninstall`
     Uninstall(UninstallArgs),
     /// `completion`
@@ -462,7 +463,10 @@ pub fn resolve(
         }
         Command::Location(command) => location(command),
         Command::Status(args) => Ok(Plan::Status(args)),
-        Command::Doctor(args) => Ok(Plan::Doctor(args)),
+        Command::Doctor(args) => {
+            let options = doctor::resolve(&namespace, *args, surroundings)?;
+            Ok(Plan::Doctor(Box::new(options)))
+        }
         Command::Uninstall(args) => Ok(Plan::Uninstall(args)),
         Command::Completion(args) => Ok(Plan::Completion(args)),
         Command::Version(VersionArgs { client, output }) => Ok(Plan::Version(VersionOptions {

@@ -177,6 +177,11 @@ pub struct Installation {
 }
 
 impl Installation {
+    /// The image of `ark-job`.
+    pub fn image(&self) -> Option<&str> {
+        image(&self.template)
+    }
+
     /// Reads the settings from PodTemplate `ark`.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use ark_job::api::{
     RESTORE_BINDING, RESTORE_NAME_LABEL, SCHEDULE_LABEL, environment, service_account,
 };
 use ark_job::args::{
-    Args, Command, DeleteArgs, ExpireArgs, ListArgs, NO_HOOKS, StorageFlags, SyncArgs,
+    Args, Command, DeleteArgs, DoctorArgs, ExpireArgs, ListArgs, NO_HOOKS, StorageFlags, SyncArgs,
     UndeleteArgs, VolumesArgs,
 };
 use ark_job::error::Failure;
@@ -113,6 +113,7 @@ pub fn job(
                 | Command::Show(_)
                 | Command::Fetch(_)
                 | Command::List(_)
+                | Command::Doctor(_)
                 | Command::Volumes(_) => 0,
             }),
             active_deadline_seconds: options.deadline,
@@ -162,6 +163,7 @@ pub fn operation(command: &Command) -> &'static str {
         Command::Sync(_) => "sync",
         Command::List(_) => "list",
         Command::Volumes(_) => "volumes",
+        Command::Doctor(_) => "doctor",
     }
 }
 
@@ -179,6 +181,7 @@ pub fn subject(command: &Command) -> String {
         Command::Expire(ExpireArgs { storage, .. })
         | Command::Sync(SyncArgs { storage, .. })
         | Command::List(ListArgs { storage, .. })
+        | Command::Doctor(DoctorArgs { storage, .. })
         | Command::Volumes(VolumesArgs { storage, .. }) => location(storage),
         Command::Diff(_) | Command::Show(_) | Command::Fetch(_) => {
             command.backup().unwrap_or_default().to_owned()
@@ -218,7 +221,8 @@ fn required(args: &Args, credentials_secret: Option<&str>) -> Value {
         | Command::Diff(_)
         | Command::Show(_)
         | Command::Fetch(_)
-        | Command::List(_) => service_account::BACKUP,
+        | Command::List(_)
+        | Command::Doctor(_) => service_account::BACKUP,
         Command::Restore(_) => service_account::RESTORE,
         // Snapshots are listed by who sweeps them up.
         Command::Delete(_)

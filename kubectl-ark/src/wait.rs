@@ -5,7 +5,7 @@
 
 pub mod unrecorded;
 
-use crate::held_pod::EXPIRE_PLAN_OPERATION;
+use crate::held_pod::{DOCTOR_OPERATION, EXPIRE_PLAN_OPERATION};
 use crate::jobs;
 use crate::pod_template::CONTAINER;
 use crate::progress::{Display, Group};
@@ -257,7 +257,7 @@ fn not_started(job: &Job, pod: &Pod, events: &[Event]) -> State {
                 .unwrap_or_default();
             let again = match operation(job) {
                 // Its Job is removed by who waits.
-                Some("fetch" | PLAN_OPERATION | EXPIRE_PLAN_OPERATION) => {
+                Some("fetch" | DOCTOR_OPERATION | PLAN_OPERATION | EXPIRE_PLAN_OPERATION) => {
                     "then try again".to_owned()
                 }
                 _ => format!(

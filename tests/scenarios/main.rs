@@ -12,6 +12,8 @@ mod csi_snapshots;
 mod deletion;
 mod deletion_faults;
 mod diff;
+#[cfg(target_os = "linux")]
+mod doctor;
 mod ebs;
 mod expire;
 mod expire_faults;
@@ -122,6 +124,7 @@ fn main() {
     trials.extend(volumes_orphans::trials());
     #[cfg(target_os = "linux")]
     {
+        trials.extend(doctor::trials());
         trials.extend(node::trials());
         trials.extend(plugin::trials());
         trials.extend(plugin_names::trials());

@@ -36,6 +36,7 @@ use crate::aws::{ATTEMPTS, backoff, timeouts};
 mod client;
 mod meaning;
 mod read;
+mod settings;
 #[cfg(test)]
 mod tests;
 
@@ -680,7 +681,7 @@ impl S3Store {
     }
 
     /// Completes an upload over the probe object, and says whether that was refused.
-    async fn probe_complete(&self, key: &str) -> Result<bool, StoreError> {
+    pub(super) async fn probe_complete(&self, key: &str) -> Result<bool, StoreError> {
         let id = self.create_upload(key).await?;
         let honoured = self.probe_upload(key, &id).await;
         if !matches!(honoured, Ok(false)) {

@@ -125,6 +125,15 @@ pub struct WantedVolume {
     pub tags: Tags,
 }
 
+/// Whether an action is allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Permission {
+    /// As a policy spells it: `ec2:CreateSnapshot`.
+    pub action: &'static str,
+    /// Why not, if it is not.
+    pub refused: Option<String>,
+}
+
 /// The disks of a cloud. Nothing here waits for the data of a snapshot but [`Disks::wait_for_snapshot`].
 pub trait Disks: Send + Sync {
     /// Begins a snapshot of the volume `volume_id` with `tags` and those that the volume has, and says all that is needed to
@@ -193,6 +202,13 @@ pub trait Disks: Send + Sync {
         region: &'a str,
         id: &'a str,
     ) -> BoxFuture<'a, Result<bool, DiskError>>;
+
+    /// What these credentials may do, found out without doing it. `volume_id` is a volume that there is, or empty.
+    fn permissions<'a>(
+        &'a self,
+        region: &'a str,
+        volume_id: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<Permission>, DiskError>>;
 
     /// The region that an empty one stands for.
     fn region(&self) -> &str;

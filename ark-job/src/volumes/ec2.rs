@@ -5,13 +5,16 @@
 //! of the rest it would give up too early.
 
 mod failure;
+mod permissions;
 mod properties;
 mod tags;
 
 use self::failure::{Failure, Kind, Patience};
 use self::properties::{asked, recorded};
 use super::EbsSnapshot;
-use super::disks::{DiskError, DiskSnapshot, DiskVolume, Disks, Tags, WantedVolume, region_of};
+use super::disks::{
+    DiskError, DiskSnapshot, DiskVolume, Disks, Permission, Tags, WantedVolume, region_of,
+};
 use super::identity::{ATTEMPT, PERSISTENT_VOLUME, RUN};
 use crate::aws::{ANSWER_TIMEOUT, Answers, configured_region, http_client, load_config, timeouts};
 use crate::log::Log;
@@ -731,6 +734,14 @@ impl Disks for Ec2 {
         id: &'a str,
     ) -> BoxFuture<'a, Result<bool, DiskError>> {
         self.remove_volume(region, id).boxed()
+    }
+
+    fn permissions<'a>(
+        &'a self,
+        region: &'a str,
+        volume_id: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<Permission>, DiskError>> {
+        self.ask_for_permissions(region, volume_id).boxed()
     }
 
     fn region(&self) -> &str {

@@ -19,6 +19,8 @@ pub struct Class {
     pub labelled: bool,
     /// Whether it is annotated as the driver's default (`snapshot.storage.kubernetes.io/is-default-class`).
     pub is_default: bool,
+    /// What becomes of snapshots when their objects go, `Delete` or `Retain`; or empty.
+    pub deletion_policy: String,
 }
 
 /// Annotation on a claim: the volumeSnapshotClass to use. Velero's twin is [`VELERO_CLASS_ANNOTATION`].
@@ -99,6 +101,9 @@ impl Class {
             is_default: DEFAULT_ANNOTATIONS
                 .iter()
                 .any(|key| annotation(object, key) == Some("true")),
+            deletion_policy: text(object, "/deletionPolicy")
+                .unwrap_or_default()
+                .to_owned(),
         })
     }
 }

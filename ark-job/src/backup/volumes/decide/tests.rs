@@ -58,6 +58,7 @@ fn classes(driver: &str) -> Classes {
         driver: driver.into(),
         labelled: true,
         is_default: false,
+        deletion_policy: "Delete".into(),
     }])
 }
 
