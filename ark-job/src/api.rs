@@ -126,8 +126,27 @@ pub mod service_account {
     pub const HOUSEKEEPING: &str = "ark-housekeeping";
 }
 
-/// Name of the one ClusterRoleBinding that gives restores their rights while they run.
-pub const RESTORE_BINDING: &str = "ark-restore";
+/// What an object of the whole cluster is called that belongs to the Ark in `namespace`: an installation in another namespace
+/// has its own. A colon cannot be in the name of a namespace or a service account, so no two of them meet.
+pub fn of_installation(name: &str, namespace: &str) -> String {
+    match namespace {
+        DEFAULT_NAMESPACE => name.to_owned(),
+        other => format!("{name}:{other}"),
+    }
+}
+
+/// Name of the one ClusterRoleBinding that gives the restores of the Ark in `namespace` their rights while they run.
+pub fn restore_binding(namespace: &str) -> String {
+    of_installation(RESTORE_BINDING, namespace)
+}
+
+/// Whether a ClusterRoleBinding of this name gives restores their rights while they run, in whichever namespace.
+pub fn is_restore_binding(name: &str) -> bool {
+    name.strip_prefix(RESTORE_BINDING)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+}
+
+const RESTORE_BINDING: &str = "ark-restore";
 
 /// One backup: what was asked for (spec) and what came of it (status).
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -7,7 +7,7 @@
 //! It writes nothing, so it needs no identity and no record; two backups at a storage URL need no cluster.
 
 mod coverage;
-mod lines;
+pub mod lines;
 mod printer;
 mod side;
 mod source;

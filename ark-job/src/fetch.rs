@@ -87,7 +87,7 @@ async fn give_up_rights(
     };
     match giving_up.await {
         Ok(said) => said.map(str::to_owned),
-        Err(error) => Some(rights::not_given_up(&error)),
+        Err(error) => Some(rights::not_given_up(namespace, &error)),
     }
 }
 

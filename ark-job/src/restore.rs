@@ -68,9 +68,13 @@ const MEMBERS_AHEAD: usize = 2;
 ///
 /// # Errors
 /// [`Failure`] when they are not granted in time.
-pub async fn wait_for_rights(cluster: &Cluster, options: &Options) -> Result<(), Failure> {
+pub async fn wait_for_rights(
+    cluster: &Cluster,
+    namespace: &str,
+    options: &Options,
+) -> Result<(), Failure> {
     match options.wait_for_rights {
-        Some(within) => rights::wait_for(cluster, within).await,
+        Some(within) => rights::wait_for(cluster, namespace, within).await,
         None => Ok(()),
     }
 }

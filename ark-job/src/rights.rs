@@ -5,8 +5,8 @@
 //! before it looked, so it never takes the rights of a Job that it did not see.
 
 use crate::api::{
-    GROUP, OPERATION_LABEL, PLAN_OPERATION, REQUEST_ANNOTATION, RESTORE_BINDING, RUN_ANNOTATION,
-    Restore, RestorePhase,
+    GROUP, OPERATION_LABEL, PLAN_OPERATION, REQUEST_ANNOTATION, RUN_ANNOTATION, Restore,
+    RestorePhase, restore_binding,
 };
 use crate::cluster::apply::{delete_unchanged, wait_for_all_rights};
 use crate::cluster::{Cluster, ClusterError, encode};
@@ -24,7 +24,7 @@ use std::time::Duration;
 ///
 /// # Errors
 /// When they have not been within the time, or the API server cannot be asked.
-pub async fn wait_for(cluster: &Cluster, within: Duration) -> Result<(), Failure> {
+pub async fn wait_for(cluster: &Cluster, namespace: &str, within: Duration) -> Result<(), Failure> {
     let granted = wait_for_all_rights(cluster, within)
         .await
         .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
@@ -36,8 +36,9 @@ pub async fn wait_for(cluster: &Cluster, within: Duration) -> Result<(), Failure
         format!("this service account has not been given the rights to restore within {within:?}"),
     )
     .hint(format!(
-        "bind it to cluster-admin: `kubectl ark restore create` writes ClusterRoleBinding {RESTORE_BINDING} beside the Job; \
-         `kubectl ark install --restore-rights standing` does so for good"
+        "bind it to cluster-admin: `kubectl ark restore create` writes ClusterRoleBinding {} beside the Job; \
+         `kubectl ark install --restore-rights standing` does so for good",
+        restore_binding(namespace)
     )))
 }
 
@@ -52,16 +53,17 @@ pub async fn give_up(context: &Context) {
     match given_up.await {
         Ok(Some(what)) => context.log.info(what),
         Ok(None) => {}
-        Err(error) => context.log.warn(&not_given_up(&error)),
+        Err(error) => context.log.warn(&not_given_up(&context.namespace, &error)),
     }
 }
 
 /// What is to be said when the binding could not be deleted.
-pub fn not_given_up(error: &ClusterError) -> String {
+pub fn not_given_up(namespace: &str, error: &ClusterError) -> String {
     format!(
-        "the rights to restore could not be given up: {}; delete ClusterRoleBinding {RESTORE_BINDING} when no restore \
+        "the rights to restore could not be given up: {}; delete ClusterRoleBinding {} when no restore \
          runs",
-        error.full_text()
+        error.full_text(),
+        restore_binding(namespace)
     )
 }
 
@@ -91,7 +93,10 @@ async fn try_to_give_up(
     cluster_uid: &str,
     own: Option<&RunId>,
 ) -> Result<Option<&'static str>, ClusterError> {
-    let path = format!("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/{RESTORE_BINDING}");
+    let path = format!(
+        "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/{}",
+        encode(&restore_binding(namespace))
+    );
     let binding: ClusterRoleBinding =
         match cluster.get(&path, "reading the rights to restore").await {
             Ok(binding) => binding,

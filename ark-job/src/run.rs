@@ -108,7 +108,7 @@ async fn try_run(
     let opening = async {
         // The rights to restore include those to read the location: nothing can be done before they are there.
         if let Operation::Restore(options) = &operation {
-            restore::wait_for_rights(&cluster, options).await?;
+            restore::wait_for_rights(&cluster, &args.namespace, options).await?;
         }
         let origin = match &mut operation {
             Operation::Backup(options) => {

@@ -127,7 +127,9 @@ async fn give_up_rights(context: &Context) {
     match rights::give_up_after(&context.cluster, &context.namespace, uid, None).await {
         Ok(Some(what)) => context.log.info(what),
         Ok(None) => {}
-        Err(error) => context.log.warn(&rights::not_given_up(&error)),
+        Err(error) => context
+            .log
+            .warn(&rights::not_given_up(&context.namespace, &error)),
     }
 }
 

@@ -163,13 +163,10 @@ pub async fn read(
     storage: &StorageFlags,
 ) -> Result<(Installation, Option<BackupStorageLocationSpec>), Failure> {
     let templates: Api<PodTemplate> = Api::namespaced(client.clone(), namespace);
-    let locations: Api<BackupStorageLocation> = Api::namespaced(client.clone(), namespace);
-    let (template, location) = futures::join!(templates.get(CONFIG_NAME), async {
-        match &storage.location {
-            Some(name) => locations.get(name).await.map(Some),
-            None => Ok(None),
-        }
-    });
+    let (template, location) = futures::join!(
+        templates.get(CONFIG_NAME),
+        read_location(client, namespace, storage)
+    );
     let template = match template {
         Ok(template) => template,
         Err(error) if client::is_not_found(&error) => {
@@ -181,27 +178,34 @@ pub async fn read(
             return Err(client::failure(&error, &doing));
         }
     };
-    let location = match location {
-        Ok(location) => location,
-        Err(error) => {
-            let name = storage.location.as_deref().unwrap_or_default();
-            if !client::is_not_found(&error) {
-                let doing =
-                    format!("reading BackupStorageLocation {name} in namespace {namespace}");
-                return Err(client::failure(&error, &doing));
-            }
+    Ok((Installation::of(&template)?, location?))
+}
+
+/// The location, if the operation names one.
+pub async fn read_location(
+    client: &Client,
+    namespace: &str,
+    storage: &StorageFlags,
+) -> Result<Option<BackupStorageLocationSpec>, Failure> {
+    let Some(name) = &storage.location else {
+        return Ok(None);
+    };
+    let locations: Api<BackupStorageLocation> = Api::namespaced(client.clone(), namespace);
+    match locations.get(name).await {
+        Ok(location) => Ok(Some(location.spec)),
+        Err(error) if client::is_not_found(&error) => {
             let there = location::list(client, namespace, None).await;
-            return Err(location::not_there(
+            Err(location::not_there(
                 name,
                 namespace,
                 &there.unwrap_or_default(),
-            ));
+            ))
         }
-    };
-    Ok((
-        Installation::of(&template)?,
-        location.map(|location| location.spec),
-    ))
+        Err(error) => {
+            let doing = format!("reading BackupStorageLocation {name} in namespace {namespace}");
+            Err(client::failure(&error, &doing))
+        }
+    }
 }
 
 /// The hooks of the ConfigMap that a backup names: a mistake in them is told here, and the pod is given time to thaw.

@@ -331,7 +331,9 @@ impl HeldPod {
         };
         match tokio::time::timeout(REQUEST_WITHIN, giving_up).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => eprintln!("warning: {}", rights::not_given_up(&error)),
+            Ok(Err(error)) => {
+                eprintln!("warning: {}", rights::not_given_up(&self.namespace, &error))
+            }
             Err(elapsed) => eprintln!(
                 "warning: the rights to restore could not be given up: {elapsed}; the next restore gives them up"
             ),

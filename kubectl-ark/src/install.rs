@@ -2,23 +2,26 @@
 //!
 //! Nothing here runs: no pod, no controller, no webhook. Installing again upgrades.
 
-use crate::cli::{CreateFormat, RestoreRights};
+pub(crate) mod preview;
+
+use crate::cli::{CreateFormat, RestoreRights, ServerDryRun};
 use crate::client::{self, Connection};
 use crate::manifest::Manifest;
-use crate::options::{InstallOptions, LocationOptions};
+use crate::options::install::{LocationOptions, Options};
 use crate::pod_template::{
     self, HOOKS_ANNOTATION, Installation, ON_DEMAND, RESTORE_RIGHTS_ANNOTATION, STANDING,
 };
-use crate::{hourly, names, output, restore_only, rights, schedule};
+use crate::{admission, hourly, names, output, restore_only, rights, schedule};
 use ark_job::api::{
     AccessMode, Backup, BackupStorageLocation, BackupStorageLocationSpec, CLUSTER_NAME_KEY,
     CONFIG_NAME, CONTRACT_ANNOTATION, CREDENTIALS_KEY, DEFAULT_LOCATION, EXCLUDE_LABEL, MODE_KEY,
-    NORMAL, RESTORE_ONLY, Restore, VELERO_EXCLUDE_LABEL,
+    NORMAL, RESTORE_ONLY, Restore, VELERO_EXCLUDE_LABEL, is_restore_binding, of_installation,
 };
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
 use k8s_openapi::api::batch::v1::CronJob;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PodTemplate, Secret, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ListParams};
@@ -46,22 +49,32 @@ pub struct Existing {
     pub locations: Vec<BackupStorageLocation>,
     /// The CronJobs in Ark's namespace.
     pub cron_jobs: Vec<CronJob>,
+    /// The roles in the whole cluster that some installation has made.
+    pub cluster_roles: Vec<ClusterRole>,
+    /// The bindings in the whole cluster that some installation has made.
+    pub cluster_bindings: Vec<ClusterRoleBinding>,
+    /// The roles of Ark's in its namespace.
+    pub roles: Vec<Role>,
+    /// The bindings of Ark's in its namespace.
+    pub role_bindings: Vec<RoleBinding>,
+    /// The cluster is too old for admission policies.
+    pub without_admission_policies: bool,
 }
 
 /// Everything to apply, in order.
 ///
 /// # Errors
 /// When the pod settings make no pod template.
-pub fn plan(options: &InstallOptions, existing: &Existing) -> Result<Vec<Manifest>, Failure> {
+pub fn plan(options: &Options, existing: &Existing) -> Result<Vec<Manifest>, Failure> {
     plan_and_warnings(options, existing).map(|(objects, _)| objects)
 }
 
 /// The plan, and what is left out of it.
 fn plan_and_warnings(
-    options: &InstallOptions,
+    options: &Options,
     existing: &Existing,
 ) -> Result<(Vec<Manifest>, Vec<String>), Failure> {
-    let InstallOptions {
+    let Options {
         namespace,
         location,
         pods,
@@ -88,6 +101,9 @@ fn plan_and_warnings(
 
     let mut objects = vec![namespace_object(namespace)];
     objects.extend(resource_types());
+    if !existing.without_admission_policies {
+        objects.extend(admission::objects());
+    }
     objects.extend(rights::objects(
         namespace,
         &account_annotations(existing, service_account_annotations),
@@ -369,16 +385,20 @@ fn named(name: &str, namespace: &str) -> ObjectMeta {
 }
 
 /// Applies the plan, or prints it.
-pub async fn run(connection: &Connection, options: &InstallOptions) -> Result<Exit, Failure> {
+pub async fn run(connection: &Connection, options: &Options) -> Result<Exit, Failure> {
     let client = &connection.kube;
     let mut existing = read_existing(connection, &options.namespace).await?;
     let (mut objects, warnings) = plan_and_warnings(options, &existing)?;
     for warning in &warnings {
         eprintln!("warning: {warning}");
     }
-    if options.dry_run {
-        print(&objects, options.output, " (dry run)");
-        return Ok(Exit::Done);
+    match options.dry_run {
+        ServerDryRun::None => {}
+        ServerDryRun::Client => {
+            print(&objects, options.output, " (dry run)");
+            return Ok(Exit::Done);
+        }
+        ServerDryRun::Server => return preview::run(client, options, &existing, &objects).await,
     }
     // What is there stops first, schedules included; what is new comes stopped.
     if options.restore_only && existing.template.is_some() {
@@ -387,23 +407,15 @@ pub async fn run(connection: &Connection, options: &InstallOptions) -> Result<Ex
         objects = plan(options, &existing)?;
     }
     for object in &objects {
-        apply(client, object, options.force_conflicts).await?;
-        if options.output.is_none() {
+        let applied = apply(client, object, options.force_conflicts).await?;
+        if applied && options.output.is_none() {
             println!("{} serverside-applied", object.reference());
         }
     }
-    schedule::upgrade::run(client, options).await?;
-    let standing = rights::standing_binding(&options.namespace);
-    if !objects.contains(&standing) && standing.delete(client).await? {
-        eprintln!(
-            "{} deleted: restores get their rights on demand",
-            standing.reference()
-        );
-    }
-    // The binding first: without it the role gives nothing.
-    for object in rights::hooks_objects(&options.namespace).iter().rev() {
-        if !objects.contains(object) && object.delete(client).await? {
-            eprintln!("{} deleted: backups run no hooks", object.reference());
+    schedule::upgrade::run(client, options, None).await?;
+    for Leftover { object, why } in leftovers(options, &existing, &objects)? {
+        if object.delete(client).await? {
+            eprintln!("{} deleted: {why}", object.reference());
         }
     }
     let location = options
@@ -411,20 +423,6 @@ pub async fn run(connection: &Connection, options: &InstallOptions) -> Result<Ex
         .as_ref()
         .map(|location| located(location, &options.namespace, &existing))
         .transpose()?;
-    let locations = all_locations(location.as_ref(), &existing);
-    for cron_job in existing
-        .cron_jobs
-        .iter()
-        .filter(|one| is_stale(one, &locations))
-    {
-        let cron_job = Manifest::of(cron_job);
-        if cron_job.delete(client).await? {
-            eprintln!(
-                "{} deleted: its location is gone, or ReadOnly",
-                cron_job.reference()
-            );
-        }
-    }
     if options.output.is_some() {
         print(&objects, options.output, "");
     }
@@ -450,6 +448,77 @@ pub async fn run(connection: &Connection, options: &InstallOptions) -> Result<Ex
         eprintln!("next: kubectl ark install --storage s3://BUCKET/PREFIX says where backups go");
     }
     Ok(Exit::Done)
+}
+
+/// Something that an earlier installation has made, and this one does not have.
+struct Leftover {
+    object: Manifest,
+    why: &'static str,
+}
+
+/// What goes once `objects` are there, bindings before the roles that give nothing without them.
+fn leftovers(
+    options: &Options,
+    existing: &Existing,
+    objects: &[Manifest],
+) -> Result<Vec<Leftover>, Failure> {
+    let namespace = options.namespace.as_str();
+    let is_planned = |kind: &str, name: &str| {
+        objects
+            .iter()
+            .any(|object| object.kind() == kind && object.name() == name)
+    };
+    // A restore that runs has that binding, and gives it up.
+    let is_kept = |kind: &str, name: &str| {
+        is_planned(kind, name) || kind == "ClusterRoleBinding" && is_restore_binding(name)
+    };
+    let (bindings, roles) = rights::leftovers(
+        namespace,
+        &existing.cluster_bindings,
+        &existing.cluster_roles,
+        is_kept,
+    );
+    let rights = bindings
+        .iter()
+        .map(Manifest::of)
+        .chain(roles.iter().map(Manifest::of));
+    let standing = of_installation(rights::STANDING_BINDING, namespace);
+    let hooks = of_installation(rights::HOOKS_ROLE, namespace);
+    let mut leftovers: Vec<Leftover> = rights
+        .map(|object| {
+            let why = match object.name() {
+                name if name == standing => "restores get their rights on demand",
+                name if name == hooks => "backups run no hooks",
+                _ => "this version has no use for it",
+            };
+            Leftover { object, why }
+        })
+        .collect();
+    let (bindings, roles) =
+        rights::leftovers_of_namespace(&existing.role_bindings, &existing.roles, is_planned);
+    let unused = bindings
+        .into_iter()
+        .map(Manifest::of)
+        .chain(roles.into_iter().map(Manifest::of));
+    leftovers.extend(unused.map(|object| Leftover {
+        object,
+        why: "this version has no use for it",
+    }));
+    let location = options
+        .location
+        .as_ref()
+        .map(|location| located(location, namespace, existing))
+        .transpose()?;
+    let locations = all_locations(location.as_ref(), existing);
+    let stale = existing
+        .cron_jobs
+        .iter()
+        .filter(|one| is_stale(one, &locations));
+    leftovers.extend(stale.map(|cron_job| Leftover {
+        object: Manifest::of(cron_job),
+        why: "its location is gone, or ReadOnly",
+    }));
+    Ok(leftovers)
 }
 
 /// Whether a CronJob keeps house where there is nothing to do: its location is gone, or has become ReadOnly.
@@ -489,24 +558,50 @@ pub fn print(objects: &[Manifest], format: Option<CreateFormat>, note: &str) {
     }
 }
 
-/// Applies an object, and waits until a new resource type is served.
+/// Applies an object, and waits until a new resource type is served; says whether it was applied, since a CronJob that
+/// somebody else looks after is left to them.
 ///
 /// # Errors
 /// When it cannot be applied, or somebody else's field would be overridden.
-pub async fn apply(client: &Client, object: &Manifest, force: bool) -> Result<(), Failure> {
-    let doing = format!("applying {}", object.reference());
-    object.apply(client, force, false).await.map_err(|error| {
-        let failure = client::failure(&error, &doing);
-        if client::is_conflict(&error) {
-            failure.hint("someone else has changed it; --force-conflicts overrides that")
-        } else {
-            failure
+pub async fn apply(client: &Client, object: &Manifest, force: bool) -> Result<bool, Failure> {
+    match object.apply(client, force, false).await {
+        Ok(_) => {}
+        Err(error) if is_left(object, &error) => {
+            tell_left(object, &error);
+            return Ok(false);
         }
-    })?;
+        Err(error) => return Err(not_applied(object, &error)),
+    }
     if object.kind() == "CustomResourceDefinition" {
         established(client, object.name()).await?;
     }
-    Ok(())
+    Ok(true)
+}
+
+/// Whether the error says that somebody else looks after a CronJob of ours, from Git for instance.
+fn is_left(object: &Manifest, error: &kube::Error) -> bool {
+    object.kind() == "CronJob" && client::is_conflict(error)
+}
+
+fn tell_left(object: &Manifest, error: &kube::Error) {
+    eprintln!(
+        "warning: {} is left as it is: {}",
+        object.reference(),
+        client::failure(error, "somebody else manages it").message()
+    );
+    eprintln!(
+        "hint: change it there, to what `kubectl ark install --dry-run=client -o yaml{}` prints; --force-conflicts takes it over",
+        object.namespace().map(flag).unwrap_or_default()
+    );
+}
+
+fn not_applied(object: &Manifest, error: &kube::Error) -> Failure {
+    let failure = client::failure(error, &format!("applying {}", object.reference()));
+    if client::is_conflict(error) {
+        failure.hint("someone else has changed it; --force-conflicts overrides that")
+    } else {
+        failure
+    }
 }
 
 /// Waits until a new resource type is served.
@@ -560,14 +655,31 @@ pub async fn read_existing(connection: &Connection, namespace: &str) -> Result<E
     let locations: Api<BackupStorageLocation> = Api::namespaced(client.clone(), namespace);
     let cron_jobs: Api<CronJob> = Api::namespaced(client.clone(), namespace);
     let all = ListParams::default();
-    let (config, template, accounts, cluster_uid, locations, cron_jobs) = futures::join!(
+    let cluster_roles: Api<ClusterRole> = Api::all(client.clone());
+    let cluster_bindings: Api<ClusterRoleBinding> = Api::all(client.clone());
+    let roles: Api<Role> = Api::namespaced(client.clone(), namespace);
+    let role_bindings: Api<RoleBinding> = Api::namespaced(client.clone(), namespace);
+    let (config, template, accounts, cluster_uid, locations, cron_jobs, rights, admission) = futures::join!(
         configs.get_opt(CONFIG_NAME),
         templates.get_opt(CONFIG_NAME),
         accounts.list(&params),
         client::cluster_uid(client),
         locations.list(&all),
-        cron_jobs.list(&all)
+        cron_jobs.list(&all),
+        async {
+            futures::try_join!(
+                cluster_roles.list(&params),
+                cluster_bindings.list(&params),
+                roles.list(&params),
+                role_bindings.list(&params)
+            )
+        },
+        admission::is_served(client),
     );
+    let (cluster_roles, cluster_bindings, roles, role_bindings) =
+        rights.map_err(|error| client::failure(&error, "reading roles and their bindings"))?;
+    let admission = admission
+        .map_err(|error| client::failure(&error, "asking for types of admission policies"))?;
     let cluster_uid = cluster_uid
         .map_err(|error| client::failure(&error, "reading the UID of namespace kube-system"))?;
     let locations = match locations {
@@ -595,6 +707,11 @@ pub async fn read_existing(connection: &Connection, namespace: &str) -> Result<E
         cluster_uid,
         locations,
         cron_jobs: cron_jobs.items,
+        cluster_roles: cluster_roles.items,
+        cluster_bindings: cluster_bindings.items,
+        roles: roles.items,
+        role_bindings: role_bindings.items,
+        without_admission_policies: !admission,
     })
 }
 

@@ -25,6 +25,7 @@ pub mod cli;
 pub mod mistyped;
 pub mod options;
 // objects
+pub mod admission;
 pub mod cron_job;
 pub mod hourly;
 pub mod install;
@@ -168,7 +169,7 @@ pub async fn run(
         Plan::Location(options) => location::run(&cluster, *options, surroundings, interrupt).await,
         Plan::Status(args) => status::run(&cluster, args, surroundings, interrupt).await,
         Plan::Doctor(args) => doctor::run(&cluster, *args, surroundings, interrupt).await,
-        Plan::Uninstall(args) => uninstall::run(&cluster, args, surroundings, interrupt).await,
+        Plan::Uninstall(options) => uninstall::run(&cluster, options, interrupt).await,
         Plan::Completion(args) => completion::run(&cluster, args, surroundings, interrupt).await,
         Plan::Version(options) => version::run(&cluster, &options).await,
     }

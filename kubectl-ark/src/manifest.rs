@@ -28,6 +28,14 @@ impl Manifest {
         }
     }
 
+    /// The same object as somebody else has it.
+    pub fn with_value(&self, value: Value) -> Manifest {
+        Manifest {
+            resource: self.resource.clone(),
+            value,
+        }
+    }
+
     /// As JSON.
     pub fn value(&self) -> &Value {
         &self.value
@@ -88,14 +96,24 @@ impl Manifest {
         self.api(client).create(&params, &object).await
     }
 
+    /// As it is in the cluster, if it is there.
+    pub async fn fetch(&self, client: &Client) -> kube::Result<Option<DynamicObject>> {
+        self.api(client).get_opt(self.name()).await
+    }
+
     /// Deletes it, and what it owns, if it is there; says whether it was.
     pub async fn delete(&self, client: &Client) -> Result<bool, Failure> {
-        match self
-            .api(client)
+        self.try_to_delete(client, false).await
+    }
+
+    /// As [`Manifest::delete`], or only asks the server whether it would.
+    pub async fn try_to_delete(&self, client: &Client, dry_run: bool) -> Result<bool, Failure> {
+        let params = DeleteParams {
+            dry_run,
             // Said, because a Job's pods would stay by default.
-            .delete(self.name(), &DeleteParams::background())
-            .await
-        {
+            ..DeleteParams::background()
+        };
+        match self.api(client).delete(self.name(), &params).await {
             Ok(_) => Ok(true),
             Err(error) if client::is_not_found(&error) => Ok(false),
             Err(error) => Err(client::failure(

@@ -3,17 +3,18 @@
 pub mod doctor;
 pub mod duration;
 pub mod housekeeping;
+pub mod install;
 pub mod location;
 pub mod restore_only;
 pub mod schedule;
+pub mod uninstall;
 
 use crate::Surroundings;
 use crate::cli::*;
 use crate::lookup;
 use crate::output::{Format, Printing, SortBy, Watch};
-use crate::pod_template::{CONTAINER, PodSettings};
 use crate::render::JobOptions;
-use ark_job::api::{AccessMode, BackupStorageLocationSpec, DEFAULT_LOCATION};
+use ark_job::api::DEFAULT_LOCATION;
 use ark_job::args::{self, Args, BackupArgs, ExitFlags, RestoreArgs, StorageFlags, TickFlags};
 use ark_job::error::{Failure, chain};
 use ark_job::exit::Exit;
@@ -21,8 +22,6 @@ use ark_job::identity::{check_name, timestamp};
 use ark_job::restore::selection::Asked;
 use ark_job::store::Location;
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// How long a restore waits for its rights: the plugin writes them right after the Job.
@@ -32,7 +31,7 @@ const WAIT_FOR_RIGHTS: &str = "5m";
 #[derive(Clone, Debug)]
 pub enum Plan {
     /// `install`
-    Install(Box<InstallOptions>),
+    Install(Box<install::Options>),
     /// `backup create`, `restore create`
     Create(Box<CreateOptions>),
     /// `backup get`, `restore get`
@@ -64,7 +63,7 @@ pub enum Plan {
     /// `doctor`
     Doctor(Box<doctor::DoctorOptions>),
     /// `uninstall`
-    Uninstall(UninstallArgs),
+    Uninstall(uninstall::Options),
     /// `completion`
     Completion(CompletionArgs),
     /// `version`
@@ -88,50 +87,6 @@ impl Noun {
             Noun::Restore => "restore",
         }
     }
-}
-
-/// What to install.
-#[derive(Clone, Debug, PartialEq)]
-pub struct InstallOptions {
-    /// Ark's namespace.
-    pub namespace: String,
-    /// The location to make.
-    pub location: Option<LocationOptions>,
-    /// The pods.
-    pub pods: PodSettings,
-    /// Forget the pod settings that are there.
-    pub reset_pod_template: bool,
-    /// Annotations of all service accounts.
-    pub service_account_annotations: BTreeMap<String, String>,
-    /// How restores get their rights, if given.
-    pub restore_rights: Option<RestoreRights>,
-    /// Whether backups may run hooks, if given.
-    pub hooks: Option<bool>,
-    /// Switch restore-only mode on.
-    pub restore_only: bool,
-    /// The cluster's name, if given.
-    pub cluster_name: Option<String>,
-    /// Only print.
-    pub dry_run: bool,
-    /// How to print.
-    pub output: Option<CreateFormat>,
-    /// Take over fields from others.
-    pub force_conflicts: bool,
-}
-
-/// A BackupStorageLocation to make, or to change.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LocationOptions {
-    /// Its name.
-    pub name: String,
-    /// What its URL says, if one is given.
-    pub place: Option<BackupStorageLocationSpec>,
-    /// What may be done with it, if given.
-    pub access_mode: Option<AccessMode>,
-    /// The Secret with its credentials, if given.
-    pub credential_secret: Option<String>,
-    /// Content of the Secret to make for it.
-    pub credentials: Option<String>,
 }
 
 /// An operation to start.
@@ -357,7 +312,9 @@ pub fn resolve(
         }))
     };
     match command {
-        Command::Install(args) => Ok(Plan::Install(Box::new(install(&namespace, *args)?))),
+        Command::Install(args) => Ok(Plan::Install(Box::new(install::resolve(
+            &namespace, *args,
+        )?))),
         Command::Backup(BackupCommand::Create(args))
         | Command::Create(CreateCommand::Backup(args)) => backup(*args),
         Command::Restore(RestoreCommand::Create(args))
@@ -467,7 +424,9 @@ pub fn resolve(
             let options = doctor::resolve(&namespace, *args, surroundings)?;
             Ok(Plan::Doctor(Box::new(options)))
         }
-        Command::Uninstall(args) => Ok(Plan::Uninstall(args)),
+        Command::Uninstall(args) => {
+            uninstall::resolve(&namespace, args, surroundings).map(Plan::Uninstall)
+        }
         Command::Completion(args) => Ok(Plan::Completion(args)),
         Command::Version(VersionArgs { client, output }) => Ok(Plan::Version(VersionOptions {
             namespace,
@@ -1023,214 +982,6 @@ fn get_all(namespace: &str, args: GetArgs) -> Result<Plan, Failure> {
     })))
 }
 
-fn install(namespace: &str, args: InstallArgs) -> Result<InstallOptions, Failure> {
-    let InstallArgs {
-        storage,
-        location_name,
-        access_mode,
-        credentials_file,
-        credentials_secret,
-        image,
-        image_pull_policy,
-        image_pull_secret,
-        toleration,
-        node_selector,
-        env,
-        pod_template,
-        reset_pod_template,
-        service_account_annotation,
-        restore_rights,
-        hooks,
-        restore_only,
-        cluster_name,
-        dry_run,
-        output,
-        force_conflicts,
-    } = args;
-    let location = match (&storage, access_mode, &location_name) {
-        (None, None, None) => None,
-        (None, None, Some(_)) => {
-            return Err(usage(
-                "--location-name says which location --storage makes, or --access-mode changes: neither is given".into(),
-            ));
-        }
-        _ => {
-            let name = location_name.unwrap_or_else(|| DEFAULT_LOCATION.to_owned());
-            check_name(&name).map_err(usage)?;
-            let credentials = credentials_file
-                .map(|path| read(&path).and_then(|text| check_credentials(&path, text)))
-                .transpose()?;
-            Some(LocationOptions {
-                place: storage.as_deref().map(location_spec).transpose()?,
-                access_mode: access_mode.map(AccessMode::from),
-                credential_secret: match &credentials {
-                    Some(_) => Some(format!("ark-credentials-{name}")),
-                    None => credentials_secret,
-                },
-                name,
-                credentials,
-            })
-        }
-    };
-    let template = pod_template
-        .map(|path| read(&path).and_then(|text| template(&path, &text)))
-        .transpose()?;
-    let tolerations = toleration
-        .iter()
-        .map(|text| parse_toleration(text))
-        .collect::<Result<Vec<_>, _>>()?;
-    let env: Vec<Value> = pairs("--env", &env)?
-        .into_iter()
-        .map(|(name, value)| json!({"name": name, "value": value}))
-        .collect();
-    let pull_secrets: Vec<Value> = image_pull_secret
-        .iter()
-        .map(|name| json!({"name": name}))
-        .collect();
-    let node_selector: Map<String, Value> = pairs("--node-selector", &node_selector)?
-        .into_iter()
-        .map(|(key, value)| (key, value.into()))
-        .collect();
-    // Only what was said: an empty list would still be a statement.
-    let mut container = json!({"name": CONTAINER});
-    let mut spec = json!({});
-    if !env.is_empty() {
-        container["env"] = env.into();
-    }
-    if let Some(policy) = image_pull_policy {
-        container["imagePullPolicy"] = policy.into();
-    }
-    if !pull_secrets.is_empty() {
-        spec["imagePullSecrets"] = pull_secrets.into();
-    }
-    if !tolerations.is_empty() {
-        spec["tolerations"] = tolerations.into();
-    }
-    if !node_selector.is_empty() {
-        spec["nodeSelector"] = node_selector.into();
-    }
-    spec["containers"] = json!([container]);
-    Ok(InstallOptions {
-        namespace: namespace.to_owned(),
-        location,
-        pods: PodSettings {
-            image,
-            template,
-            flags: json!({"spec": spec}),
-        },
-        reset_pod_template,
-        service_account_annotations: pairs(
-            "--service-account-annotation",
-            &service_account_annotation,
-        )?,
-        restore_rights,
-        hooks,
-        restore_only,
-        cluster_name,
-        dry_run: dry_run == DryRun::Client,
-        output,
-        force_conflicts,
-    })
-}
-
-/// The resource that says what a storage URL says.
-fn location_spec(url: &str) -> Result<BackupStorageLocationSpec, Failure> {
-    let location: Location = url.parse().map_err(|error| usage(chain(&error)))?;
-    let mut spec = BackupStorageLocationSpec::default();
-    match location {
-        Location::File { dir } => spec.url = Location::File { dir }.to_string(),
-        Location::S3(s3) => {
-            if s3.credentials_file.is_some() {
-                return Err(usage(
-                    "storage URL: credentials-file is a path on this machine".into(),
-                )
-                .hint("--credentials-file FILE puts it into a Secret in the cluster"));
-            }
-            spec.region = s3.region.clone();
-            spec.endpoint = s3.endpoint.clone();
-            spec.path_style = s3.path_style.then_some(true);
-            spec.checksum = s3.checksum.map(|checksum| checksum.as_str().into());
-            spec.kms_key_id = s3.kms_key_id.clone();
-            spec.server_side_encryption = s3.server_side_encryption.map(|one| one.as_str().into());
-            spec.profile = s3.profile.clone();
-            spec.role_arn = s3.role_arn.clone();
-            let bare = ark_job::store::S3Location {
-                bucket: s3.bucket,
-                prefix: s3.prefix,
-                ..Default::default()
-            };
-            spec.url = Location::S3(bare).to_string();
-        }
-    }
-    Ok(spec)
-}
-
-fn check_credentials(path: &Path, text: String) -> Result<String, Failure> {
-    if text.contains("aws_access_key_id")
-        || text.contains("role_arn")
-        || text.contains("credential_process")
-    {
-        return Ok(text);
-    }
-    Err(usage(format!("{}: it is no AWS shared-credentials file", path.display()))
-        .hint("it looks like this: [default], aws_access_key_id = …, aws_secret_access_key = …, a line each"))
-}
-
-/// A pod template from a file that holds a PodTemplate or what is under its `template`.
-fn template(path: &Path, text: &str) -> Result<Value, Failure> {
-    let wrong = |why: String| usage(format!("{}: {why}", path.display()));
-    let mut value: Value =
-        serde_saphyr::from_str(text).map_err(|error| wrong(error.to_string()))?;
-    if value["kind"] == "PodTemplate" {
-        value = value["template"].take();
-    }
-    let known = |key: &String| key == "metadata" || key == "spec";
-    match value.as_object() {
-        Some(object) if object.keys().all(known) && object.contains_key("spec") => Ok(value),
-        _ => Err(wrong(
-            "it is neither a PodTemplate nor what is under its template: metadata and spec".into(),
-        )),
-    }
-}
-
-/// `KEY[=VALUE][:EFFECT]`, as in `kubectl taint`.
-fn parse_toleration(text: &str) -> Result<Value, Failure> {
-    let (taint, effect) = match text.rsplit_once(':') {
-        Some((taint, effect)) => (taint, Some(effect)),
-        None => (text, None),
-    };
-    if let Some(effect) = effect
-        && !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect)
-    {
-        return Err(usage(format!(
-            "--toleration {text}: effect {effect:?} is not NoSchedule, PreferNoSchedule or NoExecute"
-        )));
-    }
-    let mut toleration = match taint.split_once('=') {
-        Some((key, value)) => json!({"key": key, "operator": "Equal", "value": value}),
-        None => json!({"key": taint, "operator": "Exists"}),
-    };
-    if toleration["key"] == "" {
-        return Err(usage(format!(
-            "--toleration {text:?}: it has no key; KEY[=VALUE][:EFFECT] is expected"
-        )));
-    }
-    if let Some(effect) = effect {
-        toleration["effect"] = effect.into();
-    }
-    Ok(toleration)
-}
-
-fn pairs(flag: &str, texts: &[String]) -> Result<BTreeMap<String, String>, Failure> {
-    texts
-        .iter()
-        .map(|text| match text.split_once('=') {
-            Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-            _ => Err(usage(format!("{flag} {text:?}: KEY=VALUE is expected"))),
-        })
-        .collect()
-}
-
 fn seconds(flag: &str, text: &str) -> Result<i32, Failure> {
     let duration = duration::parse(flag, text)?;
     i32::try_from(duration.as_secs())
@@ -1541,50 +1292,5 @@ mod tests {
             let said = usage_of(line);
             assert!(said.contains(message), "{line}: {said}");
         }
-    }
-
-    #[test]
-    fn a_location_says_what_its_url_says() {
-        let spec = location_spec(
-            "s3://b/p?region=r&endpoint=http://h:1&path-style=true&sse=aws:kms&kms-key-id=k&profile=p&role-arn=arn:x",
-        )
-        .unwrap();
-        assert_eq!(
-            serde_json::to_value(spec).unwrap(),
-            json!({
-                "url": "s3://b/p", "region": "r", "endpoint": "http://h:1", "pathStyle": true, "kmsKeyId": "k",
-                "serverSideEncryption": "aws:kms", "profile": "p", "roleARN": "arn:x", "accessMode": "ReadWrite",
-            })
-        );
-    }
-
-    #[test]
-    fn tolerations_are_written_as_taints_are() {
-        for (text, expected) in [
-            ("a", json!({"key": "a", "operator": "Exists"})),
-            (
-                "a:NoSchedule",
-                json!({"key": "a", "operator": "Exists", "effect": "NoSchedule"}),
-            ),
-            (
-                "a=b:NoExecute",
-                json!({"key": "a", "operator": "Equal", "value": "b", "effect": "NoExecute"}),
-            ),
-            (
-                "a=b",
-                json!({"key": "a", "operator": "Equal", "value": "b"}),
-            ),
-        ] {
-            assert_eq!(parse_toleration(text).unwrap(), expected);
-        }
-    }
-
-    #[test]
-    fn a_pod_template_file_may_be_a_whole_podtemplate() {
-        let path = Path::new("t.yaml");
-        let bare = template(path, "spec:\n  nodeSelector: {a: b}\n").unwrap();
-        let whole = "apiVersion: v1\nkind: PodTemplate\nmetadata: {name: x}\ntemplate:\n  spec:\n    nodeSelector: {a: b}\n";
-        assert_eq!(template(path, whole).unwrap(), bare);
-        template(path, "nodeSelector: {a: b}\n").unwrap_err();
     }
 }

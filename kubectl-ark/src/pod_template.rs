@@ -118,6 +118,19 @@ pub fn plan(
     let there = image(&template).map(str::to_owned);
     let ours = |image: &str| image.starts_with(IMAGE_REPOSITORY);
     let from_file = settings.template.as_ref().and_then(image).is_some();
+    // Resource types, rights and Jobs of an older version would not fit the image that stays, nor what newer plugins made.
+    let version = |text: &str| text.parse::<u32>().ok();
+    let known = contract(existing);
+    if version(&known) > version(CONTRACT_VERSION) && settings.image.is_none() && !from_file {
+        return Err(Failure::new(
+            Exit::Failed,
+            format!(
+                "what is installed is newer: PodTemplate {CONFIG_NAME} has contract version {known}, this plugin speaks \
+                 {CONTRACT_VERSION}"
+            ),
+        )
+        .hint("use the newer plugin; to go back to this version, say its image with --image"));
+    }
     // An image that someone chose stays until someone chooses another; its contract version stays with it.
     let (image, contract) = match (&settings.image, there) {
         (Some(image), _) => (image.clone(), CONTRACT_VERSION.to_owned()),
@@ -323,6 +336,25 @@ mod tests {
             image(&serde_json::to_value(template).unwrap()),
             Some(default_image().as_str())
         );
+        assert_eq!(contract, CONTRACT_VERSION);
+    }
+
+    #[test]
+    fn what_is_installed_goes_back_to_an_older_version_only_by_name() {
+        let newer = installed("7", with_image("registry.local/ark:7"));
+        let with = |image: Option<&str>| PodSettings {
+            image: image.map(str::to_owned),
+            flags: json!({}),
+            template: None,
+        };
+        let refused = plan(&with(None), Some(&newer)).unwrap_err();
+        assert!(
+            refused.message().contains("contract version 7"),
+            "{}",
+            refused.message()
+        );
+        assert!(refused.next_step().unwrap().contains("--image"));
+        let (_, contract) = plan(&with(Some("registry.local/ark:1")), Some(&newer)).unwrap();
         assert_eq!(contract, CONTRACT_VERSION);
     }
 

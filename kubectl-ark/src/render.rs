@@ -11,7 +11,7 @@ use crate::pod_template::{CONTAINER, Installation, TMP_VOLUME, restricted, tmp_v
 use crate::rights;
 use ark_job::api::{
     BACKUP_LABEL, BackupStorageLocationSpec, CREDENTIALS_KEY, OPERATION_LABEL, REQUEST_ANNOTATION,
-    RESTORE_BINDING, RESTORE_NAME_LABEL, SCHEDULE_LABEL, environment, service_account,
+    RESTORE_NAME_LABEL, SCHEDULE_LABEL, environment, service_account,
 };
 use ark_job::args::{
     Args, Command, DeleteArgs, DoctorArgs, ExpireArgs, ListArgs, NO_HOOKS, StorageFlags, SyncArgs,
@@ -130,11 +130,11 @@ pub fn job(
 
 /// The binding by which the restore of `args` gets its rights.
 ///
-/// There is one for all restores, so that a service account can be allowed to delete just it. The request is written
+/// There is one for all restores of an installation, so that its service accounts can be allowed to delete just it. The request is written
 /// into it, so that each restore changes it: whoever is about to delete it for an earlier one then loses the race.
 pub fn restore_binding(args: &Args) -> Manifest {
     let mut binding = rights::cluster_binding(
-        RESTORE_BINDING,
+        &ark_job::api::restore_binding(&args.namespace),
         "cluster-admin",
         &args.namespace,
         service_account::RESTORE,

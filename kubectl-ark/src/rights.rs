@@ -6,7 +6,9 @@
 //! rights). Snapshots are taken by `ark-backup` and swept up by `ark-housekeeping`, each with the objects of CSI that it needs.
 
 use crate::manifest::Manifest;
-use ark_job::api::{GROUP, PART_OF, PART_OF_LABEL, RESTORE_BINDING, service_account};
+use ark_job::api::{
+    GROUP, PART_OF, PART_OF_LABEL, of_installation, restore_binding, service_account,
+};
 use ark_job::volumes::csi::{RIGHTS_OF_BACKUP, RIGHTS_OF_HOUSEKEEPING, Right};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{
@@ -15,13 +17,90 @@ use k8s_openapi::api::rbac::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::BTreeMap;
 
-/// Binding of standing rights: not [`RESTORE_BINDING`], which the last restore out deletes.
+/// Binding of standing rights: not [`restore_binding`], which the last restore out deletes.
 pub const STANDING_BINDING: &str = "ark-restore-standing";
 /// What `ark-restore` may do in the cluster while it waits for its rights: look at, and in the end delete, the binding.
 pub const WAITING_ROLE: &str = "ark-restore-waiting";
 /// What lets `ark-backup` run hooks: role and binding have this name.
 pub const HOOKS_ROLE: &str = "ark-backup-hooks";
+/// The roles of the whole cluster, of every installation.
+const ROLES: [&str; 4] = [
+    service_account::BACKUP,
+    service_account::HOUSEKEEPING,
+    WAITING_ROLE,
+    HOOKS_ROLE,
+];
 const RBAC: &str = "rbac.authorization.k8s.io";
+
+/// The bindings and roles of the whole cluster that belong to the Ark in `namespace`, and are not `kept`.
+///
+/// What names nobody but its service accounts is its own, whatever an earlier version called it; a role is when nothing but
+/// what goes refers to it.
+pub fn leftovers(
+    namespace: &str,
+    bindings: &[ClusterRoleBinding],
+    roles: &[ClusterRole],
+    kept: impl Fn(&str, &str) -> bool,
+) -> (Vec<ClusterRoleBinding>, Vec<ClusterRole>) {
+    let own = |binding: &&ClusterRoleBinding| {
+        let subjects = binding.subjects.as_deref().unwrap_or_default();
+        !subjects.is_empty()
+            && subjects
+                .iter()
+                .all(|subject| subject.namespace.as_deref() == Some(namespace))
+            && !kept("ClusterRoleBinding", name_of(&binding.metadata))
+    };
+    let (going, staying): (Vec<&ClusterRoleBinding>, Vec<&ClusterRoleBinding>) =
+        bindings.iter().partition(own);
+    let refers = |bindings: &[&ClusterRoleBinding], role: &str| {
+        bindings.iter().any(|binding| binding.role_ref.name == role)
+    };
+    let names = ROLES.map(|name| of_installation(name, namespace));
+    let unused = |role: &&ClusterRole| {
+        let name = name_of(&role.metadata);
+        (names.iter().any(|known| known == name) || refers(&going, name))
+            && !refers(&staying, name)
+            && !kept("ClusterRole", name)
+    };
+    (
+        going.iter().copied().cloned().collect(),
+        roles.iter().filter(unused).cloned().collect(),
+    )
+}
+
+/// The bindings and roles in Ark's namespace that are not `kept`: those that name nobody but its service accounts, and those
+/// that no other refers to.
+pub fn leftovers_of_namespace<'a>(
+    bindings: &'a [RoleBinding],
+    roles: &'a [Role],
+    kept: impl Fn(&str, &str) -> bool,
+) -> (Vec<&'a RoleBinding>, Vec<&'a Role>) {
+    let accounts = [
+        service_account::BACKUP,
+        service_account::RESTORE,
+        service_account::HOUSEKEEPING,
+    ];
+    let own = |binding: &&RoleBinding| {
+        let subjects = binding.subjects.as_deref().unwrap_or_default();
+        let is_ours = |subject: &Subject| {
+            subject.kind == "ServiceAccount" && accounts.contains(&subject.name.as_str())
+        };
+        subjects.iter().all(is_ours) && !kept("RoleBinding", name_of(&binding.metadata))
+    };
+    let (going, staying): (Vec<&RoleBinding>, Vec<&RoleBinding>) = bindings.iter().partition(own);
+    let unused = |role: &&Role| {
+        let name = name_of(&role.metadata);
+        let refers = |binding: &&RoleBinding| {
+            binding.role_ref.kind == "Role" && binding.role_ref.name == name
+        };
+        !kept("Role", name) && !staying.iter().any(refers)
+    };
+    (going, roles.iter().filter(unused).collect())
+}
+
+fn name_of(metadata: &ObjectMeta) -> &str {
+    metadata.name.as_deref().unwrap_or_default()
+}
 
 /// Labels of everything that `install` makes.
 pub fn labels() -> BTreeMap<String, String> {
@@ -54,35 +133,28 @@ pub fn objects(
     ];
     let cluster_role = |name: &str, rules: Vec<PolicyRule>| {
         Manifest::of(&ClusterRole {
-            metadata: named(name, None),
+            metadata: named(&of_installation(name, namespace), None),
             rules: Some(rules),
             ..ClusterRole::default()
         })
     };
-    let bind = |name: &str, role: &str, account: &str| {
-        Manifest::of(&cluster_binding(name, role, namespace, account))
+    let bind = |role: &str, account: &str| {
+        let name = of_installation(role, namespace);
+        Manifest::of(&cluster_binding(&name, &name, namespace, account))
     };
     objects.extend([
         cluster_role(
             service_account::BACKUP,
             [vec![rule(&["*"], &["*"], &[], &["list"])], snapshot_rules()].concat(),
         ),
-        bind(
-            service_account::BACKUP,
-            service_account::BACKUP,
-            service_account::BACKUP,
-        ),
-        cluster_role(WAITING_ROLE, giving_up_rules()),
-        bind(WAITING_ROLE, WAITING_ROLE, service_account::RESTORE),
+        bind(service_account::BACKUP, service_account::BACKUP),
+        cluster_role(WAITING_ROLE, giving_up_rules(namespace)),
+        bind(WAITING_ROLE, service_account::RESTORE),
         cluster_role(
             service_account::HOUSEKEEPING,
-            [giving_up_rules(), sweep_rules()].concat(),
+            [giving_up_rules(namespace), sweep_rules()].concat(),
         ),
-        bind(
-            service_account::HOUSEKEEPING,
-            service_account::HOUSEKEEPING,
-            service_account::HOUSEKEEPING,
-        ),
+        bind(service_account::HOUSEKEEPING, service_account::HOUSEKEEPING),
     ]);
     if standing {
         objects.push(standing_binding(namespace));
@@ -111,7 +183,7 @@ pub fn objects(
 /// The binding that gives restores cluster-admin all the time.
 pub fn standing_binding(namespace: &str) -> Manifest {
     Manifest::of(&cluster_binding(
-        STANDING_BINDING,
+        &of_installation(STANDING_BINDING, namespace),
         "cluster-admin",
         namespace,
         service_account::RESTORE,
@@ -120,16 +192,17 @@ pub fn standing_binding(namespace: &str) -> Manifest {
 
 /// Role and binding that let backups run commands in pods.
 pub fn hooks_objects(namespace: &str) -> [Manifest; 2] {
+    let name = of_installation(HOOKS_ROLE, namespace);
     [
         Manifest::of(&ClusterRole {
-            metadata: named(HOOKS_ROLE, None),
+            metadata: named(&name, None),
             // A command is run by GET, over a WebSocket, for which newer API servers demand the right to create, too.
             rules: Some(vec![rule(&[""], &["pods/exec"], &[], &["get", "create"])]),
             ..ClusterRole::default()
         }),
         Manifest::of(&cluster_binding(
-            HOOKS_ROLE,
-            HOOKS_ROLE,
+            &name,
+            &name,
             namespace,
             service_account::BACKUP,
         )),
@@ -156,12 +229,12 @@ fn snapshot_rules() -> Vec<PolicyRule> {
 }
 
 /// What it takes to give up the rights of restores when the last one is out.
-fn giving_up_rules() -> Vec<PolicyRule> {
+fn giving_up_rules(namespace: &str) -> Vec<PolicyRule> {
     vec![
         rule(
             &[RBAC],
             &["clusterrolebindings"],
-            &[RESTORE_BINDING],
+            &[&restore_binding(namespace)],
             &["get", "delete"],
         ),
         rule(&[""], &["namespaces"], &[], &["list"]),

@@ -37,6 +37,7 @@ mod place;
 mod plugin;
 #[cfg(target_os = "linux")]
 mod plugin_housekeeping;
+mod plugin_install;
 #[cfg(target_os = "linux")]
 mod plugin_names;
 mod plugin_output;
@@ -132,6 +133,7 @@ fn main() {
         trials.extend(plugin_restore::trials());
         trials.extend(guides::trials());
         trials.extend(plugin_housekeeping::trials());
+        trials.extend(plugin_install::trials());
         trials.extend(plugin_schedule::trials());
         trials.extend(plugin_status::trials());
         trials.extend(plugin_volumes::trials());

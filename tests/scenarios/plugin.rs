@@ -969,7 +969,7 @@ async fn exit_codes_tell_what_became_of_it() -> Result<()> {
         .await?
         .explains(
             &["there is no BackupStorageLocation nowhere"],
-            "kubectl ark install --storage",
+            "kubectl ark location create nowhere --storage",
         )
 }
 

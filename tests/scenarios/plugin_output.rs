@@ -206,7 +206,9 @@ async fn formats() -> Result<()> {
             _ => {
                 let args = ["create", "--dry-run=client", "-o", "json", "-f", "-"];
                 let text = cluster.kubectl_with_input(&args, &ours.stdout)?;
-                serde_json::from_str(&text)?
+                // It prints them one after the other.
+                let objects = serde_json::Deserializer::from_str(&text).into_iter();
+                json!({"items": objects.collect::<Result<Vec<Value>, _>>()?})
             }
         };
         let theirs = format!("get backups.ark.heptio.com -n {namespace} -o json");

@@ -165,7 +165,8 @@ async fn a_cron_job_fires() -> Result<()> {
 
     // Another cluster's schedule of that name, in the same bucket, fails: that is no failure of this one.
     let theirs = json!({"apiVersion": "ark.heptio.com/v1", "kind": "Backup",
-        "metadata": {"name": "fires-29991231235900", "namespace": ARK, "labels": {(SCHEDULE): name}},
+        "metadata": {"name": "fires-29991231235900", "namespace": ARK, "labels": {(SCHEDULE): name},
+            "annotations": {"ark.heptio.com/run": "theirs"}},
         "spec": {"storageLocation": "default"}});
     ark.cluster
         .kubectl_with_input(&["create", "-f", "-"], &theirs.to_string())?;
@@ -333,7 +334,7 @@ async fn mistakes_are_told() -> Result<()> {
         daily,
         "--location nowhere",
         "BackupStorageLocation nowhere",
-        "install",
+        "location create",
     )
     .await?;
     refused(
@@ -566,7 +567,7 @@ async fn installing_again() -> Result<()> {
     ensure!(!said.stdout.contains("cronjob.batch/gitops"), "{said:?}");
     let warning = line(&said.stderr, "warning: ")?;
     ensure!(
-        warning == "schedule gitops is managed by argocd-controller: render it again there",
+        warning == "schedule gitops is left as it is: argocd-controller manages it",
         "{said:?}"
     );
     let after = jobs("ours")?;

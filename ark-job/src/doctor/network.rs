@@ -3,19 +3,17 @@
 use crate::store::{Meaning, StoreError};
 use url::Url;
 
-/// The variables that send requests through a proxy. Read where the SDK reads them: nobody else needs them.
-const PROXIES: [&str; 6] = [
-    "HTTPS_PROXY",
-    "https_proxy",
-    "HTTP_PROXY",
-    "http_proxy",
-    "ALL_PROXY",
-    "all_proxy",
-];
+/// The variables that send requests over TLS through a proxy. Read where the SDK reads them: nobody else needs them.
+const PROXIES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+/// And those without TLS.
+const PLAIN_PROXIES: [&str; 4] = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
 
 /// What to do about a failed request to the store, for which `permission` is needed.
 pub fn fix(error: &StoreError, text: &str, permission: &str) -> String {
     match error.meaning() {
+        Meaning::Credentials if text.contains("RequestTimeTooSkewed") => {
+            "set the clocks: run chrony or ntpd on the node, or on the store's hosts".to_owned()
+        }
         Meaning::Credentials => format!(
             "allow {permission} on this bucket and prefix, or correct the credentials: `kubectl ark install --storage URL \
              --credentials-file FILE`"
@@ -23,7 +21,13 @@ pub fn fix(error: &StoreError, text: &str, permission: &str) -> String {
         Meaning::Untrusted => "trust its authority: put it into a ConfigMap under ca.crt and name that in the location's \
              spec.caConfigMap"
             .to_owned(),
-        Meaning::Unreachable => unreachable(text, proxy(|name| std::env::var(name).ok())),
+        Meaning::Unreachable => {
+            let names = match text.contains(" http://") {
+                true => &PLAIN_PROXIES,
+                false => &PROXIES,
+            };
+            unreachable(text, proxy(names, |name| std::env::var(name).ok()))
+        }
         _ => error
             .hint()
             .unwrap_or_else(|| "see docs/doctor.md, and the log of the store".to_owned()),
@@ -51,8 +55,8 @@ fn unreachable(text: &str, proxy: Option<String>) -> String {
 }
 
 /// The first proxy that is set, without what it is told of who we are.
-fn proxy(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
-    PROXIES.iter().find_map(|name| {
+fn proxy(names: &[&str], variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+    names.iter().find_map(|name| {
         let value = variable(name).filter(|value| !value.is_empty())?;
         let host = Url::parse(&value).ok().and_then(|url| {
             let host = url.host_str()?.to_owned();
@@ -78,14 +82,16 @@ mod tests {
             move |name: &str| (name == "HTTPS_PROXY").then(|| value.to_owned())
         };
         assert_eq!(
-            proxy(variable("http://me:hush@proxy.local:3128")).as_deref(),
+            proxy(&PROXIES, variable("http://me:hush@proxy.local:3128")).as_deref(),
             Some("the proxy proxy.local:3128 of HTTPS_PROXY")
         );
         assert_eq!(
-            proxy(variable("me:hush@proxy")).as_deref(),
+            proxy(&PROXIES, variable("me:hush@proxy")).as_deref(),
             Some("the proxy of HTTPS_PROXY")
         );
-        assert_eq!(proxy(variable("")), None);
+        assert_eq!(proxy(&PROXIES, variable("")), None);
+        // Of an endpoint without TLS, it is not the proxy.
+        assert_eq!(proxy(&PLAIN_PROXIES, variable("http://proxy")), None);
     }
 
     #[test]

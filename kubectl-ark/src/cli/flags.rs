@@ -90,6 +90,18 @@ pub enum DryRun {
     Client,
 }
 
+/// Whether it is done, with the cluster's own word on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ServerDryRun {
+    /// It is done
+    #[default]
+    None,
+    /// Only what would be done is printed
+    Client,
+    /// The API server says what would come of it
+    Server,
+}
+
 /// How created objects are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CreateFormat {

@@ -1,6 +1,6 @@
 //! What is typed after `kubectl ark install`, `uninstall` and `version`.
 
-use super::{CreateFormat, DryRun};
+use super::{CreateFormat, ServerDryRun};
 use ark_job::api::AccessMode;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -126,9 +126,9 @@ pub struct InstallArgs {
     /// Name of this cluster, recorded in its backups; by default the kubeconfig's
     #[arg(long, value_name = "NAME")]
     pub cluster_name: Option<String>,
-    /// client: print what would be applied, and apply nothing
-    #[arg(long, value_enum, value_name = "none|client", default_value_t, num_args = 0..=1, require_equals = true, default_missing_value = "client", hide_possible_values = true)]
-    pub dry_run: DryRun,
+    /// client: print what would be applied, and apply nothing; server: show what would change, as kubectl diff does
+    #[arg(long, value_enum, value_name = "none|client|server", default_value_t, num_args = 0..=1, require_equals = true, default_missing_value = "client", hide_possible_values = true)]
+    pub dry_run: ServerDryRun,
     /// Print the applied objects
     #[arg(long, short = 'o', value_enum, value_name = "FORMAT")]
     pub output: Option<CreateFormat>,

@@ -1,7 +1,8 @@
 //! `location …`: what was typed, checked.
 
+use super::install::{check_credentials, location_spec};
 use super::schedule::{self, Chosen, GetOptions};
-use super::{check_credentials, location_spec, read, usage};
+use super::{read, usage};
 use crate::cli::{
     CreateFormat, DescribeArgs, DryRun, LocationCommand, LocationCreateArgs, SomeLocations,
 };
@@ -13,7 +14,7 @@ use ark_job::identity::check_name;
 #[derive(Clone, Debug)]
 pub enum Options {
     /// Make one.
-    Create(CreateOptions),
+    Create(Box<CreateOptions>),
     /// List them.
     Get(GetOptions),
     /// Show them in full.
@@ -45,7 +46,7 @@ pub struct CreateOptions {
 /// [`ark_job::exit::Exit::Usage`], with what is wrong.
 pub fn resolve(namespace: &str, command: LocationCommand) -> Result<Options, Failure> {
     Ok(match command {
-        LocationCommand::Create(args) => Options::Create(create(namespace, *args)?),
+        LocationCommand::Create(args) => Options::Create(Box::new(create(namespace, *args)?)),
         LocationCommand::Get(args) => Options::Get(schedule::get(namespace, args)?),
         LocationCommand::Describe(DescribeArgs { names }) => {
             Options::Describe(schedule::chosen(namespace, names, None)?)

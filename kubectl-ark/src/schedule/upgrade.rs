@@ -1,8 +1,11 @@
 //! What `install` does to schedules that are there: their Jobs get the pod settings of now, and are told what they were told.
 
 use super::{api, list, name, reference};
-use crate::manifest::FIELD_MANAGER;
-use crate::options::InstallOptions;
+use crate::cli::ServerDryRun;
+use crate::install::{self, preview};
+use crate::manifest::{FIELD_MANAGER, Manifest};
+use crate::options::install::Options;
+use crate::pod_template::Installation;
 use crate::render::{self, JobOptions};
 use crate::{client, create, records};
 use ark_job::api::{PART_OF, PART_OF_LABEL};
@@ -23,20 +26,39 @@ const ATTEMPTS: u32 = 5;
 /// It is replaced as a whole, and not applied: `schedule create` has created it, so the fields are ours as of an update, and
 /// applying would never take one away. Nobody is overruled for that: whoever else owns a field of the Jobs is told.
 ///
+/// `planned` are pod settings that are not written yet: those of a dry run.
+///
 /// # Errors
 /// When schedules cannot be listed or changed. One that cannot be rendered is told about, and left as it is.
-pub async fn run(client: &Client, options: &InstallOptions) -> Result<(), Failure> {
+pub async fn run(
+    client: &Client,
+    options: &Options,
+    planned: Option<&Installation>,
+) -> Result<(), Failure> {
     let ours = format!("{PART_OF_LABEL}={PART_OF}");
     for schedule in list(client, &options.namespace, Some(&ours)).await? {
         let name = name(&schedule);
-        match upgrade(client, options, &schedule).await? {
+        match upgrade(client, options, planned, &schedule).await? {
             Upgrade::Unchanged => {}
-            Upgrade::Replaced if options.output.is_some() => {}
+            Upgrade::Replaced | Upgrade::Different(_) if options.output.is_some() => {}
             Upgrade::Replaced => println!("{} replaced", reference(&schedule)),
-            Upgrade::Others(managers) => eprintln!(
-                "warning: schedule {name} is managed by {}: render it again there",
-                managers.join(", ")
+            Upgrade::Different(text) => println!(
+                "{} replaced {}\n{}",
+                reference(&schedule),
+                preview::NOTE,
+                text.trim_end()
             ),
+            Upgrade::Others(managers) => {
+                eprintln!(
+                    "warning: schedule {name} is left as it is: {} manages it",
+                    managers.join(", ")
+                );
+                eprintln!(
+                    "hint: render it again there, with `kubectl ark schedule create {name} … --dry-run=client -o yaml{}`; \
+                     --force-conflicts takes it over",
+                    install::flag(&options.namespace)
+                );
+            }
             Upgrade::Impossible(failure) => {
                 let why = failure.message();
                 eprintln!("warning: schedule {name} is left as it was: {why}");
@@ -54,6 +76,8 @@ enum Upgrade {
     /// It is as it would be rendered, or is no more.
     Unchanged,
     Replaced,
+    /// It would be replaced: how it differs.
+    Different(String),
     /// They own fields that would change.
     Others(Vec<String>),
     /// It cannot be rendered.
@@ -62,14 +86,15 @@ enum Upgrade {
 
 async fn upgrade(
     client: &Client,
-    options: &InstallOptions,
+    options: &Options,
+    planned: Option<&Installation>,
     schedule: &CronJob,
 ) -> Result<Upgrade, Failure> {
     let failed =
         |error: kube::Error| client::failure(&error, &format!("upgrading {}", reference(schedule)));
     let mut old = schedule.clone();
     for attempt in 1.. {
-        let new = match rendered(client, &old).await {
+        let new = match rendered(client, planned, &old).await {
             Ok(new) => new,
             Err(failure) => return Ok(Upgrade::Impossible(failure)),
         };
@@ -81,6 +106,9 @@ async fn upgrade(
             let others = managers(&old);
             if !others.is_empty() && !options.force_conflicts {
                 return Ok(Upgrade::Others(others));
+            }
+            if options.dry_run != ServerDryRun::None {
+                return Ok(Upgrade::Different(difference(&old, &tried)));
             }
             replace(client, &new, false).await?;
             Ok(Upgrade::Replaced)
@@ -110,12 +138,21 @@ async fn replace(client: &Client, new: &CronJob, dry_run: bool) -> kube::Result<
         .await
 }
 
+fn difference(old: &CronJob, new: &CronJob) -> String {
+    let plain = |cron_job: &CronJob| preview::plain(Manifest::of(cron_job).value());
+    preview::changed(&reference(old), Some(&plain(old)), &plain(new)).unwrap_or_default()
+}
+
 fn template(cron_job: &CronJob) -> Option<&JobTemplateSpec> {
     cron_job.spec.as_ref().map(|spec| &spec.job_template)
 }
 
 /// The CronJob with Jobs as they would be rendered now.
-async fn rendered(client: &Client, old: &CronJob) -> Result<CronJob, Failure> {
+async fn rendered(
+    client: &Client,
+    planned: Option<&Installation>,
+    old: &CronJob,
+) -> Result<CronJob, Failure> {
     let spec = template(old).and_then(|template| template.spec.as_ref());
     let args = spec.and_then(|spec| records::args(&spec.template));
     let (Some(spec), Some(args)) = (spec, args) else {
@@ -125,8 +162,14 @@ async fn rendered(client: &Client, old: &CronJob) -> Result<CronJob, Failure> {
         )
         .hint("delete it and create it again"));
     };
-    let (installation, location) =
-        create::read(client, &args.namespace, args.command.storage()).await?;
+    let storage = args.command.storage();
+    let (installation, location) = match planned {
+        Some(planned) => (
+            planned.clone(),
+            create::read_location(client, &args.namespace, storage).await?,
+        ),
+        None => create::read(client, &args.namespace, storage).await?,
+    };
     let hooks = create::read_hooks(client, &args).await?;
     let job = render::job(
         &args,

@@ -10,8 +10,8 @@ use crate::records::ended;
 use crate::restore_only;
 use ark_job::api::{
     AccessMode, BackupStorageLocation, CONFIG_NAME, CONTRACT_ANNOTATION, CONTRACT_VERSION,
-    MODE_KEY, NORMAL, OPERATION_LABEL, PLAN_OPERATION, RESTORE_BINDING, RESTORE_ONLY,
-    namespace_flag,
+    MODE_KEY, NORMAL, OPERATION_LABEL, PLAN_OPERATION, RESTORE_ONLY, namespace_flag,
+    restore_binding,
 };
 use ark_job::mode::refuse_by;
 use jiff::{SignedDuration, Timestamp};
@@ -571,15 +571,16 @@ fn rights(seen: &Seen, findings: &mut Findings) {
     let made = binding.metadata.creation_timestamp.as_ref();
     let settled = made.is_none_or(|made| is_before(made.0, SETTLED_AFTER, seen.now));
     if here.next().is_some() && !in_use && settled {
+        let name = restore_binding(&seen.namespace);
         let age = made.map(|made| format!(" for {}", age(made.0, seen.now)));
         findings.attention.push(Item::new(
             Reason::RestoreRightsLeft,
-            format!("clusterrolebinding/{RESTORE_BINDING}"),
+            format!("clusterrolebinding/{name}"),
             format!(
                 "restores have had cluster-admin{}, and none is running",
                 age.unwrap_or_default()
             ),
-            format!("kubectl delete clusterrolebinding {RESTORE_BINDING}"),
+            format!("kubectl delete clusterrolebinding {name}"),
         ));
     }
 }

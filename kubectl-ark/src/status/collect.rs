@@ -4,8 +4,8 @@ use crate::client;
 use crate::records::{self, ended, joined};
 use crate::wait;
 use ark_job::api::{
-    Backup, BackupStorageLocation, CONFIG_NAME, OPERATION_LABEL, PART_OF, PART_OF_LABEL,
-    RESTORE_BINDING, Restore,
+    Backup, BackupStorageLocation, CONFIG_NAME, OPERATION_LABEL, PART_OF, PART_OF_LABEL, Restore,
+    restore_binding,
 };
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
@@ -65,6 +65,7 @@ pub async fn collect(client: &Client, namespace: &str, now: Timestamp) -> Result
     let templates: Api<PodTemplate> = Api::namespaced(client.clone(), namespace);
     let configs: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let bindings: Api<ClusterRoleBinding> = Api::all(client.clone());
+    let restores_rights = restore_binding(namespace);
     let (template, config, locations, backups, restores, cron_jobs, jobs, pods, binding, uid) = futures::join!(
         templates.get_opt(CONFIG_NAME),
         configs.get_opt(CONFIG_NAME),
@@ -74,7 +75,7 @@ pub async fn collect(client: &Client, namespace: &str, now: Timestamp) -> Result
         all::<CronJob>(client, namespace, None, |_| {}),
         all::<Job>(client, namespace, Some(OPERATION_LABEL), |_| {}),
         all::<Pod>(client, namespace, Some(OPERATION_LABEL), |_| {}),
-        bindings.get_opt(RESTORE_BINDING),
+        bindings.get_opt(&restores_rights),
         client::cluster_uid(client),
     );
     let doing = |what: &str| format!("reading {what} in namespace {namespace}");

@@ -1,7 +1,9 @@
 //! Which selected objects are not restored all the same: what controllers make, what has finished, and what is Ark's.
 
 use super::Rules;
-use crate::api::{GROUP, OPERATION_LABEL, PART_OF, PART_OF_LABEL, RESTORE_BINDING, SCHEDULE_LABEL};
+use crate::api::{
+    GROUP, OPERATION_LABEL, PART_OF, PART_OF_LABEL, SCHEDULE_LABEL, is_restore_binding,
+};
 use crate::restore::volumes::{Way, way};
 use serde_json::Value;
 use std::fmt;
@@ -215,7 +217,7 @@ fn is_arks(resource: &str, name: &str, object: &Value) -> bool {
     let has = |key: &str| labels.get(key).is_some();
     match resource {
         "cronjobs.batch" if has(SCHEDULE_LABEL) => false,
-        "clusterrolebindings.rbac.authorization.k8s.io" if name == RESTORE_BINDING => true,
+        "clusterrolebindings.rbac.authorization.k8s.io" if is_restore_binding(name) => true,
         // Ours and original Ark's, which have the same names.
         "customresourcedefinitions.apiextensions.k8s.io" => object["spec"]["group"] == GROUP,
         "jobs.batch" | "pods" if has(SCHEDULE_LABEL) => true,

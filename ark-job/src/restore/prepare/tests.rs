@@ -7,7 +7,7 @@ mod volumes;
 use super::services::LAST_APPLIED;
 use super::*;
 use crate::api::{
-    GROUP, OPERATION_LABEL, PART_OF, PART_OF_LABEL, RESTORE_BINDING, RestoreStatusSpec,
+    GROUP, OPERATION_LABEL, PART_OF, PART_OF_LABEL, RestoreStatusSpec, restore_binding,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -440,7 +440,7 @@ fn nothing_of_ark_comes_back_but_its_schedules_suspended() {
         ("cronjobs.batch", labelled(PART_OF_LABEL, PART_OF)),
         (
             "clusterrolebindings.rbac.authorization.k8s.io",
-            json!({"metadata": {"name": RESTORE_BINDING}}),
+            json!({"metadata": {"name": restore_binding("elsewhere")}}),
         ),
         (
             "customresourcedefinitions.apiextensions.k8s.io",
