@@ -7,6 +7,8 @@
     reason = "a test's helpers fail by panicking, as tests do"
 )]
 
+mod for_git;
+
 use clap::{CommandFactory, Parser};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
@@ -212,41 +214,6 @@ fn resource_types_are_in_git() {
 
 const INSTALL: &str =
     "install --storage s3://my-bucket/clusters/one?region=eu-central-1 --cluster-name one";
-
-#[test]
-fn an_installation_for_git() {
-    let objects = install::plan(&install_options(INSTALL), &Existing::default()).unwrap();
-    let without_types: Vec<Manifest> = objects
-        .into_iter()
-        .filter(|one| one.kind() != "CustomResourceDefinition")
-        .collect();
-    let note = "# Apply crds/ first. `kubectl ark install … --dry-run=client -o yaml` prints this for your storage.\n";
-    manifest("install.yaml", &format!("{note}{}", yaml(&without_types)));
-}
-
-#[test]
-fn examples_for_git() {
-    let backup = rendered(
-        "backup create before-upgrade --if-exists keep --ttl-after-finished never",
-        INSTALL,
-    );
-    let note =
-        "# A Job that is created again, by GitOps or by hand, keeps the backup that is there.\n";
-    manifest(
-        "examples/backup-job.yaml",
-        &format!("{note}{}", yaml(&backup)),
-    );
-    let restore = rendered(
-        "restore create move --from-backup before-upgrade --namespace-mappings shop:shop-copy --include-namespaces shop \
-         --ttl-after-finished never",
-        &format!("{INSTALL} --restore-rights standing"),
-    );
-    let note = "# Needs `kubectl ark install --restore-rights standing`. A restore that has ended well is not repeated.\n";
-    manifest(
-        "examples/restore-job.yaml",
-        &format!("{note}{}", yaml(&restore)),
-    );
-}
 
 #[test]
 fn a_backup_with_everything() {

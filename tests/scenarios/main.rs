@@ -20,6 +20,8 @@ mod expire_faults;
 mod faults;
 mod foreign;
 #[cfg(target_os = "linux")]
+mod gitops;
+#[cfg(target_os = "linux")]
 mod guides;
 mod harness;
 #[cfg(target_os = "linux")]
@@ -49,6 +51,8 @@ mod plugin_schedule;
 mod plugin_status;
 #[cfg(target_os = "linux")]
 mod plugin_volumes;
+#[cfg(target_os = "linux")]
+mod pod_settings;
 mod proxy;
 #[cfg(target_os = "linux")]
 mod reading;
@@ -131,7 +135,9 @@ fn main() {
         trials.extend(plugin_names::trials());
         trials.extend(plugin_output::trials());
         trials.extend(plugin_restore::trials());
+        trials.extend(gitops::trials());
         trials.extend(guides::trials());
+        trials.extend(pod_settings::trials());
         trials.extend(plugin_housekeeping::trials());
         trials.extend(plugin_install::trials());
         trials.extend(plugin_schedule::trials());

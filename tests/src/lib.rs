@@ -56,6 +56,8 @@ pub mod prerequisites;
 pub mod process;
 pub mod proxy;
 pub mod readers;
+#[cfg(target_os = "linux")]
+pub mod registry;
 pub mod s3;
 #[cfg(target_os = "linux")]
 pub mod terminal;

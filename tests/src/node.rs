@@ -171,6 +171,17 @@ impl NodeCluster {
         Ok(format!("{scheme}://{GATEWAY}:{port}"))
     }
 
+    /// As [`NodeCluster::expose`], on the node's own loopback: containerd speaks plain HTTP with a registry there, and only
+    /// there. Gives `127.0.0.1:PORT`.
+    pub fn expose_to_node(&self, url: &str) -> Result<String> {
+        let address = url
+            .strip_prefix("http://")
+            .with_context(|| format!("{url} is not http"))?;
+        let address: SocketAddr = address.parse().with_context(|| url.to_owned())?;
+        self.inside.network.forward_out(address, address)?;
+        Ok(address.to_string())
+    }
+
     /// A program that runs in the cluster's network with KUBECONFIG set, but on the machine's files: a plugin that
     /// must reach the URLs that pods use. KUBECONFIG works on both sides.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {

@@ -127,6 +127,86 @@ pub fn csi() -> Result<PathBuf> {
     })
 }
 
+/// The program that judges objects as Argo CD and Flux do, built on first use (about a minute).
+pub fn gitops() -> Result<PathBuf> {
+    require(&[GO])?;
+    let sources = Path::new(CRATE).join("gitops");
+    let mut parts = vec![output(Command::new("go").arg("version").current_dir(&sources))?.into()];
+    parts.extend(go_sources(&sources)?);
+    let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+    let directory = cache::entry("gitops", &cache::hash(&parts), |directory| {
+        eprintln!("building the interpreters of Argo CD and Flux (once, about a minute) …");
+        let mut build = Command::new("go");
+        build
+            .args(["build", "-trimpath", "-ldflags", "-s -w", "-o"])
+            .arg(directory)
+            .arg(".")
+            .current_dir(&sources)
+            .env("CGO_ENABLED", "0");
+        output(&mut build).map(drop)
+    })?;
+    Ok(directory.join("gitops"))
+}
+
+/// Prometheus' promtool, which tests alert rules.
+pub fn promtool() -> Result<PathBuf> {
+    program_of_package("prometheus", "promtool")
+}
+
+/// A container registry: docker-registry, the reference implementation.
+pub fn registry() -> Result<PathBuf> {
+    program_of_package("docker-registry", "docker-registry")
+}
+
+/// A program on the PATH, or taken out of Debian's package without installing that, which would start a service.
+fn program_of_package(package: &'static str, program: &'static str) -> Result<PathBuf> {
+    let found = std::env::var_os("PATH").and_then(|path| {
+        std::env::split_paths(&path)
+            .map(|directory| directory.join(program))
+            .find(|path| path.exists())
+    });
+    if let Some(found) = found {
+        return Ok(found);
+    }
+    if !on_path("apt-get") || !on_path("dpkg-deb") {
+        bail!("missing on this machine: {program} (Debian's package {package} has it)");
+    }
+    let policy = output(Command::new("apt-cache").args(["policy", package]))?;
+    let candidate = policy.lines().find(|line| line.contains("Candidate:"));
+    let hash = cache::hash(&[candidate.unwrap_or_default().as_bytes()]);
+    let directory = cache::entry(package, &hash, |directory| {
+        let download = || {
+            let mut download = Command::new("apt-get");
+            output(
+                download
+                    .args(["download", "-qq", package])
+                    .current_dir(directory),
+            )
+        };
+        // The lists on a machine that has been up for a while may name versions that are gone.
+        if download().is_err() {
+            output(Command::new("apt-get").args(["update", "-qq"]))?;
+            download()?;
+        }
+        let unpacked = directory.join("unpacked");
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "deb") {
+                output(Command::new("dpkg-deb").arg("-x").arg(&path).arg(&unpacked))?;
+                fs::remove_file(&path)?;
+            }
+        }
+        fs::rename(
+            unpacked.join("usr/bin").join(program),
+            directory.join(program),
+        )
+        .with_context(|| format!("package {package} has no {program}"))?;
+        fs::remove_dir_all(&unpacked)?;
+        Ok(())
+    })?;
+    Ok(directory.join(program))
+}
+
 /// The contents of the files of a Go package and of its module, sorted by name.
 fn go_sources(directory: &Path) -> Result<Vec<Vec<u8>>> {
     let listing = || format!("listing {}", directory.display());

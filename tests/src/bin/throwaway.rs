@@ -124,7 +124,13 @@ fn run(action: Action) -> Result<()> {
             let control_plane_only = size.control_plane_only || !node_is_possible();
             get_prerequisites(&Size { control_plane_only })?;
             // Only scenarios need it, not a cluster that stays up.
-            prerequisites::csi().map(drop)
+            prerequisites::csi()?;
+            prerequisites::gitops()?;
+            if cfg!(target_os = "linux") {
+                prerequisites::promtool()?;
+                prerequisites::registry()?;
+            }
+            Ok(())
         }
         Action::Image { image, archive } => build_image(&image, &archive),
         Action::Hold { state, size } => runtime.block_on(hold(&state, &size)),
