@@ -5,6 +5,7 @@
 
 mod backup;
 mod completion;
+mod connection;
 mod doctor;
 mod flags;
 mod install;
@@ -17,6 +18,7 @@ mod uninstall;
 
 pub use backup::*;
 pub use completion::*;
+pub use connection::*;
 pub use doctor::*;
 pub use flags::*;
 pub use install::*;
@@ -66,6 +68,9 @@ pub struct ClusterFlags {
     /// Path of the kubeconfig file to use
     #[arg(long, global = true, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+    /// How it is reached, and as whom
+    #[command(flatten)]
+    pub connection: ConnectionFlags,
 }
 
 /// The commands; each noun's verbs may also be written verb first, as in Ark: `kubectl ark get backups`.

@@ -5,7 +5,7 @@ use ark_job::exit::Exit;
 use clap::Parser;
 use kubectl_ark::Surroundings;
 use kubectl_ark::cli::Cli;
-use kubectl_ark::mistyped;
+use kubectl_ark::{completion, mistyped};
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
@@ -13,6 +13,16 @@ use std::process::ExitCode;
 const BLOCKING_THREADS: usize = 4;
 
 fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    // Not a command of clap: what comes after it is a line that is still being typed.
+    if words.next().is_some_and(|word| word == completion::ASK) {
+        let words: Vec<String> = words
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
+        // A shell has no use for an error here.
+        drop(complete(&words));
+        return Exit::Done.into();
+    }
     let cli = match Cli::try_parse_from(mistyped::spelled_out(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => {
@@ -39,20 +49,16 @@ fn main() -> ExitCode {
     }
 }
 
+fn complete(words: &[String]) -> anyhow::Result<()> {
+    let (surroundings, runtime) = prepare()?;
+    runtime.block_on(completion::complete(words, &surroundings));
+    // A name server or a credential plugin that hangs must not keep us from ending.
+    runtime.shutdown_background();
+    Ok(())
+}
+
 fn start(cli: Cli) -> anyhow::Result<Exit> {
-    // rustls cannot choose between providers by itself when several crates bring one.
-    if rustls::crypto::ring::default_provider()
-        .install_default()
-        .is_err()
-    {
-        anyhow::bail!("a TLS provider was installed already");
-    }
-    let surroundings = surroundings()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
-        .build()
-        .context("starting the runtime")?;
+    let (surroundings, runtime) = prepare()?;
     let result =
         runtime.block_on(async { kubectl_ark::run(cli, &surroundings, interrupted()).await });
     // A request that hangs must not keep us from ending.
@@ -67,6 +73,23 @@ fn start(cli: Cli) -> anyhow::Result<Exit> {
             failure.exit()
         }
     })
+}
+
+fn prepare() -> anyhow::Result<(Surroundings, tokio::runtime::Runtime)> {
+    // rustls cannot choose between providers by itself when several crates bring one.
+    if rustls::crypto::ring::default_provider()
+        .install_default()
+        .is_err()
+    {
+        anyhow::bail!("a TLS provider was installed already");
+    }
+    let surroundings = surroundings()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()
+        .context("starting the runtime")?;
+    Ok((surroundings, runtime))
 }
 
 fn surroundings() -> anyhow::Result<Surroundings> {

@@ -29,10 +29,14 @@ mod hooks;
 #[cfg(target_os = "linux")]
 mod hooks_restore;
 mod instant;
+#[cfg(target_os = "linux")]
+mod kubeconfig;
 mod live;
 #[cfg(target_os = "linux")]
 mod node;
 mod odd;
+#[cfg(target_os = "linux")]
+mod packaging;
 mod parts;
 mod place;
 #[cfg(target_os = "linux")]
@@ -47,6 +51,7 @@ mod plugin_output;
 mod plugin_restore;
 #[cfg(target_os = "linux")]
 mod plugin_schedule;
+mod plugin_shell;
 #[cfg(target_os = "linux")]
 mod plugin_status;
 #[cfg(target_os = "linux")]
@@ -143,6 +148,9 @@ fn main() {
         trials.extend(plugin_schedule::trials());
         trials.extend(plugin_status::trials());
         trials.extend(plugin_volumes::trials());
+        trials.extend(plugin_shell::trials());
+        trials.extend(kubeconfig::trials());
+        trials.extend(packaging::trials());
         trials.extend(hooks::trials());
         trials.extend(hooks_restore::trials());
         trials.extend(reading::trials());

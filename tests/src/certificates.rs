@@ -43,7 +43,8 @@ pub fn write_front_proxy(directory: &Path) -> Result<()> {
     .context("writing the front proxy's key")
 }
 
-/// Writes `ca.crt`, `apiserver.crt`, `apiserver.key`, `tokens.key` and `tokens.pub` into the directory.
+/// Writes `ca.crt`, `apiserver.crt`, `apiserver.key`, `client.crt`, `client.key`, `tokens.key` and `tokens.pub` into the
+/// directory. The client is `certified`, in group system:masters.
 ///
 /// The API server's certificate holds for every name by which something here reaches it.
 pub fn write(directory: &Path) -> Result<()> {
@@ -83,6 +84,18 @@ pub fn write(directory: &Path) -> Result<()> {
         server.signed_by(&server_key, &issuer)?.pem(),
     )?;
     write("apiserver.key", server_key.serialize_pem())?;
+
+    let mut client = CertificateParams::default();
+    client
+        .distinguished_name
+        .push(DnType::CommonName, "certified");
+    client
+        .distinguished_name
+        .push(DnType::OrganizationName, "system:masters");
+    client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let client_key = KeyPair::generate()?;
+    write("client.crt", client.signed_by(&client_key, &issuer)?.pem())?;
+    write("client.key", client_key.serialize_pem())?;
 
     let token_key = KeyPair::generate()?;
     write("tokens.key", token_key.serialize_pem())?;

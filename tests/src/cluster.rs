@@ -275,6 +275,9 @@ impl ControlPlane {
     /// # Errors
     /// When it does not take them, or does not serve them in time.
     pub fn define_resource_types(&self) -> Result<()> {
+        // Two scenarios at once would both find none there, and one of them fail.
+        static ONE: Mutex<()> = Mutex::new(());
+        let _one = ONE.lock();
         for definition in [Backup::crd(), Restore::crd(), BackupStorageLocation::crd()] {
             let json = serde_json::to_string(&definition)?;
             self.kubectl_with_input(&["apply", "-f", "-"], &json)?;
@@ -554,6 +557,7 @@ fn write_api_server_files(
         format!("--tls-cert-file={}", file("apiserver.crt")),
         format!("--tls-private-key-file={}", file("apiserver.key")),
         format!("--token-auth-file={}", file("tokens.csv")),
+        format!("--client-ca-file={}", file("ca.crt")),
         "--authorization-mode=RBAC".into(),
         "--allow-privileged=true".into(),
         "--service-cluster-ip-range=10.96.0.0/16".into(),

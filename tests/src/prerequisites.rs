@@ -255,6 +255,11 @@ pub fn strace() -> Result<()> {
     require(&[STRACE])
 }
 
+/// Installs or names the shells that complete.
+pub fn shells() -> Result<()> {
+    require(&SHELLS)
+}
+
 /// Installs or names what a cluster with a node needs beyond the control plane.
 #[cfg(target_os = "linux")]
 pub fn node() -> Result<()> {
@@ -298,6 +303,27 @@ const STRACE: Prerequisite = Prerequisite {
     package: Some("strace"),
     hint: "the package strace (Linux only)",
 };
+
+const SHELLS: [Prerequisite; 3] = [
+    Prerequisite {
+        name: "bash-completion",
+        present: || Path::new("/usr/share/bash-completion/bash_completion").exists(),
+        package: Some("bash-completion"),
+        hint: "the package bash-completion",
+    },
+    Prerequisite {
+        name: "zsh",
+        present: || on_path("zsh"),
+        package: Some("zsh"),
+        hint: "the package zsh",
+    },
+    Prerequisite {
+        name: "fish",
+        present: || on_path("fish"),
+        package: Some("fish"),
+        hint: "the package fish",
+    },
+];
 
 #[cfg(target_os = "linux")]
 const NODE: [Prerequisite; 6] = [
