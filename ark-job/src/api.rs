@@ -3,6 +3,8 @@
 //! Backup and Restore are *records*: `ark-job` writes them, people read them. Asking for an operation means creating a
 //! Job (see `kubectl ark backup create`). The CRD manifests are generated from these types.
 
+pub mod known;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;

@@ -70,6 +70,32 @@ impl Exit {
         }
     }
 
+    /// What it means, in a line of the reference.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Exit::Done => "done, nothing missing",
+            Exit::Failed => "failed",
+            Exit::Different => "of a comparison: different",
+            Exit::Usage => "wrong command line",
+            Exit::PartiallyFailed => {
+                "partially failed: finished, but something is missing and is named (`--partial-exit-code 0` makes it 0)"
+            }
+            Exit::Refused => {
+                "refused: restore-only mode, a ReadOnly location, or a deletion of what the bucket has locked"
+            }
+            Exit::Integrity => {
+                "integrity: what is stored does not have its recorded digest, or is not what it must be"
+            }
+            Exit::NotFound => {
+                "the backup, restore, schedule, location, bucket or ConfigMap does not exist, or the object to show"
+            }
+            Exit::Conflict => {
+                "the name is taken by another run (`backup create --if-exists keep` makes it 0), or what is to be deleted is in use"
+            }
+            Exit::Interrupted => "interrupted",
+        }
+    }
+
     /// The exit code of a process that compares: 0 same, 1 different, above 1 failed, as `kubectl diff`.
     pub const fn code_of_comparison(self) -> u8 {
         match self {

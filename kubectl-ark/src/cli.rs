@@ -7,6 +7,7 @@ mod backup;
 mod completion;
 mod connection;
 mod doctor;
+pub mod examples;
 mod flags;
 mod install;
 mod location;
@@ -20,6 +21,7 @@ pub use backup::*;
 pub use completion::*;
 pub use connection::*;
 pub use doctor::*;
+pub use examples::{command, parse};
 pub use flags::*;
 pub use install::*;
 pub use location::*;
@@ -76,7 +78,7 @@ pub struct ClusterFlags {
 /// The commands; each noun's verbs may also be written verb first, as in Ark: `kubectl ark get backups`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Install or upgrade Ark in the cluster: resource types, rights, pod settings, storage location
+    /// Install or upgrade Ark in the cluster
     Install(Box<InstallArgs>),
     /// Create and look at backups
     #[command(subcommand, visible_alias = "bk", alias = "backups")]
@@ -106,27 +108,27 @@ pub enum Command {
     Diff(Box<DiffArgs>),
     /// Delete now what has expired, as the hourly sweep does
     Expire(Box<ExpireArgs>),
-    /// Make Backup resources agree now with what is in storage, as the hourly sync does
+    /// Make Backup resources agree now with what is in storage
     Sync(SyncArgs),
-    /// List the snapshots of volumes that backups record, their state now, and those that no backup records
+    /// List the snapshots of volumes, their state, and orphans
     Volumes(VolumesArgs),
-    /// Switch restore-only mode on or off: in it nothing is backed up, deleted or expired
+    /// Switch the mode in which nothing is backed up or deleted
     #[command(subcommand)]
     RestoreOnly(RestoreOnlyCommand),
-    /// Create and look at storage locations: where backups are
+    /// Create and look at places for backups
     #[command(
         subcommand,
         visible_alias = "loc",
         aliases = ["locations", "bsl", "backup-location", "backup-locations", "backupstoragelocation", "backupstoragelocations"]
     )]
     Location(LocationCommand),
-    /// Show on one screen whether all is well, and what to do if not; exit code 0 healthy, 1 not
+    /// Show whether all is well, and what to do if not
     Status(StatusArgs),
-    /// Check from inside the cluster what backups and restores need, with the fix for what fails
+    /// Check what backups and restores need, with fixes
     Doctor(Box<DoctorArgs>),
-    /// Remove Ark from the cluster; backups in storage and snapshots stay
+    /// Remove Ark from the cluster; backups stay
     Uninstall(UninstallArgs),
-    /// Print the code that completes commands and names in a shell
+    /// Print what completes commands and names in a shell
     Completion(CompletionArgs),
     /// Show the versions of the plugin and of what is installed
     Version(VersionArgs),

@@ -2,9 +2,8 @@
 
 use anyhow::Context as _;
 use ark_job::exit::Exit;
-use clap::Parser;
 use kubectl_ark::Surroundings;
-use kubectl_ark::cli::Cli;
+use kubectl_ark::cli::{self, Cli};
 use kubectl_ark::{completion, mistyped};
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -23,7 +22,7 @@ fn main() -> ExitCode {
         drop(complete(&words));
         return Exit::Done.into();
     }
-    let cli = match Cli::try_parse_from(mistyped::spelled_out(std::env::args_os())) {
+    let cli = match cli::parse(mistyped::spelled_out(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => {
             let error = mistyped::with_suggestions(error);

@@ -96,6 +96,19 @@ pub struct SortBy {
     typed: String,
 }
 
+/// What can be typed after `-o`, or begins what can.
+pub const KINDS: &[&str] = &[
+    "wide",
+    "json",
+    "yaml",
+    "name",
+    "jsonpath=",
+    "jsonpath-as-json=",
+    "jsonpath-file=",
+    "custom-columns=",
+    "custom-columns-file=",
+];
+
 /// What can be typed after `-o`.
 pub const FORMATS: &str = "wide, json, yaml, name, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE, jsonpath-file=FILE, \
                            custom-columns=NAME:PATH,… or custom-columns-file=FILE";

@@ -9,10 +9,10 @@
 
 mod for_git;
 
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use kubectl_ark::cli::Cli;
+use kubectl_ark::cli::{self, Cli};
 use kubectl_ark::describe::{Describe, Told};
 use kubectl_ark::install::{self, Existing};
 use kubectl_ark::manifest::Manifest;
@@ -182,7 +182,7 @@ fn help_pages() {
         "volumes",
         "version",
     ] {
-        let mut command = Cli::command().term_width(100);
+        let mut command = cli::command().term_width(80);
         let words = path.split(' ').filter(|word| !word.is_empty());
         let argv = std::iter::once("kubectl-ark")
             .chain(words)

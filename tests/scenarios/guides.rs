@@ -207,12 +207,12 @@ impl Guide {
     }
 }
 
-fn updates() -> bool {
+pub fn updates() -> bool {
     std::env::var_os("ARK_UPDATE").is_some()
 }
 
 /// Lines without what is different each time: numbers, identifiers, the width of columns.
-fn alike(lines: &[String]) -> Vec<String> {
+pub fn alike(lines: &[String]) -> Vec<String> {
     lines
         .iter()
         .map(|line| {
@@ -253,7 +253,7 @@ fn without_numbers(word: &str) -> String {
 }
 
 /// A small application: a Deployment that serves a page from a ConfigMap.
-fn application(cluster: &NodeCluster, namespace: &str) -> Result<()> {
+pub fn application(cluster: &NodeCluster, namespace: &str) -> Result<()> {
     kubectl(cluster, &format!("create namespace {namespace}"))?;
     let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
         {

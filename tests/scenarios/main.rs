@@ -12,6 +12,7 @@ mod csi_snapshots;
 mod deletion;
 mod deletion_faults;
 mod diff;
+mod docs;
 #[cfg(target_os = "linux")]
 mod doctor;
 mod ebs;
@@ -143,6 +144,7 @@ fn main() {
         trials.extend(gitops::trials());
         trials.extend(guides::trials());
         trials.extend(pod_settings::trials());
+        trials.extend(docs::trials());
         trials.extend(plugin_housekeeping::trials());
         trials.extend(plugin_install::trials());
         trials.extend(plugin_schedule::trials());

@@ -127,8 +127,8 @@ const ENDS_WITHIN: Duration = Duration::from_secs(240);
 /// A cluster in which Ark is installed, with location `default` in the [`bucket`].
 pub struct Ark {
     pub cluster: NodeCluster,
-    storage: String,
-    credentials: tempfile::NamedTempFile,
+    pub storage: String,
+    pub credentials: tempfile::NamedTempFile,
 }
 
 static ARK_CLUSTER: Shared<Ark> = Shared::const_new();

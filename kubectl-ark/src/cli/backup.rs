@@ -57,8 +57,8 @@ pub struct BackupCreateArgs {
 /// `kubectl ark backup delete`
 #[derive(Clone, Debug, Args)]
 #[command(
-    override_usage = "kubectl ark backup delete NAME... [OPTIONS]\n       kubectl ark backup delete [--selector SELECTOR] \
-                      [--older-than DURATION] [OPTIONS]\n       kubectl ark backup delete --all [OPTIONS]",
+    override_usage = "kubectl ark backup delete NAME... [OPTIONS]\n       kubectl ark backup delete [-l SELECTOR] [--older-than DURATION] \
+                      [OPTIONS]\n       kubectl ark backup delete --all [OPTIONS]",
     after_help = "A Job deletes them; this command shows how it goes, and ends with it. Names are whole names here. Backups that Velero, original Ark or another \
                   cluster made are deleted by name only."
 )]

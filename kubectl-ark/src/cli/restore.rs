@@ -43,8 +43,10 @@ pub struct SomeRestores {
 /// Which backup is restored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct BackupFlag {
-    /// The backup to restore: its name, the unique beginning of it, latest, or SCHEDULE/latest; with --from-backup or
-    /// --from-schedule: the name of the restore, <BACKUP>-<YYYYMMDDhhmmss> by default
+    /// The backup, latest, or SCHEDULE/latest; with --from-…: name of the restore
+    ///
+    /// The backup to restore: its name, the unique beginning of it, latest, or SCHEDULE/latest. With --from-backup or
+    /// --from-schedule: the name of the restore, <BACKUP>-<YYYYMMDDhhmmss> by default.
     #[arg(value_name = "BACKUP | NAME")]
     pub name: Option<String>,
     /// The backup to restore

@@ -3,6 +3,7 @@
 //! What a value is, its value name says (NAMESPACES, TYPES, BACKUP, …), or for a plain NAME the noun of its command; so a
 //! new command is completed without being mentioned here.
 
+use crate::output;
 use clap::{Arg, ArgAction, Command};
 use std::collections::BTreeMap;
 
@@ -349,6 +350,13 @@ impl<'a> Line<'a> {
                 Source::Nothing
             }
             "BACKUP" | "BACKUP2" | "BACKUP | NAME" => Source::Backups,
+            // Of get: some take more after a `=`, which nobody can know.
+            "FORMAT" => Source::Known(
+                output::KINDS
+                    .iter()
+                    .map(|kind| Candidate::new(*kind, ""))
+                    .collect(),
+            ),
             "NAME" => self.name(arg),
             _ => Source::Nothing,
         }
