@@ -276,7 +276,7 @@ pub async fn examine(
         let opened = match located {
             Ok(Ok((name, read))) => within(open_place(&read.place))
                 .await
-                .and_then(|opened| Ok((name, read, opened))),
+                .map(|opened| (name, read, opened)),
             Ok(Err(failure)) => {
                 say(Check::of_failure("location", &failure));
                 return Err(NO_PLACE);

@@ -197,9 +197,10 @@ fn running(job: &Job, seen: &Seen, known: &[Known], findings: &mut Findings) -> 
         Some(State::Running | State::Finished { .. }) => ("Running", None),
     };
     let silent = record.and_then(|record| record.heartbeat);
-    if word == "Running" || word == "Unknown" {
-        if let Some(at) = silent.filter(|at| is_before(*at, ALIVE_WITHIN, seen.now)) {
-            findings.attention.push(Item {
+    if ["Running", "Unknown"].contains(&word)
+        && let Some(at) = silent.filter(|at| is_before(*at, ALIVE_WITHIN, seen.now))
+    {
+        findings.attention.push(Item {
                 reason: Reason::HeartbeatStale,
                 object,
                 message: format!(
@@ -215,7 +216,6 @@ fn running(job: &Job, seen: &Seen, known: &[Known], findings: &mut Findings) -> 
                     seen.namespace
                 )),
             });
-        }
     }
     let progress = record.and_then(|record| record.progress);
     OperationHealth {
