@@ -359,19 +359,40 @@ pub fn not_installed(what: &str) -> Failure {
 
 /// Ark is not in this namespace: it may be in another, and what was meant may be what is backed up.
 pub async fn not_here(client: &Client, namespace: &str, what: &str) -> Failure {
+    not_in(namespace, what, &others(client, namespace).await)
+}
+
+/// The other namespaces that Ark is in.
+async fn others(client: &Client, namespace: &str) -> Vec<String> {
     let templates: Api<PodTemplate> = Api::all(client.clone());
     let ours = ListParams::default()
         .labels(&format!("{PART_OF_LABEL}={PART_OF}"))
         .fields(&format!("metadata.name={CONFIG_NAME}"));
     // Who may not look everywhere learns less.
     let found = templates.list(&ours).await.map(|list| list.items);
-    let elsewhere: Vec<String> = found
+    found
         .unwrap_or_default()
         .into_iter()
         .filter_map(|template| template.metadata.namespace)
         .filter(|other| other != namespace)
-        .collect();
-    not_in(namespace, what, &elsewhere)
+        .collect()
+}
+
+/// Where Ark is, if it is not in this namespace but in another.
+pub async fn elsewhere(client: &Client, namespace: &str) -> Option<String> {
+    let templates: Api<PodTemplate> = Api::namespaced(client.clone(), namespace);
+    if !matches!(templates.get_opt(CONFIG_NAME).await, Ok(None)) {
+        return None;
+    }
+    let found = others(client, namespace).await;
+    (!found.is_empty()).then(|| {
+        let failure = not_in(namespace, "", &found);
+        let hint = failure.next_step().unwrap_or_default();
+        format!(
+            "Ark is not in namespace {namespace}, but in {}: {hint}",
+            found.join(" and ")
+        )
+    })
 }
 
 fn not_in(namespace: &str, what: &str, elsewhere: &[String]) -> Failure {

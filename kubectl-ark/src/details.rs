@@ -3,7 +3,7 @@
 //!
 //! The list is read as a stream, twice (once to count), so that one of a million names takes no memory.
 
-use crate::table::Table;
+use crate::table::{Fit, Table};
 use ark_job::report::plural;
 use flate2::read::GzDecoder;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -16,12 +16,14 @@ use std::path::Path;
 
 /// Types, and namespaces, with the most objects that are counted; the list has the rest.
 const MOST: usize = 15;
+/// How far the tables are indented.
+const INDENTED: usize = 2;
 
 /// Writes the resource list that is stored at `path`, as gzip of `{"v1/Pod":["namespace/name",…],…}`.
 ///
 /// # Errors
 /// When it cannot be read, is malformed, or cannot be written.
-pub fn write(path: &Path, out: impl Write) -> io::Result<()> {
+pub fn write(path: &Path, out: impl Write, width: Option<usize>) -> io::Result<()> {
     let mut counts: Vec<(String, u64)> = Vec::new();
     let mut namespaces: BTreeMap<String, u64> = BTreeMap::new();
     read(path, |title, name| {
@@ -40,7 +42,7 @@ pub fn write(path: &Path, out: impl Write) -> io::Result<()> {
         Ok(())
     })?;
     let mut out = BufWriter::new(out);
-    write!(out, "{}", summary(&counts, &namespaces))?;
+    write!(out, "{}", summary(&counts, &namespaces, width))?;
     writeln!(out, "\nResource list:")?;
     let mut counts = counts.iter();
     read(path, |title, name| match name {
@@ -54,7 +56,11 @@ pub fn write(path: &Path, out: impl Write) -> io::Result<()> {
 }
 
 /// How many objects there are, by type and by namespace (an empty one is the cluster), the most first.
-fn summary(types: &[(String, u64)], namespaces: &BTreeMap<String, u64>) -> String {
+fn summary(
+    types: &[(String, u64)],
+    namespaces: &BTreeMap<String, u64>,
+    width: Option<usize>,
+) -> String {
     let types: Vec<(&str, u64)> = types
         .iter()
         .filter(|(_, count)| *count > 0)
@@ -70,20 +76,24 @@ fn summary(types: &[(String, u64)], namespaces: &BTreeMap<String, u64>) -> Strin
     let all: u64 = types.iter().map(|(_, count)| count).sum();
     let mut text = format!("\nContents:           {}\n", plural(all, "object"));
     for (header, counts) in [("TYPE", types), ("NAMESPACE", namespaces)] {
-        text.push_str(&most(header, counts));
+        text.push_str(&most(header, counts, width));
     }
     text
 }
 
-fn most(header: &'static str, mut counts: Vec<(&str, u64)>) -> String {
+fn most(header: &'static str, mut counts: Vec<(&str, u64)>, width: Option<usize>) -> String {
     // Stable: of as many, by name.
     counts.sort_by_key(|(_, count)| Reverse(*count));
-    let mut table = Table::new(&[header, "OBJECTS"]);
+    // The list below has whole names.
+    let mut table = Table::new(&[header, "OBJECTS"]).fit(Fit {
+        leave_out: &[],
+        cut: &["TYPE", "NAMESPACE"],
+    });
     for (name, count) in counts.iter().take(MOST) {
         table.push(vec![(*name).to_owned(), count.to_string()]);
     }
     let mut text: String = table
-        .render(true)
+        .render_within(true, width.map(|width| width.saturating_sub(INDENTED)))
         .lines()
         .map(|line| format!("  {line}\n"))
         .collect();
@@ -227,7 +237,7 @@ mod tests {
     fn written(json: &str) -> io::Result<String> {
         let file = stored(json);
         let mut out = Vec::new();
-        write(file.path(), &mut out).map(|()| String::from_utf8(out).unwrap())
+        write(file.path(), &mut out, None).map(|()| String::from_utf8(out).unwrap())
     }
 
     #[test]

@@ -21,6 +21,7 @@ use ark_job::doctor::{self, Check, Verdict, count, summary};
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
 use ark_job::store::Location;
+use console::measure_text_width;
 use serde_json::{Value, json};
 use std::pin::Pin;
 use std::time::Duration;
@@ -75,7 +76,7 @@ pub async fn run(
         Err(why) => checks.extend(not_made(&[], why)),
     }
     display.end();
-    print(&checks, options.output);
+    print(&checks, options.output, surroundings.width);
     if let Some(path) = &options.bundle {
         let writing = bundle::write(
             &connection.kube,
@@ -102,10 +103,52 @@ fn interrupted(display: &Display) -> Exit {
     Exit::Interrupted
 }
 
-fn print(checks: &[Check], format: DoctorFormat) {
+/// The table with details that end before the edge of a terminal of `width` columns and go on below. Fixes stay on their lines:
+/// commands are copied from them.
+fn folded(table: &str, width: Option<usize>) -> String {
+    /// Details in less than this would be a column of single words.
+    const LEAST: usize = 16;
+    let column = table.find("DETAIL").unwrap_or_default();
+    let Some(width) = width.filter(|width| *width >= column + LEAST) else {
+        return table.to_owned();
+    };
+    let mut text = String::new();
+    for line in table.lines() {
+        let Some((start, detail)) = line
+            .split_at_checked(column)
+            .filter(|_| !line.starts_with(' '))
+        else {
+            text.push_str(line);
+            text.push('\n');
+            continue;
+        };
+        let mut printed = start.to_owned();
+        let mut used = column;
+        for word in detail.split_whitespace() {
+            let length = measure_text_width(word);
+            if used > column && used + 1 + length > width {
+                text.push_str(printed.trim_end());
+                text.push('\n');
+                printed = " ".repeat(column);
+                used = column;
+            }
+            if used > column {
+                printed.push(' ');
+                used += 1;
+            }
+            printed.push_str(word);
+            used += length;
+        }
+        text.push_str(printed.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn print(checks: &[Check], format: DoctorFormat, width: Option<usize>) {
     match format {
         DoctorFormat::Table => {
-            print!("{}", doctor::table(checks));
+            print!("{}", folded(&doctor::table(checks), width));
             eprintln!("{}", summary(checks));
         }
         DoctorFormat::Json => print!("{}", output::json(&document(checks))),
@@ -285,6 +328,29 @@ fn made(printed: &[u8], ended: Result<Option<Ended>, Failure>) -> Vec<Check> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn in_a_narrow_terminal_details_go_on_below_themselves() {
+        let checks = [
+            Check::ok(
+                "installed",
+                "localhost/ark-job:demo, contract 5, in a namespace",
+            ),
+            Check::failed("storage-put", "refused")
+                .fix("a command that is copied, however long it may be"),
+        ];
+        let table = doctor::table(&checks);
+        assert_eq!(folded(&table, None), table);
+        assert_eq!(
+            folded(&table, Some(50)),
+            "CHECK         RESULT   DETAIL\n\
+             installed     ok       localhost/ark-job:demo,\n                       contract 5, in a namespace\n\
+             storage-put   failed   refused\n  \
+             fix: a command that is copied, however long it may be\n"
+        );
+        // Too narrow for details beside the rest.
+        assert_eq!(folded(&table, Some(30)), table);
+    }
 
     fn ended(code: i32) -> Ended {
         Ended {

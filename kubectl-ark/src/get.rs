@@ -242,6 +242,7 @@ async fn describe_backup(
         match details::write(
             &mirror.path(FetchFile::ResourceList),
             std::io::stdout().lock(),
+            surroundings.width,
         ) {
             // `| head` has seen enough.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
@@ -419,7 +420,16 @@ async fn get_records<R: Record>(
         .await;
     }
     let (found, missing) = look().await?;
-    output::print_found(found, missing, asked, printing, surroundings)
+    let nothing = found.is_empty() && missing.is_none() && printing.format.is_table();
+    let exit = output::print_found(found, missing, asked, printing, surroundings)?;
+    if nothing
+        && *noun == Noun::Backup
+        && let Some(hint) = client::elsewhere(client, namespace).await
+    {
+        // Nobody should believe that the backups are gone.
+        eprintln!("hint: {hint}");
+    }
+    Ok(exit)
 }
 
 async fn describe_record<R: Record + Describe>(

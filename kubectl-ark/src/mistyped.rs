@@ -42,12 +42,15 @@ pub fn with_suggestions(mut error: clap::Error) -> clap::Error {
         _ => String::new(),
     };
     let found = commands(typed, similar.is_none(), &usage);
-    let suggested = match similar {
-        // What is really called so elsewhere is a better guess.
-        Some(similar) if found.is_empty() => ContextValue::String(similar),
-        _ => ContextValue::None,
-    };
-    error.insert(ContextKind::SuggestedSubcommand, suggested);
+    // Without a suggestion there must be no such context: clap would print an empty tip.
+    error.remove(ContextKind::SuggestedSubcommand);
+    // What is really called so elsewhere is a better guess.
+    if let Some(similar) = similar.filter(|_| found.is_empty()) {
+        error.insert(
+            ContextKind::SuggestedSubcommand,
+            ContextValue::String(similar),
+        );
+    }
     if !found.is_empty() {
         let tips = found
             .iter()
@@ -203,6 +206,10 @@ mod tests {
             assert!(said.contains(command), "{line}: {said}");
         }
         assert!(!said("frobnicate").contains("may be meant"));
+        // No empty tip where there is nothing to suggest, nor before another one.
+        assert!(!said("frobnicate").contains("tip:"));
+        assert!(!said("logs frobnicate").contains("tip:"));
+        assert_eq!(said("backup gte").matches("tip:").count(), 1);
         // One guess, and not all the names of everything that is a little like it.
         assert!(!said("bakcup get").contains("backup-location"));
         assert!(!said("pause x").contains("'status'"));

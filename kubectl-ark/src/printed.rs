@@ -7,12 +7,14 @@ use crate::client::{self, Connection};
 use crate::held_pod::{About, Ended, HeldPod, Purpose, SILENT_PLANNING, Subject};
 use crate::options::{PrintOptions, wait_for_rights};
 use crate::progress::Display;
+use crate::table::{Fit, Table};
 use crate::{download, local, lookup, newest, render};
-use ark_job::args::{Args, Command, StorageFlags};
+use ark_job::args::{Args, Command, PlanFormat, StorageFlags};
 use ark_job::context::Outcome;
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
 use ark_job::run::{run as run_operation, run_without_cluster};
+use console::measure_text_width;
 use kube::Client;
 use std::io;
 use std::pin::Pin;
@@ -95,11 +97,82 @@ async fn print(
     let mut stdout = stdout().map_err(|error| {
         Failure::new(Exit::Failed, format!("writing to standard output: {error}"))
     })?;
-    match by_pod(&connection, &args, surroundings, interrupt, &mut stdout).await? {
+    let printed = match surroundings.width.filter(|_| is_table(&args.command)) {
+        // What prints it does not know the terminal.
+        Some(width) => {
+            let mut text = Vec::new();
+            let printed = by_pod(&connection, &args, surroundings, interrupt, &mut text).await?;
+            print!("{}", narrowed(&String::from_utf8_lossy(&text), width));
+            printed
+        }
+        None => by_pod(&connection, &args, surroundings, interrupt, &mut stdout).await?,
+    };
+    match printed {
         Printed::All(ended) => outcome(&args.command, ended),
         Printed::Cut => Ok(found_something(&args.command)),
         Printed::Interrupted => Ok(interrupted()),
     }
+}
+
+fn is_table(command: &Command) -> bool {
+    match command {
+        Command::List(list) => list.output == PlanFormat::Text,
+        Command::Volumes(volumes) => volumes.output == PlanFormat::Text,
+        _ => false,
+    }
+}
+
+/// A table as `ark-job` has aligned it, without wrapping in a terminal of `width` columns; whatever else it is, as it is.
+fn narrowed(text: &str, width: usize) -> String {
+    let wide = |line: &str| measure_text_width(line) > width;
+    let (Some(header), true) = (text.lines().next(), text.lines().any(wide)) else {
+        return text.to_owned();
+    };
+    let titles: Vec<&str> = header.split_whitespace().collect();
+    let starts: Vec<usize> = titles
+        .iter()
+        .scan(0, |from, title| {
+            let start = *from + header[*from..].find(title)?;
+            *from = start + title.len();
+            Some(start)
+        })
+        .collect();
+    let mut table = Table::new(&titles).fit(Fit {
+        leave_out: &[
+            "EXPIRES",
+            "CLUSTER",
+            "ORIGIN",
+            "DRIVER",
+            "STARTED",
+            "SINCE",
+            "SIZE",
+            "PERSISTENTVOLUME",
+        ],
+        cut: &["ERROR", "CAUSE", "STATE"],
+    });
+    for line in text.lines().skip(1) {
+        let characters: Vec<char> = line.chars().collect();
+        let mut row = Vec::new();
+        for (column, &start) in starts.iter().enumerate() {
+            // A cell that begins before its column is none of this table.
+            if start > 0
+                && characters
+                    .get(start - 1)
+                    .is_some_and(|before| *before != ' ')
+            {
+                return text.to_owned();
+            }
+            let end = starts.get(column + 1).copied().unwrap_or(characters.len());
+            let cell = characters.get(start.min(characters.len())..end.min(characters.len()));
+            let cell: String = cell.unwrap_or_default().iter().collect();
+            row.push(match cell.trim() {
+                "" => "-".to_owned(),
+                cell => cell.to_owned(),
+            });
+        }
+        table.push(row);
+    }
+    table.render_within(true, Some(width))
 }
 
 /// Where the backups are that a command is about, as their resources say.
@@ -267,6 +340,23 @@ fn ended_here(outcome: Outcome) -> Result<Exit, Failure> {
 mod tests {
     use super::*;
     use ark_job::args::{DiffArgs, ShowArgs, ShowFormat, StorageFlags};
+
+    #[test]
+    fn a_table_of_ark_job_does_not_wrap() {
+        let text = "NAME    ORIGIN   PHASE       STARTED                EXPIRES   ERROR\n\
+                    first   ark      Completed   2026-11-26T13:36:02Z   never\n\
+                    b       -        -           -                      -         no such key, and more of it\n";
+        assert_eq!(narrowed(text, 100), text);
+        assert_eq!(
+            narrowed(text, 60),
+            "NAME    PHASE       STARTED                ERROR\n\
+             first   Completed   2026-11-26T13:36:02Z   -\n\
+             b       -           -                      no such key, and…\n"
+        );
+        let other =
+            "what is no table, and is wider than the terminal is\nand so on and so on and so on\n";
+        assert_eq!(narrowed(other, 20), other);
+    }
 
     fn ended(code: i32, exit: Exit) -> Ended {
         Ended {

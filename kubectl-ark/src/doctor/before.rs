@@ -104,9 +104,8 @@ async fn installed(client: &Client, options: &DoctorOptions) -> (Check, Option<I
             return (Check::skipped(NAME, "--local does without"), None);
         }
         Ok(None) => {
-            let failure = client::not_installed(&format!(
-                "there is no PodTemplate {CONFIG_NAME} in namespace {namespace}"
-            ));
+            let what = format!("there is no PodTemplate {CONFIG_NAME} in namespace {namespace}");
+            let failure = client::not_here(client, namespace, &what).await;
             return (Check::of_failure(NAME, &failure), None);
         }
         Err(error) => {

@@ -76,6 +76,7 @@ fn facts(health: &Health, width: Option<usize>, lines: &mut Vec<String>) {
     let mode = &health.mode;
     let suspended = match mode.suspended.len() {
         0 => String::new(),
+        1 => ", 1 CronJob suspended".to_owned(),
         count => format!(", {count} CronJobs suspended"),
     };
     let paused = match mode.paused.len() {
