@@ -28,4 +28,4 @@ image: ## Build the image of ark-job; BASE=… for another base
 	$(BUILD) --bins && tests/image.sh $(PROGRAMS) $(IMAGE)
 
 manifests: ## Write the manifests that are generated from code again
-	ARK_UPDATE=1 cargo test --release --workspace --test golden
+	ARK_UPDATE=1 cargo test --release --workspace --test golden --test docs

@@ -237,6 +237,17 @@ fn links_lead_somewhere() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+#[test]
+fn every_page_is_in_the_contents() {
+    let contents = std::fs::read_to_string(root().join("docs/README.md")).unwrap();
+    let missing: Vec<String> = pages()
+        .into_iter()
+        .filter_map(|(name, _)| Some(name.strip_prefix("docs/")?.to_owned()))
+        .filter(|name| name != "README.md" && !contents.contains(&format!("]({name}")))
+        .collect();
+    assert!(missing.is_empty(), "not in docs/README.md: {missing:#?}");
+}
+
 /// The headings of a page, as GitHub names them in links.
 fn anchors(page: &str) -> BTreeSet<String> {
     parts(page)

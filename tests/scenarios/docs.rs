@@ -5,21 +5,26 @@
 //! `again`; a backup or schedule that a block creates is not there before. `<!-- setup: COMMAND -->` in a page runs a command that
 //! readers do not see; a block of YAML whose first line is `# NAME.yaml` becomes that file.
 //!
-//! What is different here: storage URLs, the image, and that nobody can be asked ([`SHELL`]).
+//! What is different here: storage URLs, the image, and that nobody can be asked ([`SHELL`]). The quick start of README.md is also
+//! followed as it stands, by somebody who has nothing but a kubeconfig.
 //! Transcripts (```` ```console ````) are `guides`'s; whether what cannot be run parses is tested by kubectl-ark's tests/docs.rs.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process::Command;
+use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
-use ark_tests::job;
+use anyhow::{Context, Result, ensure};
+use ark_tests::{ControlPlane, Options, job, prerequisites};
 use kubectl_ark_examples::EXAMPLES;
 use libtest_mimic::Trial;
+use serde_json::json;
 use tokio::sync::Mutex;
 
 use crate::guides::{alike, application, updates};
+use crate::packaging;
 use crate::plugin::{Ark, IMAGE, Said, bucket, run};
-use crate::world::{Shared, node_scenario};
+use crate::world::{Shared, node_scenario, scenario};
 
 /// The table of examples, as the plugin has it.
 #[path = "../../kubectl-ark/src/cli/examples/table.rs"]
@@ -29,11 +34,13 @@ static CLUSTER: Shared<Ark> = Shared::const_new();
 /// Pages are run one after the other: each is about the same objects.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 const PREFIX: &str = "docs";
-/// Longer than any block takes here, on a machine that is busy.
-const ENDS_WITHIN: Duration = Duration::from_secs(540);
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = vec![
+        scenario(
+            "docs::the_quick_start_leads_from_nothing_to_a_backup",
+            quick_start,
+        ),
         node_scenario("docs::the_examples_of_help_pages_run", examples),
         node_scenario("docs::the_picture_in_the_readme_is_of_a_real_run", picture),
     ];
@@ -110,16 +117,7 @@ async fn examples() -> Result<()> {
         .iter()
         .partition(|(path, _)| ["uninstall"].contains(path));
     for (path, examples) in first.into_iter().chain(last) {
-        // A table may be ahead of the commands.
-        let known =
-            format!("command kubectl ark {path} --help > help && grep -q '^Examples:' help");
-        if shell.run(&known).await.is_err() {
-            continue;
-        }
         for (what, line) in examples.iter() {
-            if NOT_RUN.contains(line) {
-                continue;
-            }
             if let Err(error) = shell.block(line).await {
                 wrong.push(format!("{path}: {what}: {error:#}"));
             }
@@ -129,8 +127,96 @@ async fn examples() -> Result<()> {
     Ok(())
 }
 
-/// Examples that need what does not come about by commands: a deletion that was cut off.
-const NOT_RUN: [&str; 1] = ["kubectl ark backup undelete cut"];
+/// How krew brings the plugin; here, the archive that a release would have is unpacked as krew does it.
+const BY_KREW: &str = "kubectl krew install ark";
+
+/// The first commands of README.md's quick start, by somebody with a cluster, a kubeconfig, kubectl and an empty home.
+async fn quick_start() -> Result<()> {
+    let commands = quick_start_commands()?;
+    ensure!(
+        commands.len() == 3 && commands[0] == BY_KREW,
+        "three commands, beginning with {BY_KREW}: {commands:#?}"
+    );
+    // Boxed: starting a cluster is a large future, and a test's thread has a small stack.
+    let cluster = Box::pin(ControlPlane::start(Options::default())).await?;
+    cluster.kubectl(&["create", "configmap", "mine", "--from-literal=a=b"])?;
+    let directory = tempfile::tempdir()?;
+    let home = directory.path().join("home");
+    std::fs::create_dir_all(home.join(".kube"))?;
+    std::fs::copy(cluster.kubeconfig(), home.join(".kube/config"))?;
+
+    let bin = packaging::installed(directory.path())?;
+    let kubernetes = prerequisites::kubernetes()?;
+    let path = std::env::join_paths([
+        bin.as_path(),
+        &kubernetes,
+        Path::new("/usr/bin"),
+        Path::new("/bin"),
+    ])?;
+    let shell = async |line: &str| -> Result<Said> {
+        let mut bash = Command::new("bash");
+        bash.args(["-ec", line])
+            .current_dir(&home)
+            .env_clear()
+            .env("PATH", &path)
+            .env("HOME", &home);
+        let said = run(Ok(bash)).await?;
+        ensure!(said.code == Some(0), "{line}: {said:?}");
+        Ok(said)
+    };
+    for line in &commands[1..] {
+        let begun = Instant::now();
+        shell(line).await?;
+        eprintln!(
+            "quick start: {line}: {:.1} s",
+            begun.elapsed().as_secs_f32()
+        );
+    }
+
+    let listed = shell("kubectl ark backup get --local").await?;
+    ensure!(
+        listed
+            .stdout
+            .lines()
+            .any(|line| line.starts_with("laptop ") && line.contains(" Completed ")),
+        "{listed:?}"
+    );
+    // Every byte of it is checked by this.
+    let inside = shell("kubectl ark backup download laptop --local -o - | tar tz").await?;
+    ensure!(
+        inside
+            .stdout
+            .contains("resources/configmaps/namespaces/default/mine.json"),
+        "{inside:?}"
+    );
+    // Nothing was installed for it.
+    let types = cluster.kubectl(&["get", "customresourcedefinitions", "-o", "name"])?;
+    let namespaces = cluster.kubectl(&["get", "namespaces", "-o", "name"])?;
+    ensure!(
+        types.trim().is_empty() && !namespaces.contains("ark"),
+        "{types} {namespaces}"
+    );
+    Ok(())
+}
+
+/// What README.md says to type for a first backup: its quick start as far as it needs nothing but a kubeconfig.
+fn quick_start_commands() -> Result<Vec<String>> {
+    let readme = std::fs::read_to_string(root().join("README.md"))?;
+    let (_, section) = readme
+        .split_once("\n## Quick start\n")
+        .context("README.md has no quick start")?;
+    let mut commands = Vec::new();
+    // Prose, block, prose, block: one that krew is in, and one to run.
+    for block in section.split("\n```").skip(1).step_by(2).take(2) {
+        for line in block.lines().skip(1) {
+            let command = line.split(" #").next().unwrap_or_default().trim();
+            if !command.is_empty() {
+                commands.push(command.to_owned());
+            }
+        }
+    }
+    Ok(commands)
+}
 
 /// The commands of the picture.
 const PICTURE: [&str; 5] = [
@@ -197,7 +283,8 @@ struct Shell {
 }
 
 /// What stands before each block. `kubectl ark` is what it is, with the storage and image that there are here, with `--yes` where a
-/// person would be asked, and with an end to what is watched; exit codes that only tell something are no failures.
+/// person would be asked, and with an end to what is watched once it has shown something; exit codes that only tell something are
+/// no failures.
 const SHELL: &str = r#"
 set -euo pipefail
 kubectl() {
@@ -219,7 +306,15 @@ kubectl() {
     backup\ delete*|delete\ backup*|uninstall*) case $words in *--yes*|*-y*) ;; *) args+=(--yes) ;; esac ;;
   esac
   if [ "$watch" ]; then
-    timeout 10 kubectl-ark "${args[@]}" || [ $? = 124 ]
+    kubectl-ark "${args[@]}" > watched &
+    local watcher=$!
+    until [ -s watched ]; do
+      kill -0 $watcher 2> /dev/null || { wait $watcher; return; }
+      sleep 0.1
+    done
+    kill $watcher
+    wait $watcher || true
+    cat watched
     return
   fi
   command kubectl ark "${args[@]}" || code=$?
@@ -231,19 +326,38 @@ kubectl() {
 }
 "#;
 
-/// Names that mean something in [`SETUP`].
-const WANTED: [&str; 9] = [
-    "first", "shop", "nightly", "old", "often", "offsite", "theirs", "again", "other",
+/// What a block may take for granted, by its name: a resource's kind, and whether it must have ended.
+const GIVEN: [(&str, &str, bool); 10] = [
+    ("first", "Backup", true),
+    ("shop", "Backup", true),
+    ("old", "Backup", true),
+    ("cut", "Backup", true),
+    ("nightly", "CronJob", false),
+    ("often", "CronJob", false),
+    ("offsite", "BackupStorageLocation", false),
+    ("theirs", "BackupStorageLocation", false),
+    ("again", "Restore", true),
+    ("other", "Restore", true),
 ];
 
-/// What is there before each block, made if it is not.
+/// What is there: a line of kind, name, and phase or mode for each. Nothing of Ark's without its types.
+const LOOK: &str = r#"
+show='{{range .items}}{{.kind}}/{{.metadata.name}} {{with .status}}{{.phase}}{{end}}{{with .data}}{{.mode}}{{end}}{{"\n"}}{{end}}'
+kinds=podtemplates,configmaps,cronjobs,backupstoragelocations.ark.heptio.com,backups.ark.heptio.com,restores.ark.heptio.com
+command kubectl get $kinds -n heptio-ark -o go-template="$show" > of-ark 2> /dev/null &
+command kubectl get deployments -n shop -o go-template="$show"
+wait $! && cat of-ark || true
+"#;
+
+/// Makes what is not there: the state of Ark if UNFIT, and each of WANTED.
 const SETUP: &str = r#"
 have() { kubectl get "$@" -n heptio-ark > /dev/null 2>&1; }
-if ! have podtemplate ark || ! have backupstoragelocation default; then
+if [ "$UNFIT" = missing ]; then
   kubectl ark install --storage s3://bucket
+  # What was uninstalled with its records has left its backups.
+  kubectl ark sync
 fi
-mode=$(kubectl get configmap ark -n heptio-ark -o 'jsonpath={.data.mode}')
-[ "$mode" != RestoreOnly ] || kubectl ark restore-only off --resume-expiry
+[ "$UNFIT" != restore-only ] || kubectl ark restore-only off --resume-expiry
 state() { kubectl get "$1.ark.heptio.com" "$2" -n heptio-ark -o 'jsonpath={.status.phase}' 2> /dev/null || true; }
 # Whether it is there; one that is at work is waited for.
 done_with() {
@@ -256,7 +370,7 @@ restore() { done_with restore "$1" || { gone "restore-$1"; kubectl ark restore c
 for name in $WANTED; do
   case $name in
     first) backup first ;;
-    shop|old) backup $name --include-namespaces shop ;;
+    shop|old|cut) backup $name --include-namespaces shop ;;
     again|other) restore $name ;;
     nightly) have cronjob nightly || kubectl ark schedule create nightly --schedule '0 3 * * *' --include-namespaces shop --wait ;;
     often) have cronjob often || kubectl ark schedule create often --schedule '@every 6h' --paused ;;
@@ -279,9 +393,17 @@ impl Shell {
             std::fs::write(directory.path().join(name), content)?;
         }
         let shell = Shell { ark, directory };
+        for directory in ["home/.config/fish/completions", "home/.local/bin", "bin"] {
+            std::fs::create_dir_all(shell.directory.path().join(directory))?;
+        }
+        // As krew does it. What `completion install` puts beside it is gone with the directory.
+        std::os::unix::fs::symlink(
+            job::program("kubectl-ark")?,
+            shell.directory.path().join("bin/kubectl-ark"),
+        )?;
         // What an earlier page made in a directory that is not there any more.
         shell
-            .run("mkdir -p home; kubectl delete backup.ark.heptio.com laptop -n heptio-ark --ignore-not-found || true")
+            .run("kubectl delete backup.ark.heptio.com laptop -n heptio-ark --ignore-not-found || true")
             .await?;
         Ok(shell)
     }
@@ -307,7 +429,6 @@ impl Shell {
 
     /// The state before a block: what it creates is not there, everything else is.
     async fn prepare(&self, script: &str) -> Result<()> {
-        self.application().await?;
         let created = |noun: &str| -> Vec<String> {
             let mut names = Vec::new();
             for line in script.lines() {
@@ -318,7 +439,7 @@ impl Shell {
             }
             names.into_iter().map(str::to_owned).collect()
         };
-        let (backups, schedules) = (created("backup"), created("schedule"));
+        let [backups, schedules, locations] = ["backup", "schedule", "location"].map(created);
         let bucket = bucket().await?;
         for name in &backups {
             // Not under the feet of a Job of the block before.
@@ -339,40 +460,79 @@ impl Shell {
                 format!("kubectl delete cronjob/{name} -n heptio-ark --ignore-not-found || true");
             self.run(&script).await?;
         }
-        let created = |name: &str| backups.iter().chain(&schedules).any(|one| one == name);
-        // Each takes seconds: only what is named. `location create offsite` is no wish for a location.
+        for name in &locations {
+            self.run(&format!("kubectl ark location delete {name} || true"))
+                .await?;
+        }
+        // The name after `restore create` is mostly that of its backup.
+        let created = |name: &str, kind: &str| match kind {
+            "Restore" => script.contains(&format!("restore create {name} ")),
+            _ => [&backups, &schedules, &locations]
+                .iter()
+                .any(|names| names.iter().any(|one| one == name)),
+        };
+
+        let looked = self.run(LOOK).await?;
+        let there: BTreeMap<&str, &str> = looked
+            .stdout
+            .lines()
+            .map(|line| line.split_once(' ').unwrap_or((line, "")))
+            .collect();
+        if !there.contains_key("Deployment/web") {
+            self.application().await?;
+        }
+        let installed = ["PodTemplate/ark", "BackupStorageLocation/default"]
+            .iter()
+            .all(|one| there.contains_key(one));
+        let unfit = match there.get("ConfigMap/ark") {
+            _ if !installed => "missing",
+            Some(&"RestoreOnly") => "restore-only",
+            _ => "",
+        };
+        // Each takes seconds: only what is named.
         let words: Vec<&str> = script
             .lines()
             // Of comments, "the other one" is no name.
             .filter_map(|line| line.split(" #").next())
             .flat_map(|line| line.split([' ', '/', '=', ',', ':']))
             .collect();
-        let wanted: Vec<&str> = WANTED
+        let wanted: Vec<&str> = GIVEN
             .into_iter()
-            .filter(|name| {
+            .filter(|(name, kind, ends)| {
                 let restored = *name == "shop"
                     && ["again", "other", "latest"]
                         .iter()
                         .any(|word| words.contains(word));
-                (words.contains(name) || restored) && !created(name)
+                let phase = there.get(format!("{kind}/{name}").as_str());
+                let has = phase
+                    .is_some_and(|phase| !ends || ["Completed", "PartiallyFailed"].contains(phase));
+                (words.contains(name) || restored) && !created(name, kind) && !has
             })
-            .filter(|name| !script.contains(&format!("create {name}")))
+            .map(|(name, ..)| name)
             .collect();
-        self.run(&format!("WANTED='{}'\n{SETUP}", wanted.join(" ")))
-            .await
-            .context("making what the block takes for granted")?;
+        if !unfit.is_empty() || !wanted.is_empty() {
+            let wanted = wanted.join(" ");
+            self.run(&format!("UNFIT='{unfit}' WANTED='{wanted}'\n{SETUP}"))
+                .await
+                .context("making what the block takes for granted")?;
+        }
+        if words.contains(&"cut") {
+            // Its deletion had begun, and whoever deleted it was killed.
+            let tombstone = json!({
+                "backup": "cut", "cause": "delete", "at": "2026-01-02T03:04:05Z",
+                "runID": "00000000-0000-4000-8000-000000000000", "clusterUID": "00000000-0000-4000-8000-000000000000",
+            });
+            let key = format!("{PREFIX}/backups/cut/ark-deleting.json");
+            bucket.put(&key, tombstone.to_string()).await?;
+        }
         Ok(())
     }
 
     /// The namespace `shop`, with a Deployment.
     async fn application(&self) -> Result<()> {
-        let there = "kubectl get deployment web --namespace shop -o name --ignore-not-found";
-        if self.run(there).await?.stdout.is_empty() {
-            self.run("kubectl delete namespace shop --ignore-not-found --timeout=120s")
-                .await?;
-            application(&self.ark.cluster, "shop")?;
-        }
-        Ok(())
+        self.run("kubectl delete namespace shop --ignore-not-found --timeout=120s")
+            .await?;
+        application(&self.ark.cluster, "shop")
     }
 
     /// Runs a script.
@@ -387,17 +547,20 @@ impl Shell {
             .current_dir(directory)
             .env(
                 "PATH",
-                format!("{}:{}:{path}", programs.display(), bin.display()),
+                format!(
+                    "{}:{}:{}:{path}",
+                    directory.join("bin").display(),
+                    programs.display(),
+                    bin.display()
+                ),
             )
             .env("HOME", directory.join("home"))
             .env("STORAGE", &self.ark.storage)
             .env("CREDENTIALS", self.ark.credentials.path())
             .env("IMAGE", IMAGE);
-        let ended = tokio::time::timeout(ENDS_WITHIN, run(Ok(command))).await;
-        let said = match ended {
-            Ok(said) => said?,
-            Err(_) => bail!("it does not end:\n{script}"),
-        };
+        let said = run(Ok(command))
+            .await
+            .with_context(|| format!("running:\n{script}"))?;
         ensure!(
             said.code == Some(0),
             "exit code {:?} of:\n{script}\n{}\n{}",

@@ -147,25 +147,11 @@ async fn the_archive_of_this_platform_is_installed_and_run_as_krew_does() -> Res
     }
     let said = fs::read_to_string(released.join("checksums.txt"))?;
     ensure!(said == checksums, "{said}");
-    // As krew: unpacked into its store, a link in its directory of the PATH.
-    let (os, arch) = this_platform()?;
-    let ours = platforms
-        .iter()
-        .find(|one| one["selector"]["matchLabels"] == json!({"os": os, "arch": arch}))
-        .context("this platform is not in the manifest")?;
-    let uri = ours["uri"].as_str().unwrap_or_default();
-    let archive = fs::File::open(released.join(uri.rsplit_once('/').context("no file")?.1))?;
-    let store = directory.path().join("krew/store/ark").join(VERSION);
-    let bin = directory.path().join("krew/bin");
-    fs::create_dir_all(&store)?;
-    fs::create_dir_all(&bin)?;
-    tar::Archive::new(flate2::read::GzDecoder::new(archive)).unpack(&store)?;
+    let (store, bin) = unpack(directory.path(), &released, &manifest)?;
     ensure!(
         fs::read(store.join("LICENSE"))? == fs::read(repository().join("LICENSE"))?,
         "the licence is another one"
     );
-    let program = store.join(ours["bin"].as_str().unwrap_or_default());
-    std::os::unix::fs::symlink(&program, bin.join("kubectl-ark"))?;
 
     let kubectl = prerequisites::kubernetes()?;
     let path = std::env::join_paths([
@@ -217,6 +203,34 @@ async fn the_archive_of_this_platform_is_installed_and_run_as_krew_does() -> Res
         ensure!(!text.contains("Usage: kubectl-ark"), "{line}: {text}");
     }
     Ok(())
+}
+
+/// Packs what was built and installs it as krew does; gives the directory that krew puts into the PATH.
+pub fn installed(directory: &Path) -> Result<PathBuf> {
+    let released = package(directory, Programs::Real)?;
+    let (_, bin) = unpack(directory, &released, &yaml(&released.join("ark.yaml"))?)?;
+    Ok(bin)
+}
+
+/// As krew: the archive of this platform is unpacked into its store, with a link in its directory of the PATH.
+fn unpack(directory: &Path, released: &Path, manifest: &Value) -> Result<(PathBuf, PathBuf)> {
+    let (os, arch) = this_platform()?;
+    let ours = manifest["spec"]["platforms"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|one| one["selector"]["matchLabels"] == json!({"os": os, "arch": arch}))
+        .context("this platform is not in the manifest")?;
+    let uri = ours["uri"].as_str().unwrap_or_default();
+    let archive = fs::File::open(released.join(uri.rsplit_once('/').context("no file")?.1))?;
+    let store = directory.join("krew/store/ark").join(VERSION);
+    let bin = directory.join("krew/bin");
+    fs::create_dir_all(&store)?;
+    fs::create_dir_all(&bin)?;
+    tar::Archive::new(flate2::read::GzDecoder::new(archive)).unpack(&store)?;
+    let program = store.join(ours["bin"].as_str().unwrap_or_default());
+    std::os::unix::fs::symlink(&program, bin.join("kubectl-ark"))?;
+    Ok((store, bin))
 }
 
 /// The names in an archive.
