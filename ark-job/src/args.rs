@@ -421,6 +421,8 @@ pub enum FetchFile {
     ResourceList,
     /// Warnings and errors
     Results,
+    /// What the archive says of itself: sizes by type, and where each part is
+    Footer,
 }
 
 /// `ark-job fetch`

@@ -31,6 +31,8 @@ pub struct Environment {
     pub temporary: PathBuf,
     /// How the cloud's disks are reached; absent where they are not, as in `kubectl ark --local`.
     pub connect_disks: Option<ConnectDisks>,
+    /// What tags of the cloud's volumes call the cluster, if they do.
+    pub disks_cluster_name: Option<String>,
 }
 
 impl Environment {
@@ -165,7 +167,12 @@ impl Context {
             cluster_name,
             run,
             namespace: namespace.to_owned(),
-            disks: DiskAccess::new(environment.connect_disks, place_of_disks, &log),
+            disks: DiskAccess::new(
+                environment.connect_disks,
+                environment.disks_cluster_name.clone(),
+                place_of_disks,
+                &log,
+            ),
             records,
             frozen: Ledger::default(),
             begun: Begun::default(),

@@ -323,8 +323,14 @@ pub async fn examine(
         let (classes, volumes) = volumes::snapshot_classes(cluster).await;
         say(classes);
         let log = Log::new(&environment.temporary).ok();
-        let access =
-            log.map(|log| DiskAccess::new(environment.connect_disks, read.place.clone(), &log));
+        let access = log.map(|log| {
+            DiskAccess::new(
+                environment.connect_disks,
+                environment.disks_cluster_name.clone(),
+                read.place.clone(),
+                &log,
+            )
+        });
         say(volumes::ec2(access.as_ref(), volumes.as_ref(), *ec2).await);
     };
     tokio::select! {

@@ -11,10 +11,11 @@ use crate::error::Failure;
 use crate::exit::Exit;
 use crate::identity::{Origin, RunId};
 use crate::layout::BackupKeys;
+use crate::marker::Marker;
 use crate::repository::{Described, Found, RepositoryError, Served, find, open_found};
 use crate::rights;
 use crate::stdout;
-use crate::store::{ObjectReader, Store};
+use crate::store::{ObjectReader, Store, StoreError};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
@@ -145,10 +146,10 @@ async fn hold_pod(
     })
 }
 
-/// The key of a file of a backup.
+/// The key of the object that has a file of a backup: the footer is a part of the archive.
 pub fn key(keys: &BackupKeys, file: FetchFile) -> String {
     match file {
-        FetchFile::Archive => keys.archive(),
+        FetchFile::Archive | FetchFile::Footer => keys.archive(),
         FetchFile::Marker => keys.marker(),
         FetchFile::Logs => keys.logs(),
         FetchFile::ResourceList => keys.resource_list(),
@@ -185,7 +186,6 @@ impl Stored {
             FetchFile::Archive => {
                 // One of ours needs no room.
                 let open = open_found(store, backup, found, Path::new(""), Served::new()).await?;
-                let archive = &marker.commit.archive;
                 let members = open.footer.members.iter().map(|member| Piece {
                     length: member.length,
                     sha256: member.sha256.clone(),
@@ -194,13 +194,9 @@ impl Stored {
                         member.offset, member.length, member.resource
                     ),
                 });
-                let footer = Piece {
-                    length: archive.footer_length,
-                    sha256: archive.footer_sha256.clone(),
-                    what: "the archive's footer".into(),
-                };
-                members.chain([footer]).collect()
+                members.chain([footer_piece(&marker)]).collect()
             }
+            FetchFile::Footer => [footer_piece(&marker)].into(),
             FetchFile::Marker | FetchFile::Logs => VecDeque::new(),
             FetchFile::ResourceList | FetchFile::Results => {
                 let name = key.strip_prefix(&keys.directory()).unwrap_or(&key);
@@ -216,10 +212,11 @@ impl Stored {
                 [piece].into()
             }
         };
-        let found = store
-            .read(&key)
-            .await
-            .map_err(|error| storage_failure(&error))?;
+        let found = match file {
+            FetchFile::Footer => read_footer(store, &key, &marker).await,
+            _ => store.read(&key).await,
+        };
+        let found = found.map_err(|error| storage_failure(&error))?;
         let reader = found.ok_or_else(|| match file {
             FetchFile::Logs => Failure::new(
                 Exit::NotFound,
@@ -254,6 +251,15 @@ impl Stored {
         let stem = found.archive.strip_suffix(".tar.gz");
         let stem = stem.unwrap_or(&found.archive);
         let key = match file {
+            FetchFile::Footer => {
+                let origin = found.origin();
+                return Err(Failure::new(
+                    Exit::NotFound,
+                    format!(
+                        "backup {backup} of {origin} has no footer: only our archives have one"
+                    ),
+                ));
+            }
             FetchFile::Archive => found.archive.clone(),
             FetchFile::Marker => found.description.clone(),
             FetchFile::Logs => format!("{stem}-logs.gz"),
@@ -280,6 +286,26 @@ impl Stored {
         })
     }
 
+    /// Starts reading the object `key` of `store`, a copy of the footer of a backup whose marker is there, too.
+    ///
+    /// # Errors
+    /// As [`Stored::open`].
+    pub async fn footer_copy(store: &Store, backup: &str, key: &str) -> Result<Stored, Failure> {
+        let marker = match find(store, backup).await?.described {
+            Described::Ours(marker) => marker,
+            Described::Foreign(_) => {
+                return Err(damaged(backup, "its marker is not one of ours".into()));
+            }
+        };
+        let found = store.read(key).await;
+        let found = found.map_err(|error| storage_failure(&error))?;
+        Ok(Stored {
+            reader: found.ok_or_else(|| damaged(backup, format!("{key} is missing")))?,
+            check: Check::new(backup, [footer_piece(&marker)].into()),
+            key: key.to_owned(),
+        })
+    }
+
     /// How many bytes will come.
     pub fn length(&self) -> u64 {
         self.reader.length()
@@ -297,6 +323,30 @@ impl Stored {
             None => self.check.end(&self.key)?,
         }
         Ok(bytes)
+    }
+}
+
+fn footer_piece(marker: &Marker) -> Piece {
+    let archive = &marker.commit.archive;
+    Piece {
+        length: archive.footer_length,
+        sha256: archive.footer_sha256.clone(),
+        what: "the archive's footer".into(),
+    }
+}
+
+async fn read_footer(
+    store: &Store,
+    archive: &str,
+    marker: &Marker,
+) -> Result<Option<ObjectReader>, StoreError> {
+    let recorded = &marker.commit.archive;
+    let from = recorded.footer_offset;
+    let range = from..from.saturating_add(recorded.footer_length);
+    match store.read_range(archive, range).await {
+        Ok(reader) => Ok(Some(reader)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -115,6 +115,8 @@ fn surroundings() -> anyhow::Result<Environment> {
         nonce: hex::encode(random),
         temporary: std::env::temp_dir(),
         connect_disks: Some(ark_job::volumes::ec2::connect),
+        // Velero's variable, read where Velero reads it.
+        disks_cluster_name: variable("AWS_CLUSTER_NAME"),
     })
 }
 

@@ -1,7 +1,7 @@
 //! The connection to the cluster, and what its errors mean to a person.
 
 use crate::cli::ClusterFlags;
-use crate::credentials::{self, Bearer, Plugin};
+use crate::credentials::{self, AskAgain, Bearer, Plugin};
 use crate::kubeconfig::{self, Missing, no_cluster};
 use crate::network_proxy::ProxyVariables;
 use ark_job::api::{CONFIG_NAME, DEFAULT_NAMESPACE, PART_OF, PART_OF_LABEL};
@@ -120,6 +120,7 @@ fn client(
                 .map(TimeoutLayer::new),
         )
         .option_layer(retry.map(RetryLayer::new))
+        .option_layer(bearer.clone().and_then(AskAgain::new).map(RetryLayer::new))
         .option_layer(bearer.map(AsyncFilterLayer::new))
         // Only what can be cloned can be tried again.
         .layer(BufferLayer::new(BUFFERED));

@@ -1,22 +1,26 @@
 //! Credential plugins: the program that a kubeconfig names under `exec`, as kubectl runs it.
 //!
 //! kube would run it for each client and again for each one's TLS, four times a command; here it runs once, and again when
-//! what it gave expires.
+//! what it gave expires, or is not accepted.
 
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
 use futures::future::BoxFuture;
 use http::header::AUTHORIZATION;
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use kube::client::Body;
+use kube::client::retry::RetryPolicy;
 use kube::config::{ExecAuthCluster, ExecConfig, ExecInteractiveMode};
 use serde::{Deserialize, Serialize};
+use std::future::{Ready, ready};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Mutex;
 use tower::BoxError;
 use tower::filter::AsyncPredicate;
+use tower::retry::Policy;
 
 /// A token is not used up to its last moment: a request takes time, and clocks differ.
 const BEFORE_EXPIRY: SignedDuration = SignedDuration::from_secs(10);
@@ -287,6 +291,12 @@ impl Plugin {
 pub struct Bearer {
     plugin: Arc<Plugin>,
     credential: Arc<Mutex<Credential>>,
+    /// It gives tokens: a certificate is not on the request.
+    tokens: bool,
+    /// How often the plugin has run.
+    runs: Arc<AtomicU64>,
+    /// How often it had run when a token was refused; that one is not used again.
+    refused: Arc<AtomicU64>,
 }
 
 impl Bearer {
@@ -294,17 +304,22 @@ impl Bearer {
     pub fn new(plugin: Plugin, credential: Credential) -> Self {
         Bearer {
             plugin: Arc::new(plugin),
+            tokens: credential.token.is_some(),
             credential: Arc::new(Mutex::new(credential)),
+            runs: Arc::new(AtomicU64::new(1)),
+            refused: Arc::default(),
         }
     }
 
     async fn header(&self) -> Result<Option<HeaderValue>, BoxError> {
         let mut credential = self.credential.lock().await;
-        if credential
+        let refused = self.refused.load(Ordering::Relaxed) == self.runs.load(Ordering::Relaxed);
+        let expired = credential
             .expires
-            .is_some_and(|expires| Timestamp::now() + BEFORE_EXPIRY >= expires)
-        {
+            .is_some_and(|expires| Timestamp::now() + BEFORE_EXPIRY >= expires);
+        if refused || expired {
             *credential = self.plugin.run().await?;
+            self.runs.fetch_add(1, Ordering::Relaxed);
         }
         let Some(token) = &credential.token else {
             return Ok(None);
@@ -328,6 +343,55 @@ impl AsyncPredicate<Request<Body>> for Bearer {
             }
             Ok(request)
         })
+    }
+}
+
+/// Asks the plugin once more when the API server does not accept its token (401), and repeats the request once: a token may be
+/// revoked before it expires, or say nothing of when it does.
+#[derive(Clone)]
+pub struct AskAgain {
+    bearer: Bearer,
+    /// How often the plugin had run when the request was first sent; zero when it was repeated.
+    runs: u64,
+    repeat: RetryPolicy,
+}
+
+impl AskAgain {
+    /// For requests with the tokens of this one, if it gives any.
+    pub fn new(bearer: Bearer) -> Option<Self> {
+        bearer.tokens.then(|| AskAgain {
+            runs: bearer.runs.load(Ordering::Relaxed),
+            bearer,
+            repeat: RetryPolicy::default(),
+        })
+    }
+}
+
+impl<B> Policy<Request<Body>, Response<B>, BoxError> for AskAgain {
+    type Future = Ready<()>;
+
+    fn retry(
+        &mut self,
+        _request: &mut Request<Body>,
+        result: &mut Result<Response<B>, BoxError>,
+    ) -> Option<Ready<()>> {
+        let refused =
+            matches!(result, Ok(response) if response.status() == StatusCode::UNAUTHORIZED);
+        if !refused || self.runs == 0 {
+            return None;
+        }
+        // Of requests that are refused together, the first asks.
+        self.bearer.refused.fetch_max(self.runs, Ordering::Relaxed);
+        self.runs = 0;
+        Some(ready(()))
+    }
+
+    fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {
+        if self.runs != 0 {
+            self.runs = self.bearer.runs.load(Ordering::Relaxed);
+        }
+        // kube's, for how a request is copied.
+        Policy::<_, Response<B>, _>::clone_request(&mut self.repeat, request)
     }
 }
 

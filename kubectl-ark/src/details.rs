@@ -1,8 +1,9 @@
-//! What `describe --details` lists: the objects of a backup, counted by type and by namespace, and their names, from the stored
-//! list of names.
+//! What `describe --details` lists: the objects of a backup, counted by type and by namespace, with their sizes, and their names; from the
+//! stored list of names, and the archive's footer.
 //!
 //! The list is read as a stream, twice (once to count), so that one of a million names takes no memory.
 
+use crate::sizes::{Size, Sizes};
 use crate::table::{Fit, Table};
 use ark_job::report::plural;
 use flate2::read::GzDecoder;
@@ -14,35 +15,50 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::Path;
 
-/// Types, and namespaces, with the most objects that are counted; the list has the rest.
+/// Types, and namespaces, with the most that are counted; the list has the rest.
 const MOST: usize = 15;
 /// How far the tables are indented.
 const INDENTED: usize = 2;
 
-/// Writes the resource list that is stored at `path`, as gzip of `{"v1/Pod":["namespace/name",…],…}`.
+/// Writes the resource list that is stored at `path`, as gzip of `{"v1/Pod":["namespace/name",…],…}`; and sizes, if they are known.
 ///
 /// # Errors
 /// When it cannot be read, is malformed, or cannot be written.
-pub fn write(path: &Path, out: impl Write, width: Option<usize>) -> io::Result<()> {
+pub fn write(
+    path: &Path,
+    sizes: Option<&Sizes>,
+    out: impl Write,
+    width: Option<usize>,
+) -> io::Result<()> {
     let mut counts: Vec<(String, u64)> = Vec::new();
-    let mut namespaces: BTreeMap<String, u64> = BTreeMap::new();
+    let mut namespaces: BTreeMap<String, Share> = BTreeMap::new();
+    // Of one type at a time.
+    let mut of_type: BTreeMap<String, u64> = BTreeMap::new();
     read(path, |title, name| {
         match (name, counts.last_mut()) {
-            (None, _) => counts.push((title.to_owned(), 0)),
+            (None, before) => {
+                if let Some((before, _)) = before {
+                    add(&mut namespaces, before, &mut of_type, sizes);
+                }
+                counts.push((title.to_owned(), 0));
+            }
             (Some(name), Some((_, count))) => {
                 *count += 1;
                 let namespace = name.split_once('/').map_or("", |(namespace, _)| namespace);
-                match namespaces.get_mut(namespace) {
+                match of_type.get_mut(namespace) {
                     Some(count) => *count += 1,
-                    None => drop(namespaces.insert(namespace.to_owned(), 1)),
+                    None => drop(of_type.insert(namespace.to_owned(), 1)),
                 }
             }
             (Some(_), None) => {}
         }
         Ok(())
     })?;
+    if let Some((last, _)) = counts.last() {
+        add(&mut namespaces, last, &mut of_type, sizes);
+    }
     let mut out = BufWriter::new(out);
-    write!(out, "{}", summary(&counts, &namespaces, width))?;
+    write!(out, "{}", summary(&counts, &namespaces, sizes, width))?;
     writeln!(out, "\nResource list:")?;
     let mut counts = counts.iter();
     read(path, |title, name| match name {
@@ -55,42 +71,104 @@ pub fn write(path: &Path, out: impl Write, width: Option<usize>) -> io::Result<(
     out.flush()
 }
 
-/// How many objects there are, by type and by namespace (an empty one is the cluster), the most first.
+/// Objects of a type or namespace.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    count: u64,
+    size: Size,
+}
+
+/// Adds the objects of a type, by namespace, to those of all types.
+fn add(
+    namespaces: &mut BTreeMap<String, Share>,
+    title: &str,
+    of_type: &mut BTreeMap<String, u64>,
+    sizes: Option<&Sizes>,
+) {
+    let of_type = std::mem::take(of_type);
+    for (namespace, size) in sizes
+        .map(|sizes| sizes.by_namespace(title, &of_type))
+        .into_iter()
+        .flatten()
+    {
+        namespaces
+            .entry(namespace.to_owned())
+            .or_default()
+            .size
+            .add(size);
+    }
+    for (namespace, count) in of_type {
+        namespaces.entry(namespace).or_default().count += count;
+    }
+}
+
+/// How many objects there are, and how large they are if that is known, by type and by namespace (an empty one is the cluster), the
+/// most first.
 fn summary(
     types: &[(String, u64)],
-    namespaces: &BTreeMap<String, u64>,
+    namespaces: &BTreeMap<String, Share>,
+    sizes: Option<&Sizes>,
     width: Option<usize>,
 ) -> String {
-    let types: Vec<(&str, u64)> = types
+    let size = |title: &str| sizes.map_or_else(Size::default, |sizes| sizes.of_type(title));
+    let types: Vec<(&str, Share)> = types
         .iter()
         .filter(|(_, count)| *count > 0)
-        .map(|(title, count)| (title.as_str(), *count))
-        .collect();
-    let namespaces: Vec<(&str, u64)> = namespaces
-        .iter()
-        .map(|(name, count)| match name.as_str() {
-            "" => ("(cluster-scoped)", *count),
-            name => (name, *count),
+        .map(|(title, count)| {
+            (
+                title.as_str(),
+                Share {
+                    count: *count,
+                    size: size(title),
+                },
+            )
         })
         .collect();
-    let all: u64 = types.iter().map(|(_, count)| count).sum();
-    let mut text = format!("\nContents:           {}\n", plural(all, "object"));
-    for (header, counts) in [("TYPE", types), ("NAMESPACE", namespaces)] {
-        text.push_str(&most(header, counts, width));
+    let namespaces: Vec<(&str, Share)> = namespaces
+        .iter()
+        .map(|(name, share)| match name.as_str() {
+            "" => ("(cluster-scoped)", *share),
+            name => (name, *share),
+        })
+        .collect();
+    let mut all = Share::default();
+    for (_, share) in &types {
+        all.count += share.count;
+        all.size.add(share.size);
+    }
+    let mut text = format!("\nContents:           {}", plural(all.count, "object"));
+    if sizes.is_some() {
+        text.push_str(&format!(", {} before compression", all.size));
+    }
+    text.push('\n');
+    for (header, shares) in [("TYPE", types), ("NAMESPACE", namespaces)] {
+        text.push_str(&most(header, shares, sizes.is_some(), width));
     }
     text
 }
 
-fn most(header: &'static str, mut counts: Vec<(&str, u64)>, width: Option<usize>) -> String {
-    // Stable: of as many, by name.
-    counts.sort_by_key(|(_, count)| Reverse(*count));
+fn most(
+    header: &'static str,
+    mut counts: Vec<(&str, Share)>,
+    sized: bool,
+    width: Option<usize>,
+) -> String {
+    // Stable: of as many, by name. Without sizes, all are zero.
+    counts.sort_by_key(|(_, share)| Reverse((share.size.bytes, share.count)));
+    let header = [header, "OBJECTS", "SIZE"];
+    let columns = if sized { 3 } else { 2 };
     // The list below has whole names.
-    let mut table = Table::new(&[header, "OBJECTS"]).fit(Fit {
+    let mut table = Table::new(&header[..columns]).fit(Fit {
         leave_out: &[],
         cut: &["TYPE", "NAMESPACE"],
     });
-    for (name, count) in counts.iter().take(MOST) {
-        table.push(vec![(*name).to_owned(), count.to_string()]);
+    for (name, share) in counts.iter().take(MOST) {
+        let row = [
+            (*name).to_owned(),
+            share.count.to_string(),
+            share.size.to_string(),
+        ];
+        table.push(row.into_iter().take(columns).collect());
     }
     let mut text: String = table
         .render_within(true, width.map(|width| width.saturating_sub(INDENTED)))
@@ -237,7 +315,7 @@ mod tests {
     fn written(json: &str) -> io::Result<String> {
         let file = stored(json);
         let mut out = Vec::new();
-        write(file.path(), &mut out, None).map(|()| String::from_utf8(out).unwrap())
+        write(file.path(), None, &mut out, None).map(|()| String::from_utf8(out).unwrap())
     }
 
     #[test]
@@ -248,6 +326,23 @@ mod tests {
             "\nContents:           3 objects\n  TYPE                 OBJECTS\n  apps/v1/Deployment   2\n  v1/Pod               1\n  \
              NAMESPACE   OBJECTS\n  a           2\n  b           1\n\
              \nResource list:\n  apps/v1/Deployment (2)\n    a/x\n    b/y\n  v1/Node (0)\n  v1/Pod (1)\n    a/p\n"
+        );
+    }
+
+    #[test]
+    fn with_sizes_the_largest_comes_first() {
+        let file = stored(r#"{"v1/Pod":["a/p","a/q","b/p"],"v1/Secret":["b/s"]}"#);
+        let sizes = Sizes::of(&[("v1/Pod", 300), ("v1/Secret", 5000)]);
+        let mut out = Vec::new();
+        write(file.path(), Some(&sizes), &mut out, None).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(
+            text.split("\nResource list").next(),
+            Some(
+                "\nContents:           4 objects, 5.18 KiB before compression\n  \
+                 TYPE        OBJECTS   SIZE\n  v1/Secret   1         4.88 KiB\n  v1/Pod      3         300 B\n  \
+                 NAMESPACE   OBJECTS   SIZE\n  b           2         ~4.98 KiB\n  a           2         ~200 B\n"
+            )
         );
     }
 

@@ -10,7 +10,8 @@ use crate::options::{DescribeOptions, GetAllOptions, GetOptions, Noun};
 use crate::output::{self, Asked, Format, Printable, STATUS, Watch};
 use crate::progress::Display;
 use crate::records::{self, Record, joined};
-use crate::stored::{self, Mirror, Reading};
+use crate::sizes::Sizes;
+use crate::stored::{self, Mirror, Reading, Source};
 use crate::table::Fit;
 use crate::wait::Waiting;
 use crate::watch::{self, Watched};
@@ -183,7 +184,7 @@ async fn describe_backup(
         .run(interrupt, async |source| {
             mirror.fetch(source, FetchFile::Marker, |_| {}).await?;
             if !options.details && !options.check {
-                return Ok((Listed::NotAsked, Ok(None), None));
+                return Ok((Listed::NotAsked, Ok(None), None, Ok(None)));
             }
             let list = mirror.fetch(source, FetchFile::ResourceList, |_| {});
             let listed = match list.await {
@@ -199,8 +200,15 @@ async fn describe_backup(
                 false => None,
             };
             if !options.details {
-                return Ok((listed, Ok(None), needed));
+                return Ok((listed, Ok(None), needed, Ok(None)));
             }
+            let sizes = match listed {
+                Listed::Here => match sizes(source, &mirror, name).await {
+                    Err(failure) if failure.exit() == Exit::Integrity => return Err(failure),
+                    sizes => sizes,
+                },
+                Listed::Nowhere | Listed::NotAsked => Ok(None),
+            };
             let may_have = match options.source {
                 None => snapshots,
                 Some(_) => match find_stored(mirror.store(), name).await?.described {
@@ -216,11 +224,11 @@ async fn describe_backup(
                 }
                 false => Ok(None),
             };
-            Ok((listed, states, needed))
+            Ok((listed, states, needed, sizes))
         })
         .await;
     display.end();
-    let Some((listed, states, needed)) = fetched? else {
+    let Some((listed, states, needed, sizes)) = fetched? else {
         return Ok(None);
     };
     if options.source.is_some() {
@@ -231,8 +239,22 @@ async fn describe_backup(
         print!("{}", backup.describe(None, surroundings.now));
     }
     print_states(states, surroundings.width)?;
+    // An archive that has been moved to cold storage keeps nobody from seeing the rest.
+    let sizes = sizes.unwrap_or_else(|failure| {
+        eprintln!("warning: sizes are not known: {}", failure.message());
+        None
+    });
     if listed == Listed::Nowhere {
-        println!("\nResource list:      <none>: there is none in storage");
+        if options.check {
+            println!(
+                "\nRestorable here:    <unknown>: storage has no list of what is in the backup, by which this is checked;\n\
+                 {:20}`kubectl ark restore plan {name}` reads the backup itself, and says what would become of it",
+                ""
+            );
+        }
+        if options.details {
+            println!("\nResource list:      <none>: there is none in storage");
+        }
     }
     if let Some(needed) = needed {
         let client = client::connect(cluster).await?.kube;
@@ -241,6 +263,7 @@ async fn describe_backup(
     if listed == Listed::Here && options.details {
         match details::write(
             &mirror.path(FetchFile::ResourceList),
+            sizes.as_ref(),
             std::io::stdout().lock(),
             surroundings.width,
         ) {
@@ -255,6 +278,27 @@ async fn describe_backup(
         }
     }
     Ok(Some(()))
+}
+
+/// How large what is in the backup is; `None` when only counts are known: of what others made, or when the image of the pod is of
+/// a version that cannot tell.
+async fn sizes(
+    source: &Source<'_>,
+    mirror: &Mirror,
+    backup: &str,
+) -> Result<Option<Sizes>, Failure> {
+    match mirror.fetch(source, FetchFile::Footer, |_| {}).await {
+        Ok(()) => {}
+        Err(failure) if matches!(failure.exit(), Exit::NotFound | Exit::Usage) => return Ok(None),
+        Err(failure) => return Err(failure),
+    }
+    let read = Sizes::read(&mirror.path(FetchFile::Footer));
+    read.map(Some).map_err(|error| {
+        Failure::new(
+            Exit::Failed,
+            format!("reading the footer of backup {backup}: {error}"),
+        )
+    })
 }
 
 /// What tells how the snapshots of a backup are now.

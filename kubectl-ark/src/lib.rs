@@ -77,6 +77,7 @@ pub mod log_line;
 pub mod output;
 pub mod records;
 pub mod similar;
+pub mod sizes;
 pub mod table;
 pub mod volumes;
 

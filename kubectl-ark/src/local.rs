@@ -64,6 +64,7 @@ pub fn environment(surroundings: &Surroundings) -> Environment {
         nonce: surroundings.nonce.clone(),
         temporary: surroundings.temporary.clone(),
         connect_disks: None,
+        disks_cluster_name: None,
     }
 }
 

@@ -18,6 +18,7 @@ use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass};
 use kube::Client;
 use kube::api::{Api, ListParams};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,6 +57,8 @@ pub struct Here {
     pub drivers: BTreeSet<String>,
     /// Whether it serves snapshots of CSI drivers.
     pub snapshots: bool,
+    /// CSI drivers that have a VolumeSnapshotClass, if it may be known.
+    pub snapshot_classes: Option<BTreeSet<String>>,
 }
 
 /// Reads what a backup needs: from its list of names, its marker, and its claims.
@@ -179,11 +182,12 @@ async fn look(client: &Client, needed: &Needed) -> Result<Here, Failure> {
     let classes: Api<StorageClass> = Api::all(client.clone());
     let drivers: Api<CSIDriver> = Api::all(client.clone());
     let all = ListParams::default();
-    let (types, classes, drivers, snapshots) = futures::join!(
+    let (types, classes, drivers, snapshots, snapshot_classes) = futures::join!(
         kinds,
         classes.list_metadata(&all),
         drivers.list_metadata(&all),
         client.list_api_group_resources("snapshot.storage.k8s.io/v1"),
+        snapshot_classes(client, needed),
     );
     let classes = classes.map_err(|error| client::failure(&error, "listing storage classes"))?;
     let drivers = drivers.map_err(|error| client::failure(&error, "listing CSI drivers"))?;
@@ -198,7 +202,21 @@ async fn look(client: &Client, needed: &Needed) -> Result<Here, Failure> {
             .filter_map(|one| one.metadata.name)
             .collect(),
         snapshots: snapshots.is_ok(),
+        snapshot_classes,
     })
+}
+
+/// The drivers that have a VolumeSnapshotClass. Whoever may not list these learns less: a restore does without them.
+async fn snapshot_classes(client: &Client, needed: &Needed) -> Option<BTreeSet<String>> {
+    if needed.drivers.is_empty() {
+        return None;
+    }
+    let kind = GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", "VolumeSnapshotClass");
+    let plural = ApiResource::from_gvk_with_plural(&kind, "volumesnapshotclasses");
+    let classes: Api<DynamicObject> = Api::all_with(client.clone(), &plural);
+    let classes = classes.list(&ListParams::default()).await.ok()?;
+    let driver = |class: &DynamicObject| class.data["driver"].as_str().map(str::to_owned);
+    Some(classes.iter().filter_map(driver).collect())
 }
 
 /// What a cluster lacks, as a text.
@@ -261,6 +279,15 @@ pub fn compare(needed: &Needed, here: &Here) -> String {
         let table = table.render(true);
         text.extend(table.lines().map(|line| format!("  {line}\n")));
     }
+    // Where the driver or the API is missing, that comes first.
+    let classes = here.snapshot_classes.as_ref().filter(|_| here.snapshots);
+    for driver in needed.drivers.intersection(&here.drivers) {
+        if classes.is_some_and(|classes| !classes.contains(driver)) {
+            text.push_str(&format!(
+                "  (no VolumeSnapshotClass of driver {driver}: a restore needs none, but backups here could take no snapshots)\n"
+            ));
+        }
+    }
     if needed.unseen_claims > 0 {
         text.push_str(&format!(
             "  (storage classes: of the first {CLAIMS} claims; {} more were not looked at)\n",
@@ -285,6 +312,7 @@ mod tests {
             classes: set(&["standard"]),
             drivers: set(&["ebs.csi.aws.com"]),
             snapshots: true,
+            snapshot_classes: Some(set(&["ebs.csi.aws.com"])),
         }
     }
 
@@ -302,7 +330,29 @@ mod tests {
             drivers: set(&["ebs.csi.aws.com"]),
             unseen_claims: 0,
         };
-        assert!(compare(&needed, &here()).contains("Restorable here:    yes"));
+        let text = compare(&needed, &here());
+        assert!(text.contains("Restorable here:    yes") && !text.contains("VolumeSnapshotClass"));
+        let without = |snapshot_classes, snapshots| {
+            compare(
+                &needed,
+                &Here {
+                    snapshot_classes,
+                    snapshots,
+                    ..here()
+                },
+            )
+        };
+        let text = without(Some(set(&["another"])), true);
+        assert!(
+            text.contains("Restorable here:    yes")
+                && text.contains(
+                    "no VolumeSnapshotClass of driver ebs.csi.aws.com: a restore needs none"
+                ),
+            "{text}"
+        );
+        for text in [without(None, true), without(Some(set(&[])), false)] {
+            assert!(!text.contains("VolumeSnapshotClass"), "{text}");
+        }
     }
 
     #[test]

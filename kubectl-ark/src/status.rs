@@ -5,7 +5,7 @@ pub mod collect;
 mod housekeeping;
 mod operations;
 pub mod print;
-mod schedules;
+pub mod schedules;
 #[cfg(test)]
 mod tests;
 

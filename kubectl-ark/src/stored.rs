@@ -249,7 +249,13 @@ impl Mirror {
         if file == FetchFile::Archive {
             return Ok(());
         }
-        let mut stored = Stored::open(&self.store, &self.backup, file).await?;
+        let mut stored = match file {
+            FetchFile::Footer => {
+                let key = self.key(file);
+                Stored::footer_copy(&self.store, &self.backup, &key).await?
+            }
+            _ => Stored::open(&self.store, &self.backup, file).await?,
+        };
         while stored.next().await?.is_some() {}
         Ok(())
     }
@@ -259,8 +265,16 @@ impl Mirror {
         &self.store
     }
 
+    fn key(&self, file: FetchFile) -> String {
+        match file {
+            // In storage it is a part of the archive, which is not fetched for it.
+            FetchFile::Footer => format!("{}footer.gz", self.keys.directory()),
+            file => fetch::key(&self.keys, file),
+        }
+    }
+
     /// Where a file is.
     pub fn path(&self, file: FetchFile) -> PathBuf {
-        self.directory.path().join(fetch::key(&self.keys, file))
+        self.directory.path().join(self.key(file))
     }
 }

@@ -277,6 +277,7 @@ async fn housekeeper(cluster: &ControlPlane, url: &str) -> Result<ark_job::conte
         nonce: "housekeeper".to_owned(),
         temporary: std::env::temp_dir(),
         connect_disks: None,
+        disks_cluster_name: None,
     };
     let cluster = Cluster::new(cluster.client().await?);
     let place: Location = url.parse()?;

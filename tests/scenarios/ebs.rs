@@ -61,7 +61,7 @@ impl Cloud {
         let log = Log::new(directory.path())?;
         let keys = (s3::ACCESS_KEY_ID, s3::SECRET_ACCESS_KEY);
         let place = place(directory.path(), proxy.url(), keys)?;
-        let disks = connect(place.into(), log.clone()).await?;
+        let disks = connect(place.into(), None, log.clone()).await?;
         Ok(Cloud {
             ec2: Ec2::new(moto.url()),
             moto,
@@ -698,7 +698,7 @@ async fn policy() -> Result<()> {
         cloud.proxy.url(),
         (&keys.0, &keys.1),
     )?;
-    let disks = connect(place.into(), cloud.log.clone()).await?;
+    let disks = connect(place.into(), None, cloud.log.clone()).await?;
     everything(&*disks, &source).await?;
 
     for action in &actions {
@@ -759,7 +759,7 @@ pub fn again() -> Option<i32> {
             .enable_all()
             .build()?;
         runtime.block_on(async {
-            let disks = connect(place, log).await?;
+            let disks = connect(place, None, log).await?;
             let found = disks.tagged_snapshots("", &ours("data")).await?;
             Ok(format!("{} {}", disks.region(), found.len()))
         })

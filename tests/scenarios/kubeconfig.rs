@@ -136,7 +136,7 @@ async fn credential_plugins_run_once_and_are_named_when_they_fail() -> Result<()
     let desk = Desk::new().await?;
     // Writes down how it was run, and prints a file.
     let plugin = desk.path("log-in");
-    let text = "#!/bin/sh\nprintf '%s %s %s\\n' \"$1\" \"$REGION\" \"$KUBERNETES_EXEC_INFO\" >>\"$RUNS\"\necho 'look here' >&2\ncat \"$1\"\nexit \"${CODE:-0}\"\n";
+    let text = "#!/bin/sh\nprintf '%s %s %s\\n' \"$1\" \"$REGION\" \"$KUBERNETES_EXEC_INFO\" >>\"$RUNS\"\necho 'look here' >&2\ncat \"$1\"\n[ -z \"$NEXT\" ] || cp \"$NEXT\" \"$1\"\nexit \"${CODE:-0}\"\n";
     std::fs::write(&plugin, text)?;
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(&plugin, std::fs::Permissions::from_mode(0o755))?;
@@ -221,6 +221,22 @@ async fn credential_plugins_run_once_and_are_named_when_they_fail() -> Result<()
     )?;
     desk.reaches(&kubeconfig, ASK).await?;
     ensure!(taken()?.len() == 2);
+
+    // What is not accepted is asked for once more.
+    let good = answer("good", "v1", json!({"token": desk.token}))?;
+    let file = answer("revoked", "v1", json!({"token": "revoked"}))?;
+    let env = json!([{"name": "RUNS", "value": runs}, {"name": "NEXT", "value": good}]);
+    let user = exec("v1", &file, json!({"env": env}));
+    let kubeconfig = desk.kubeconfig("revoked.config", desk.cluster()?, user)?;
+    desk.reaches(&kubeconfig, ASK).await?;
+    let times = taken()?.len();
+    ensure!(times == 2, "it ran {times} times");
+    let file = answer("revoked", "v1", json!({"token": "revoked"}))?;
+    let user = exec("v1", &file, json!({}));
+    let kubeconfig = desk.kubeconfig("refused.config", desk.cluster()?, user)?;
+    let said = desk.run(&kubeconfig, ASK).await?;
+    said.explains(&["401"], "log in")?;
+    taken()?;
 
     // A client certificate.
     let directory = desk.cluster.directory()?;
@@ -337,7 +353,7 @@ async fn contexts_files_and_flags_choose_as_in_kubectl() -> Result<()> {
         "version --context unknown --user certificate",
         // The certificate has no such address; the name that it has is given.
         "version --cluster other-name --server URL --tls-server-name kubernetes",
-        "version --context far --server URL --insecure-skip-tls-verify",
+        "version --context far -s URL --insecure-skip-tls-verify",
         "version --context far --server URL --certificate-authority AUTHORITY",
     ] {
         let line = line

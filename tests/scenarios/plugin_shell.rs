@@ -154,6 +154,11 @@ async fn names_are_completed_and_nothing_is_written() -> Result<()> {
             &["get", "backups", "first", "s"],
             &["shop-20261126030000", ":36"],
         ),
+        (
+            &["backup", "describe", "la"],
+            &["latest\tthe newest complete one", ":36"],
+        ),
+        (&["backup", "delete", "la"], &[":36"]),
         (&["restore", "describe", ""], &["again", ":36"]),
         (&["schedule", "run", ""], &["nightly\t0 3 * * *", ":4"]),
         (
@@ -193,7 +198,10 @@ async fn names_are_completed_and_nothing_is_written() -> Result<()> {
     let stored = desk.home.path().join(".kubectl-ark/backups/backups/mine");
     std::fs::create_dir_all(stored)?;
     let local = desk.answer(&["backup", "get", "--local", ""]).await?;
-    ensure!(local == ["mine", ":36"], "{local:?}");
+    ensure!(
+        local == ["latest\tthe newest complete one", "mine", ":36"],
+        "{local:?}"
+    );
     ensure!(proxy.count(|_| true) > 0, "the proxy was not asked");
     let writes = proxy.count(ark_tests::proxy::Request::is_write);
     ensure!(writes == 0, "{writes} writes: {:?}", proxy.requests());

@@ -447,11 +447,21 @@ async fn details_without_the_archive() -> Result<()> {
             .any(|request| request.path.contains("resource-list")),
         "{asked:?}"
     );
+    let of_archive = asked
+        .iter()
+        .filter(|request| request.path.ends_with(".tar.gz"));
+    // Its footer, for the sizes.
+    let parts: Vec<_> = of_archive.collect();
     ensure!(
-        !asked
-            .iter()
-            .any(|request| request.path.ends_with(".tar.gz")),
-        "the archive was read: {asked:?}"
+        parts.len() == 1 && !is_whole_archive_read(parts[0]),
+        "more of the archive was read than its footer: {parts:?}"
+    );
+    ensure!(
+        list.contains("before compression\n  TYPE ")
+            && list.contains("OBJECTS   SIZE\n")
+            && line_after(list, "  listed ")
+                .is_some_and(|of_namespace| of_namespace.ends_with("B")),
+        "{list}"
     );
     let checked = ark.expect(0, "backup describe listed --check").await?;
     let missing = "listed/data: --storage-class-mappings of-another-cluster:ANOTHER\n";

@@ -499,6 +499,7 @@ fn create_directories(directory: &Path) -> io::Result<()> {
         return Ok(());
     };
     create_directories(parent)?;
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "only Unix has modes"))]
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);

@@ -217,12 +217,15 @@ pub trait Disks: Send + Sync {
     fn clock(&self) -> Option<Timestamp>;
 }
 
-/// Reaches the disks, with the credentials that the place of the backups gives.
-pub type ConnectDisks = fn(Location, Log) -> BoxFuture<'static, Result<Arc<dyn Disks>, DiskError>>;
+/// Reaches the disks, with the credentials that the place of the backups gives; the text is what tags of volumes call the
+/// cluster.
+pub type ConnectDisks =
+    fn(Location, Option<String>, Log) -> BoxFuture<'static, Result<Arc<dyn Disks>, DiskError>>;
 
 /// The disks, reached when they are first needed.
 pub struct DiskAccess {
     connect: Option<ConnectDisks>,
+    cluster_name: Option<String>,
     place: Location,
     log: Log,
     connected: OnceCell<Arc<dyn Disks>>,
@@ -230,9 +233,15 @@ pub struct DiskAccess {
 
 impl DiskAccess {
     /// Not reached yet.
-    pub fn new(connect: Option<ConnectDisks>, place: Location, log: &Log) -> DiskAccess {
+    pub fn new(
+        connect: Option<ConnectDisks>,
+        cluster_name: Option<String>,
+        place: Location,
+        log: &Log,
+    ) -> DiskAccess {
         DiskAccess {
             connect,
+            cluster_name,
             place,
             log: log.clone(),
             connected: OnceCell::new(),
@@ -250,9 +259,13 @@ impl DiskAccess {
     /// [`DiskError::NotHere`], or when the SDK cannot be set up.
     pub async fn disks(&self) -> Result<&dyn Disks, DiskError> {
         let connect = self.connect.ok_or(DiskError::NotHere)?;
-        let connected = self
-            .connected
-            .get_or_try_init(|| connect(self.place.clone(), self.log.clone()));
+        let connected = self.connected.get_or_try_init(|| {
+            connect(
+                self.place.clone(),
+                self.cluster_name.clone(),
+                self.log.clone(),
+            )
+        });
         Ok(connected.await?.as_ref())
     }
 }

@@ -67,11 +67,15 @@ const SNAPSHOT_PAUSE: Duration = Duration::from_secs(30);
 
 /// Sets the SDK up. Nothing is asked of EC2 yet, and credentials are found at the first request.
 ///
-/// The endpoint is EC2's own, or that of `AWS_ENDPOINT_URL_EC2` (or the profile's), and never that of the place: that is S3's.
+/// `cluster_name` is what tags of volumes call the cluster. The endpoint is EC2's own, or that of `AWS_ENDPOINT_URL_EC2` (or the profile's), and never that of the place: that is S3's.
 ///
 /// # Errors
 /// When the certificates of the place cannot be read.
-pub fn connect(place: Location, log: Log) -> BoxFuture<'static, Result<Arc<dyn Disks>, DiskError>> {
+pub fn connect(
+    place: Location,
+    cluster_name: Option<String>,
+    log: Log,
+) -> BoxFuture<'static, Result<Arc<dyn Disks>, DiskError>> {
     async move {
         // A directory says nothing of how to reach AWS: then the environment does.
         let place = match place {
@@ -91,10 +95,7 @@ pub fn connect(place: Location, log: Log) -> BoxFuture<'static, Result<Arc<dyn D
         let disks: Arc<dyn Disks> = Arc::new(Ec2 {
             config,
             region: region.unwrap_or_default(),
-            // Velero's variable, read where Velero reads it.
-            cluster_name: std::env::var("AWS_CLUSTER_NAME")
-                .ok()
-                .filter(|name| !name.is_empty()),
+            cluster_name,
             clients: Mutex::default(),
             answers,
             log,

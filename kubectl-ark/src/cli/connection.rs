@@ -14,7 +14,7 @@ pub struct ConnectionFlags {
     #[arg(long, global = true, hide = true, value_name = "NAME")]
     pub user: Option<String>,
     /// Address of the API server
-    #[arg(long, global = true, hide = true, value_name = "URL")]
+    #[arg(long, short = 's', global = true, hide = true, value_name = "URL")]
     pub server: Option<String>,
     /// Bearer token for the API server
     #[arg(long, global = true, hide = true, value_name = "TOKEN")]

@@ -4,7 +4,9 @@ use super::words::{Candidate, Source, Wanted};
 use crate::Surroundings;
 use crate::cli::{Cli, ClusterFlags};
 use crate::client::{self, Audience};
-use ark_job::api::{Backup, BackupStorageLocation, Restore, SCHEDULE_LABEL};
+use crate::lookup::LATEST;
+use crate::records;
+use ark_job::api::{Backup, BackupPhase, BackupStorageLocation, Restore, SCHEDULE_LABEL};
 use clap::Parser as _;
 use k8s_openapi::api::batch::v1::CronJob;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
@@ -12,6 +14,9 @@ use kube::api::{Api, ListParams};
 use kube::config::Kubeconfig;
 use kube::{Client, ResourceExt as _};
 use serde_json::Value;
+
+/// What `latest` is.
+const NEWEST: &str = "the newest complete one";
 
 /// More would fill the screen many times over.
 const AT_MOST: u32 = 500;
@@ -55,26 +60,23 @@ async fn named(
             let names = kubeconfig.auth_infos.iter().map(|one| &one.name);
             return Some(names.map(|name| Candidate::new(name, "")).collect());
         }
-        Source::Backups if wanted.options.contains_key("local") => return stored(surroundings),
+        Source::Backups | Source::BackupNames if wanted.options.contains_key("local") => {
+            let mut candidates = stored(surroundings)?;
+            if *source == Source::Backups && !candidates.is_empty() {
+                candidates.insert(0, Candidate::new(LATEST, NEWEST));
+            }
+            return Some(candidates);
+        }
         _ => {}
     }
     let client = client::connect_as(&flags, Audience::Nobody).await.ok()?;
     let (client, namespace) = (client.operation, flags.namespace.as_str());
     let all = ListParams::default().limit(AT_MOST);
     match source {
-        Source::Backups => {
+        Source::Backups | Source::BackupNames => {
             let backups: Api<Backup> = Api::namespaced(client, namespace);
-            let mut backups = backups.list(&all).await.ok()?.items;
-            backups.sort_by_key(|one| std::cmp::Reverse(one.creation_timestamp()));
-            Some(
-                backups
-                    .iter()
-                    .map(|one| {
-                        let status = one.status.as_ref().and_then(|status| status.phase.as_ref());
-                        Candidate::new(one.name_any(), status.map(text).unwrap_or_default())
-                    })
-                    .collect(),
-            )
+            let backups = backups.list(&all).await.ok()?.items;
+            Some(of_backups(backups, *source == Source::Backups))
         }
         Source::Restores => {
             let restores: Api<Restore> = Api::namespaced(client, namespace);
@@ -134,6 +136,29 @@ async fn named(
         Source::Types => types(&client).await,
         _ => None,
     }
+}
+
+/// The names of backups, newest first; before them, if wanted, what names the newest complete ones, where there are any.
+fn of_backups(mut backups: Vec<Backup>, newest: bool) -> Vec<Candidate> {
+    backups.sort_by_key(|one| std::cmp::Reverse(one.creation_timestamp()));
+    let complete = backups
+        .iter()
+        .filter(|one| newest && records::phase(one) == BackupPhase::Completed);
+    let mut latest = Vec::new();
+    for backup in complete {
+        let schedule = backup.labels().get(SCHEDULE_LABEL);
+        let names = schedule.map(|schedule| format!("{schedule}/{LATEST}"));
+        for name in std::iter::once(LATEST.to_owned()).chain(names) {
+            if !latest.iter().any(|known: &Candidate| known.word == name) {
+                latest.push(Candidate::new(name, NEWEST));
+            }
+        }
+    }
+    let names = backups.iter().map(|one| {
+        let status = one.status.as_ref().and_then(|status| status.phase.as_ref());
+        Candidate::new(one.name_any(), status.map(text).unwrap_or_default())
+    });
+    latest.into_iter().chain(names).collect()
 }
 
 /// The cluster's flags of the line, with the environment's defaults.
@@ -248,4 +273,40 @@ fn listable(group: &Value) -> Vec<String> {
             group => format!("{resource}.{group}"),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_newest_are_offered_where_there_is_a_complete_one() {
+        let backup = |name: &str, phase: &str, day: u8, schedule: &str| -> Backup {
+            serde_json::from_value(json!({
+                "apiVersion": "ark.heptio.com/v1", "kind": "Backup",
+                "metadata": {
+                    "name": name, "creationTimestamp": format!("2026-01-0{day}T00:00:00Z"),
+                    "labels": {SCHEDULE_LABEL: schedule},
+                },
+                "spec": {}, "status": {"phase": phase},
+            }))
+            .unwrap()
+        };
+        let words = |backups: &[Backup], newest| -> Vec<String> {
+            let candidates = of_backups(backups.to_vec(), newest);
+            candidates.into_iter().map(|one| one.word).collect()
+        };
+        let backups = [
+            backup("a", "Completed", 1, "nightly"),
+            backup("c", "Failed", 3, "weekly"),
+            backup("b", "Completed", 2, "nightly"),
+        ];
+        assert_eq!(
+            words(&backups, true),
+            ["latest", "nightly/latest", "c", "b", "a"]
+        );
+        assert_eq!(words(&backups, false), ["c", "b", "a"]);
+        assert_eq!(words(&backups[1..2], true), ["c"]);
+    }
 }

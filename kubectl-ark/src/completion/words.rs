@@ -25,8 +25,10 @@ pub enum Source {
     Known(Vec<Candidate>),
     /// Names of files, which the shell knows best.
     Files,
-    /// Backup resources, or with `--local` directories.
+    /// Backup resources, or with `--local` directories; and `latest`.
     Backups,
+    /// The same by their own names alone, where one must be meant for sure: to delete it.
+    BackupNames,
     /// Restore resources.
     Restores,
     /// CronJobs that are schedules.
@@ -98,7 +100,9 @@ impl Wanted {
     pub fn directive(&self) -> Directive {
         Directive(match self.source {
             Source::Files => 0,
-            Source::Backups | Source::Restores => Directive::NO_FILES | Directive::KEEP_ORDER,
+            Source::Backups | Source::BackupNames | Source::Restores => {
+                Directive::NO_FILES | Directive::KEEP_ORDER
+            }
             _ => Directive::NO_FILES,
         })
     }
@@ -375,8 +379,12 @@ impl<'a> Line<'a> {
         if self.path.contains(&"create") || self.path.contains(&"install") {
             return Source::Nothing;
         }
+        let by_whole_name = ["delete", "undelete"]
+            .iter()
+            .any(|command| self.path.contains(command));
         for word in &self.path {
             match word.trim_end_matches('s') {
+                "backup" if by_whole_name => return Source::BackupNames,
                 "backup" => return Source::Backups,
                 "restore" => return Source::Restores,
                 "schedule" => return Source::Schedules,
@@ -467,6 +475,9 @@ mod tests {
             "backup describe -- ",
         ] {
             assert_eq!(at(line).source, Source::Backups, "{line}");
+        }
+        for line in ["backup delete ", "delete backups ", "backup undelete "] {
+            assert_eq!(at(line).source, Source::BackupNames, "{line}");
         }
         assert_eq!(at("delete schedule a ").source, Source::Schedules);
         assert_eq!(at("delete schedule a ").given, ["a"]);

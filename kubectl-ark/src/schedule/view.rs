@@ -10,6 +10,7 @@ use crate::pod_template::CONTAINER;
 use crate::records::{self, Planned, Record};
 use crate::schedule::create::moment;
 use crate::schedule::times::SHOWN;
+use crate::status::schedules;
 use crate::table::Fit;
 use crate::wait::{self, Waiting};
 use crate::watch::{self, Watched};
@@ -176,6 +177,9 @@ impl Shown {
         let mut page = Page::default();
         page.metadata(&self.cron_job.metadata, name(&self.cron_job));
         page.field("Status", self.status(now));
+        if let Some(item) = schedules::attention(self, now) {
+            page.field("Attention", format!("{}\n`{}`", item.message, item.command));
+        }
         page.field("Schedule", &spec.schedule);
         page.field(
             "Time zone",

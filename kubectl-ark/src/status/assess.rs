@@ -306,7 +306,12 @@ pub fn assess(seen: &Seen) -> Health {
 
 /// A command in this installation: the flag that it needs to find it at its end.
 pub fn command(seen: &Seen, words: &str) -> String {
-    format!("kubectl ark {words}{}", namespace_flag(&seen.namespace))
+    command_in(&seen.namespace, words)
+}
+
+/// A command in the installation in this namespace.
+pub fn command_in(namespace: &str, words: &str) -> String {
+    format!("kubectl ark {words}{}", namespace_flag(namespace))
 }
 
 fn versions(seen: &Seen, findings: &mut Findings) -> Versions {

@@ -1,6 +1,8 @@
 //! Whether schedules do what they are for. Pure.
 
-use super::assess::{BackupSeen, Findings, Item, Mode, Reason, ScheduleHealth, command, is_before};
+use super::assess::{
+    BackupSeen, Findings, Item, Mode, Reason, ScheduleHealth, command, command_in, is_before,
+};
 use super::collect::Seen;
 use crate::age::age;
 use crate::records::{self, Record};
@@ -58,7 +60,13 @@ fn one(schedule: &Shown, seen: &Seen, mode: &Mode, findings: &mut Findings) -> S
     let (failures, _) = schedule.failures();
     let overdue = state == State::Enabled && is_overdue(schedule, seen.now);
     match state {
-        State::Enabled => findings.attention.extend(trouble(schedule, &name, overdue, seen)),
+        State::Enabled => findings.attention.extend(trouble(
+            schedule,
+            &name,
+            overdue,
+            &seen.namespace,
+            seen.now,
+        )),
         State::Paused => findings.notes.push(Item::new(
             Reason::SchedulePaused,
             format!("schedule/{name}"),
@@ -115,8 +123,25 @@ fn is_overdue(schedule: &Shown, now: Timestamp) -> bool {
         .is_some_and(|second| is_before(second.timestamp(), LATE, now))
 }
 
+/// What `status` says of a schedule that makes backups, and is not well.
+pub fn attention(schedule: &Shown, now: Timestamp) -> Option<Item> {
+    let metadata = &schedule.cron_job.metadata;
+    let name = metadata.name.as_deref().unwrap_or_default();
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    let overdue = is_overdue(schedule, now);
+    (State::of(&schedule.cron_job) == State::Enabled)
+        .then(|| trouble(schedule, name, overdue, namespace, now))
+        .flatten()
+}
+
 /// The one thing to say of a schedule that is not well.
-fn trouble(schedule: &Shown, name: &str, overdue: bool, seen: &Seen) -> Option<Item> {
+fn trouble(
+    schedule: &Shown,
+    name: &str,
+    overdue: bool,
+    namespace: &str,
+    now: Timestamp,
+) -> Option<Item> {
     let last = schedule
         .backups
         .iter()
@@ -126,7 +151,7 @@ fn trouble(schedule: &Shown, name: &str, overdue: bool, seen: &Seen) -> Option<I
         matches!(phase, BackupPhase::Failed | BackupPhase::PartiallyFailed)
     });
     let good = match schedule.last_good().and_then(begun) {
-        Some(at) => format!("the last complete one is {} old", age(at, seen.now)),
+        Some(at) => format!("the last complete one is {} old", age(at, now)),
         None => "there is no complete one".into(),
     };
     let (count, _) = schedule.failures();
@@ -157,8 +182,11 @@ fn trouble(schedule: &Shown, name: &str, overdue: bool, seen: &Seen) -> Option<I
         None => return None,
     };
     let next = match failed {
-        Some(failed) => command(seen, &format!("backup describe {}", records::name(failed))),
-        None => command(seen, &format!("schedule run {name}")),
+        Some(failed) => command_in(
+            namespace,
+            &format!("backup describe {}", records::name(failed)),
+        ),
+        None => command_in(namespace, &format!("schedule run {name}")),
     };
     let reason = if overdue {
         Reason::BackupOverdue

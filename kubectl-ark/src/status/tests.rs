@@ -273,6 +273,14 @@ fn schedules() {
     let failed = backups(vec![backup(9, "Failed"), backup(33, "Completed")]);
     assert_eq!(reasons(&failed), [Reason::BackupFailed]);
     let item = &assess(&failed).attention[0];
+    // `schedule describe` says the same.
+    let mut cron_job: k8s_openapi::api::batch::v1::CronJob = read(schedule("nightly", None));
+    cron_job.metadata.namespace = Some("heptio-ark".into());
+    let shown = crate::schedule::view::Shown::new(cron_job, &failed.backups, None);
+    let text = shown.describe(now());
+    for said in [&item.message, &format!("`{}`", item.command)] {
+        assert!(text.contains(said), "{said:?} is not in {text}");
+    }
     assert_eq!(
         (item.object.as_str(), item.command.as_str()),
         ("schedule/nightly", "kubectl ark backup describe nightly-9")
