@@ -50,6 +50,9 @@ pub const VELERO_EXCLUDE_LABEL: &str = "velero.io/exclude-from-backup";
 pub const RUN_ANNOTATION: &str = "ark.heptio.com/run";
 /// Annotation on the Backup resource of somebody else's backup: who made it, [`ORIGIN_VELERO`] or [`ORIGIN_ARK`].
 pub const ORIGIN_ANNOTATION: &str = "ark.heptio.com/origin";
+/// Annotation on the Backup resource of a backup that was given a URL: where it is, as `file:///dir` or `s3://bucket/prefix?…`,
+/// without credentials. For people: a directory is that of whichever machine wrote it.
+pub const STORAGE_ANNOTATION: &str = "ark.heptio.com/storage";
 /// Velero made it.
 pub const ORIGIN_VELERO: &str = "velero";
 /// Original Ark made it.
@@ -61,7 +64,7 @@ pub const SUSPENDED_BY_ANNOTATION: &str = "ark.heptio.com/suspended-by";
 /// Annotation on the PodTemplate: the version of the `ark-job` command line its image understands.
 pub const CONTRACT_ANNOTATION: &str = "ark.heptio.com/contract";
 /// The version of the command line that this code renders.
-pub const CONTRACT_VERSION: &str = "5";
+pub const CONTRACT_VERSION: &str = "6";
 /// Label on every object that `install` makes.
 pub const PART_OF_LABEL: &str = "app.kubernetes.io/part-of";
 /// Its value.

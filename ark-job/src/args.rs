@@ -39,6 +39,8 @@ pub enum Command {
     Delete(DeleteArgs),
     /// Take back a deletion that was cut off before anything was lost
     Undelete(UndeleteArgs),
+    /// Delete restores: their logs and results in storage, and their resources; what they restored stays
+    DeleteRestore(DeleteRestoreArgs),
     /// Delete what has expired, and sweep up what runs that were cut off have left
     Expire(ExpireArgs),
     /// Make the cluster's Backup resources agree with what is in storage
@@ -464,6 +466,17 @@ pub struct UndeleteArgs {
     pub storage: StorageFlags,
 }
 
+/// `ark-job delete-restore`
+#[derive(Clone, Debug, PartialEq, ClapArgs)]
+pub struct DeleteRestoreArgs {
+    /// Names of the restores
+    #[arg(value_name = "NAME", required = true, value_parser = parse_name)]
+    pub names: Vec<String>,
+    /// Where their backups are
+    #[command(flatten)]
+    pub storage: StorageFlags,
+}
+
 /// What expires besides this cluster's own backups, and when what was never committed is swept up.
 #[derive(Clone, Debug, PartialEq, ClapArgs)]
 pub struct ExpireFlags {
@@ -712,6 +725,11 @@ impl Args {
                 argv.0.extend_from_slice(names);
                 storage.write(&mut argv);
             }
+            Command::DeleteRestore(DeleteRestoreArgs { names, storage }) => {
+                argv.0.push("delete-restore".to_owned());
+                argv.0.extend_from_slice(names);
+                storage.write(&mut argv);
+            }
             Command::Expire(ExpireArgs {
                 storage,
                 expire,
@@ -805,6 +823,7 @@ impl Command {
             Command::Fetch(fetch) => &fetch.storage,
             Command::Delete(delete) => &delete.storage,
             Command::Undelete(undelete) => &undelete.storage,
+            Command::DeleteRestore(delete) => &delete.storage,
             Command::Expire(expire) => &expire.storage,
             Command::Sync(sync) => &sync.storage,
             Command::List(list) => &list.storage,
@@ -823,6 +842,7 @@ impl Command {
             Command::Fetch(fetch) => &mut fetch.storage,
             Command::Delete(delete) => &mut delete.storage,
             Command::Undelete(undelete) => &mut undelete.storage,
+            Command::DeleteRestore(delete) => &mut delete.storage,
             Command::Expire(expire) => &mut expire.storage,
             Command::Sync(sync) => &mut sync.storage,
             Command::List(list) => &mut list.storage,
@@ -848,7 +868,11 @@ impl Command {
                 [name] => Some(name),
                 _ => None,
             },
-            Command::Expire(_) | Command::Sync(_) | Command::List(_) | Command::Doctor(_) => None,
+            Command::DeleteRestore(_)
+            | Command::Expire(_)
+            | Command::Sync(_)
+            | Command::List(_)
+            | Command::Doctor(_) => None,
         }
     }
 }
@@ -1142,6 +1166,13 @@ fn parse_zone_mapping(text: &str) -> Result<(String, String), String> {
     Ok((old.to_owned(), new.to_owned()))
 }
 
+/// Go's longest.
+const MAX_DURATION: std::time::Duration = std::time::Duration::from_nanos(i64::MAX as u64);
+/// Nobody writes a longer one, not even with every unit.
+const MAX_DURATION_TEXT: usize = 100;
+/// So many hours can still be added up without an overflow, as often as the text has room for them.
+const MAX_DIGITS: usize = 13;
+
 /// Parses a Go duration (`720h`, `1h30m`, `0`), not negative.
 ///
 /// # Errors
@@ -1150,13 +1181,33 @@ pub fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
     if text == "0" {
         return Ok(std::time::Duration::ZERO);
     }
+    if text.is_empty() {
+        return Err("it is empty; a duration is written as 720h or 90m, and 0 is none".to_owned());
+    }
+    // What parses it adds and multiplies without looking, and panics at what is negative or too much: it sees neither.
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if unsigned.is_empty() || unsigned.contains(['+', '-']) {
+        return Err(format!("{text:?} is not a duration such as 720h or 90m"));
+    }
+    let digits = |part: &str| part.len() > MAX_DIGITS;
+    if text.len() > MAX_DURATION_TEXT || text.split(|c: char| !c.is_ascii_digit()).any(digits) {
+        return Err(too_long(text));
+    }
     let duration: kube::core::Duration = text
         .parse()
         .map_err(|error| format!("{text:?} is not a duration such as 720h or 90m: {error}"))?;
     if duration.is_negative() {
         return Err(format!("{text:?} is negative"));
     }
-    Ok(duration.into())
+    let duration = std::time::Duration::from(duration);
+    match duration > MAX_DURATION {
+        true => Err(too_long(text)),
+        false => Ok(duration),
+    }
+}
+
+fn too_long(text: &str) -> String {
+    format!("{text:?} is too long: a duration is 2562047h (292 years) at most, as in Go")
 }
 
 #[cfg(test)]
@@ -1370,6 +1421,9 @@ mod tests {
                 .prop_map(|(names, storage)| Command::Delete(DeleteArgs { names, storage })),
             (vec(name(), 1..3), storage())
                 .prop_map(|(names, storage)| Command::Undelete(UndeleteArgs { names, storage })),
+            (vec(name(), 1..3), storage()).prop_map(|(names, storage)| Command::DeleteRestore(
+                DeleteRestoreArgs { names, storage }
+            )),
             (
                 storage(),
                 (vec(name(), 0..3), any::<bool>(), "[1-9]h", any::<bool>()),
@@ -1485,5 +1539,33 @@ mod tests {
         assert_eq!(parse_duration("0"), Ok(std::time::Duration::ZERO));
         assert!(parse_duration("-1h").is_err());
         assert!(parse_duration("30 days").is_err());
+        // 53 years, in full.
+        assert!(parse_duration("465000h0m0.000000001s").is_ok());
+    }
+
+    #[test]
+    fn no_text_makes_a_duration_panic_and_an_empty_one_is_none() {
+        assert!(parse_duration("").unwrap_err().contains("empty"));
+        for long in [
+            "99999999999999999999h",
+            "2562048h",
+            "1.99999999999999999999999h",
+            &"9999999999999h".repeat(7),
+            &"9999999999999h".repeat(50),
+        ] {
+            let why = parse_duration(long).unwrap_err();
+            assert!(why.contains("too long"), "{why}");
+        }
+        assert!(parse_duration("2562047h47m16s").is_ok());
+        for strange in ["1h-2h", "+-1h", "--1h", "1h+1h", "-", "+", "h", ".h", " 1h"] {
+            parse_duration(strange).unwrap_err();
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_typed_as_a_duration_is_one_or_an_error(text in "[-+0-9.hmsnuµe ]{0,40}") {
+            let _ = parse_duration(&text);
+        }
     }
 }

@@ -1,10 +1,10 @@
-//! Delete and undelete: backups go, or come back, by name.
+//! Delete and undelete: backups go, or come back, by name; and restores go.
 
-use crate::args::{DeleteArgs, UndeleteArgs};
+use crate::args::{DeleteArgs, DeleteRestoreArgs, UndeleteArgs};
 use crate::context::{Context, Outcome};
 use crate::error::Failure;
 use crate::exit::Exit;
-use crate::removal::{self, Removed, Seen, Undeleted};
+use crate::removal::{self, Removed, RemovedRestore, Seen, Undeleted};
 use crate::report::plural;
 use crate::store::StoreError;
 use crate::tombstone::Cause;
@@ -40,6 +40,15 @@ impl Options {
         Ok(Options::of(names))
     }
 
+    /// Checks what was typed.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`], with what is wrong.
+    pub fn of_restores(arguments: &DeleteRestoreArgs) -> Result<Options, Failure> {
+        let DeleteRestoreArgs { names, storage: _ } = arguments;
+        Ok(Options::of(names))
+    }
+
     /// Each name once, in the order in which they were given.
     fn of(names: &[String]) -> Options {
         let mut seen = BTreeSet::new();
@@ -55,10 +64,27 @@ impl Options {
 /// # Errors
 /// When none could be deleted; if only some could, that is an [`Outcome`].
 pub async fn delete(context: &Context, options: &Options) -> Result<Outcome, Failure> {
-    let mut tally = Tally::new(options);
+    let mut tally = Tally::new("backup", options);
     for name in &options.names {
         let removed = removal::remove(context, name, Cause::Delete, Seen::default()).await;
         tally.add(context, removed.map(|removed| tell(name, removed)));
+    }
+    tally.outcome("deleted")
+}
+
+/// Deletes restores, one after the other. Of one that was interrupted, the resource is left, by which the next finds it.
+///
+/// # Errors
+/// When none could be deleted; if only some could, that is an [`Outcome`].
+pub async fn delete_restores(context: &Context, options: &Options) -> Result<Outcome, Failure> {
+    let mut tally = Tally::new("restore", options);
+    for name in &options.names {
+        let removed = removal::remove_restore(context, name).await;
+        let told = removed.map(|RemovedRestore { objects, bytes }| {
+            let (objects, bytes) = (plural(objects, "object"), plural(bytes, "byte"));
+            format!("restore {name} is deleted: {objects} of {bytes}, its record")
+        });
+        tally.add(context, told);
     }
     tally.outcome("deleted")
 }
@@ -117,7 +143,7 @@ fn are(count: usize) -> &'static str {
 /// # Errors
 /// When none could be taken back; if only some could, that is an [`Outcome`].
 pub async fn undelete(context: &Context, options: &Options) -> Result<Outcome, Failure> {
-    let mut tally = Tally::new(options);
+    let mut tally = Tally::new("backup", options);
     for name in &options.names {
         let undeleted = removal::undelete(context, name).await;
         if let Ok(undeleted) = &undeleted {
@@ -144,6 +170,8 @@ fn expired(name: &str, undeleted: &Undeleted, now: Timestamp) -> Option<String> 
 /// How it went with each name.
 #[derive(Debug, Default)]
 struct Tally {
+    /// What they are, in the singular.
+    noun: &'static str,
     /// What becomes of each is told when it is known; of a single one, the outcome tells.
     several: bool,
     done: Vec<String>,
@@ -153,8 +181,9 @@ struct Tally {
 }
 
 impl Tally {
-    fn new(options: &Options) -> Tally {
+    fn new(noun: &'static str, options: &Options) -> Tally {
         Tally {
+            noun,
             several: options.names.len() > 1,
             ..Tally::default()
         }
@@ -184,7 +213,7 @@ impl Tally {
         if bad == 0 {
             let message = match &self.done[..] {
                 [one] => one.clone(),
-                all => format!("{} backups are {done}", all.len()),
+                all => format!("{} {}s are {done}", all.len(), self.noun),
             };
             return Ok(Outcome {
                 exit: Exit::Done,
@@ -205,7 +234,7 @@ impl Tally {
         };
         let text = format!(
             "{} {} {done}, {bad} {} not: {}",
-            plural(good as u64, "backup"),
+            plural(good as u64, self.noun),
             are(good),
             are(bad),
             first.message()
@@ -221,6 +250,7 @@ mod tests {
 
     fn outcome(done: usize, failed: &[Exit]) -> (Exit, String) {
         let tally = Tally {
+            noun: "backup",
             several: done + failed.len() > 1,
             done: (0..done).map(|n| format!("b{n} is gone")).collect(),
             failed: failed

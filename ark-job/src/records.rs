@@ -2,7 +2,7 @@
 //!
 //! They are written only where their CRD is served: `ark-job --storage` works in a cluster that has never seen Ark.
 
-use crate::api::{BackupPhase, GROUP, RUN_ANNOTATION};
+use crate::api::{BackupPhase, GROUP, RUN_ANNOTATION, STORAGE_ANNOTATION};
 use crate::cluster::{Cluster, ClusterError, get};
 use crate::error::Failure;
 use crate::exit::Exit;
@@ -87,24 +87,33 @@ pub enum RecordError {
         heartbeat: Timestamp,
     },
     /// The name belongs to a backup in another location.
-    #[error("{kind} {name} is that of a backup in storage location {location}")]
+    #[error("{kind} {name} is that of a backup in {location}")]
     Elsewhere {
         /// Backup or Restore.
         kind: String,
         /// Its name.
         name: String,
-        /// Where that backup is.
+        /// Where that backup is, in words.
         location: String,
+        /// Whether that is no location of this cluster's, but a URL.
+        at_url: bool,
     },
     /// The API server said no.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
 }
 
+/// What to do when the name is that of a backup which was made with `--local` or `--storage`.
+const AT_URL_WAY_OUT: &str = "choose another name; `kubectl ark backup delete NAME --local` (or --storage URL) where it was made deletes it; \
+     `kubectl delete backups.ark.heptio.com NAME` gives the name free, and leaves the files";
+
 impl RecordError {
     /// What it means for the run that wanted the name; `way_out` says what to do when another has it.
     pub fn into_failure(self, way_out: &str) -> Failure {
         match &self {
+            RecordError::Elsewhere { at_url: true, .. } => {
+                Failure::from_error(Exit::Conflict, &self).hint(AT_URL_WAY_OUT)
+            }
             RecordError::Busy { .. } | RecordError::Elsewhere { .. } => {
                 Failure::from_error(Exit::Conflict, &self).hint(way_out)
             }
@@ -331,7 +340,8 @@ impl Records {
                 return Err(RecordError::Elsewhere {
                     kind: K::kind(&()).into_owned(),
                     name,
-                    location,
+                    at_url: location.at_url,
+                    location: location.text,
                 });
             }
             record.meta_mut().resource_version = existing.resource_version();
@@ -511,9 +521,15 @@ pub trait Record: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOw
 
     /// The location of a good backup that this record stands for, if `other` would be in another one: two locations
     /// may hold backups of one name, but the record must not flip between them.
-    fn kept_elsewhere(&self, _other: &Self) -> Option<String> {
+    fn kept_elsewhere(&self, _other: &Self) -> Option<Elsewhere> {
         None
     }
+}
+
+/// Where a backup is, if not here.
+pub struct Elsewhere {
+    text: String,
+    at_url: bool,
 }
 
 impl Record for crate::api::Backup {
@@ -525,20 +541,23 @@ impl Record for crate::api::Backup {
         status.heartbeat.as_ref().map(|Time(at)| *at)
     }
 
-    fn kept_elsewhere(&self, other: &Self) -> Option<String> {
+    fn kept_elsewhere(&self, other: &Self) -> Option<Elsewhere> {
         let phase = self.status.as_ref().and_then(|status| status.phase);
         let good = matches!(
             phase,
             Some(BackupPhase::Completed | BackupPhase::PartiallyFailed)
         );
-        let location = |record: &Self| {
-            record
-                .spec
-                .storage_location
-                .clone()
-                .unwrap_or_else(|| "(a URL)".to_owned())
-        };
-        (good && location(self) != location(other)).then(|| location(self))
+        let location = &self.spec.storage_location;
+        (good && *location != other.spec.storage_location).then(|| Elsewhere {
+            text: match location {
+                Some(location) => format!("storage location {location}"),
+                None => match self.annotations().get(STORAGE_ANNOTATION) {
+                    Some(url) => format!("{url}, made with --local or --storage"),
+                    None => "storage at a URL, made with --local or --storage".to_owned(),
+                },
+            },
+            at_url: location.is_none(),
+        })
     }
 }
 
@@ -620,14 +639,40 @@ mod tests {
 
     #[test]
     fn a_name_that_is_taken_is_a_conflict_with_a_way_out() {
-        let busy = RecordError::Elsewhere {
-            kind: "Backup".into(),
-            name: "b".into(),
-            location: "other".into(),
+        let elsewhere = |location: Option<&str>| {
+            let spec = crate::api::BackupSpec {
+                storage_location: location.map(str::to_owned),
+                ..Default::default()
+            };
+            let mut there = crate::api::Backup::new("b", spec);
+            there.status = Some(crate::api::BackupStatus {
+                phase: Some(BackupPhase::Completed),
+                ..Default::default()
+            });
+            there
+                .annotations_mut()
+                .insert(STORAGE_ANNOTATION.into(), "file:///ann/ark".into());
+            let mut here = there.clone();
+            here.spec.storage_location = Some("default".into());
+            let elsewhere = there.kept_elsewhere(&here).unwrap();
+            let error = RecordError::Elsewhere {
+                kind: "Backup".into(),
+                name: "b".into(),
+                at_url: elsewhere.at_url,
+                location: elsewhere.text,
+            };
+            error.into_failure("choose another name")
         };
-        let failure = busy.into_failure("choose another name");
+        let failure = elsewhere(Some("other"));
         assert_eq!(failure.exit(), Exit::Conflict);
+        assert_eq!(
+            failure.message(),
+            "Backup b is that of a backup in storage location other"
+        );
         assert_eq!(failure.next_step(), Some("choose another name"));
+        let local = elsewhere(None);
+        assert!(local.message().contains("file:///ann/ark"));
+        assert!(local.next_step().unwrap().contains("--local"));
         let refused = RecordError::Cluster(refusal()).into_failure("choose another name");
         assert_eq!(refused.exit(), Exit::Failed);
         assert_eq!(refused.next_step(), None);

@@ -9,6 +9,7 @@ mod error;
 pub mod intact;
 mod permission;
 mod records;
+mod restore;
 pub mod snapshots;
 mod target;
 mod too_late;
@@ -16,6 +17,7 @@ mod undelete;
 
 pub use self::error::{RemovalError, lasts};
 pub use self::permission::refuse_unless_deletable;
+pub use self::restore::{RemovedRestore, remove_restore};
 pub use self::target::Target;
 pub use self::undelete::{Undeleted, undelete};
 

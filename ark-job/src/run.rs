@@ -57,6 +57,11 @@ async fn try_run(
             &arguments.storage,
             3,
         ),
+        Command::DeleteRestore(arguments) => (
+            Operation::DeleteRestore(delete::Options::of_restores(arguments)?),
+            &arguments.storage,
+            3,
+        ),
         Command::Expire(arguments) => (
             Operation::Expire(expire::Options::resolve(arguments)?),
             &arguments.storage,
@@ -209,6 +214,7 @@ enum Operation {
     Restore(Box<restore::Options>),
     Delete(delete::Options),
     Undelete(delete::Options),
+    DeleteRestore(delete::Options),
     Expire(expire::Options),
     Sync(sync::Options),
     Volumes(volume_list::Options),
@@ -221,6 +227,7 @@ impl Operation {
             Operation::Restore(options) => restore::restore(context, options).await,
             Operation::Delete(options) => delete::delete(context, options).await,
             Operation::Undelete(options) => delete::undelete(context, options).await,
+            Operation::DeleteRestore(options) => delete::delete_restores(context, options).await,
             Operation::Expire(options) => expire::expire(context, options).await,
             Operation::Sync(options) => sync::sync(context, options).await,
             Operation::Volumes(options) => volume_list::list(context, options).await,
@@ -235,6 +242,7 @@ impl Operation {
             Operation::Delete(options) => return delete::interrupted(context, options).await,
             // They keep no record: whoever runs them next goes on from what is there.
             Operation::Undelete(_)
+            | Operation::DeleteRestore(_)
             | Operation::Expire(_)
             | Operation::Sync(_)
             | Operation::Volumes(_) => {}

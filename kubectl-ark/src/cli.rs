@@ -142,7 +142,7 @@ pub enum DeleteCommand {
     Backup(Box<BackupDeleteArgs>),
     /// Delete what is kept of restores in the cluster; what they restored stays
     #[command(visible_alias = "rs", alias = "restores")]
-    Restore(SomeRestores),
+    Restore(Box<SomeRestores>),
     /// Delete schedules; their backups stay
     #[command(visible_alias = "sc", alias = "schedules")]
     Schedule(SomeSchedules),

@@ -379,23 +379,6 @@ async fn others(client: &Client, namespace: &str) -> Vec<String> {
         .collect()
 }
 
-/// Where Ark is, if it is not in this namespace but in another.
-pub async fn elsewhere(client: &Client, namespace: &str) -> Option<String> {
-    let templates: Api<PodTemplate> = Api::namespaced(client.clone(), namespace);
-    if !matches!(templates.get_opt(CONFIG_NAME).await, Ok(None)) {
-        return None;
-    }
-    let found = others(client, namespace).await;
-    (!found.is_empty()).then(|| {
-        let failure = not_in(namespace, "", &found);
-        let hint = failure.next_step().unwrap_or_default();
-        format!(
-            "Ark is not in namespace {namespace}, but in {}: {hint}",
-            found.join(" and ")
-        )
-    })
-}
-
 fn not_in(namespace: &str, what: &str, elsewhere: &[String]) -> Failure {
     let meant = match namespace {
         DEFAULT_NAMESPACE => String::new(),

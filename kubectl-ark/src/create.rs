@@ -132,6 +132,7 @@ pub async fn run(
         | Command::List(_)
         | Command::Delete(_)
         | Command::Undelete(_)
+        | Command::DeleteRestore(_)
         | Command::Expire(_)
         | Command::Sync(_)
         | Command::Doctor(_)
@@ -406,7 +407,17 @@ async fn refuse_taken_name(client: &Client, options: &CreateOptions) -> Result<(
             Exit::Conflict,
             format!("there is a backup {name} already"),
         )
-        .hint("choose another name, or keep the one that is there with --if-exists keep")),
+        .hint(match &backup.spec.storage_location {
+            Some(_) => "choose another name, or keep the one that is there with --if-exists keep".to_owned(),
+            // It is no backup that a Job could keep, and perhaps nobody but one person has it.
+            None => format!(
+                "it was made with --local or --storage{}: choose another name; `kubectl ark backup delete {name} --local` (or \
+                 --storage URL) where it was made deletes it; `kubectl delete backups.ark.heptio.com {name} -n {}` gives the name \
+                 free, and leaves its files",
+                records::place(&backup).map_or(String::new(), |url| format!(" ({url})")),
+                options.args.namespace
+            ),
+        })),
         _ => Ok(()),
     }
 }

@@ -61,6 +61,8 @@ struct Left {
     foreign: usize,
     /// They are being made.
     unfinished: usize,
+    /// They are in no location of this cluster's, but at a URL, such as a directory on the machine that made them.
+    elsewhere: usize,
 }
 
 /// Finds out what is meant, asks if it is to be asked, and has it done.
@@ -200,20 +202,13 @@ async fn chosen(
                 .transpose()
                 // Nothing is as old as that.
                 .unwrap_or(Some(Timestamp::MIN));
-            choose(labelled, &uid, began_before)
+            Ok(choose(labelled, &uid, began_before))
         }
     }
 }
 
-/// Of those with the labels, this cluster's own that are old enough.
-///
-/// # Errors
-/// When it is not known where one of them is.
-fn choose(
-    labelled: Vec<Candidate>,
-    cluster_uid: &str,
-    began_before: Option<Timestamp>,
-) -> Result<Choice, Failure> {
+/// Of those with the labels, this cluster's own that are old enough, and of which it is known where they are.
+fn choose(labelled: Vec<Candidate>, cluster_uid: &str, began_before: Option<Timestamp>) -> Choice {
     let mut choice = Choice::default();
     for candidate in labelled {
         let Some(backup) = &candidate.backup else {
@@ -231,6 +226,7 @@ fn choose(
         match made_by {
             Some(uid) if uid == cluster_uid => match records::phase(backup) {
                 BackupPhase::New | BackupPhase::InProgress => choice.left.unfinished += 1,
+                _ if candidate.storage == StorageFlags::default() => choice.left.elsewhere += 1,
                 BackupPhase::Completed
                 | BackupPhase::PartiallyFailed
                 | BackupPhase::Failed
@@ -240,16 +236,7 @@ fn choose(
             None => choice.left.foreign += 1,
         }
     }
-    for candidate in &choice.chosen {
-        if candidate.storage == StorageFlags::default() {
-            // It says what to do.
-            let backup = candidate.backup.as_ref();
-            backup.map_or(Ok(()), |backup| {
-                stored::place(backup, &candidate.name).map(drop)
-            })?;
-        }
-    }
-    Ok(choice)
+    choice
 }
 
 fn began(backup: &Backup) -> Option<Timestamp> {
@@ -261,16 +248,23 @@ fn began(backup: &Backup) -> Option<Timestamp> {
     started.or(created).map(|time| time.0)
 }
 
+/// Why those are left that no location has.
+const AT_URL: &str = "no location of this cluster has";
+
 impl Left {
     fn tell(self) {
         for (count, why) in [
             (self.other_cluster, "another cluster made"),
             (self.foreign, "Velero, original Ark or nobody known made"),
             (self.unfinished, "are still being made"),
+            (self.elsewhere, AT_URL),
         ] {
             if count > 0 {
                 let way_out = match why {
                     "are still being made" => "delete their Jobs first",
+                    AT_URL => {
+                        "--local on the machine that made them, or --storage URL, says where they are (`kubectl ark backup get`)"
+                    }
                     _ => "they can be deleted by name",
                 };
                 eprintln!(
@@ -552,14 +546,15 @@ mod tests {
             ),
             of("velero", json!({"phase": "Completed", "version": "Velero"})),
         ];
-        let choice = choose(all, "own", None).unwrap();
+        let choice = choose(all, "own", None);
         assert_eq!(names(&choice), ["ours", "failed", "going"]);
         assert_eq!(
             choice.left,
             Left {
                 other_cluster: 1,
                 foreign: 1,
-                unfinished: 1
+                unfinished: 1,
+                elsewhere: 0
             }
         );
     }
@@ -578,23 +573,20 @@ mod tests {
             ),
         ];
         assert_eq!(
-            names(&choose(all.clone(), "own", Some(limit)).unwrap()),
+            names(&choose(all.clone(), "own", Some(limit))),
             ["old", "failed"]
         );
-        assert!(
-            choose(all, "own", Some(Timestamp::MIN))
-                .unwrap()
-                .chosen
-                .is_empty()
-        );
+        assert!(choose(all, "own", Some(Timestamp::MIN)).chosen.is_empty());
     }
 
     #[test]
-    fn of_what_was_stored_at_a_url_it_is_said_that_nobody_knows_where() {
+    fn what_was_stored_at_a_url_is_left_by_what_deletes_all() {
         let status = json!({"phase": "Completed", "clusterUID": "own"});
-        let failure = choose(vec![candidate("a", None, status)], "own", None).unwrap_err();
-        assert_eq!(failure.exit(), Exit::Usage);
-        assert!(failure.next_step().unwrap().contains("--storage"));
+        let local = candidate("laptop", None, status);
+        let all = vec![local, at("ours", "2026-11-21T00:00:00Z")];
+        let choice = choose(all, "own", None);
+        assert_eq!(names(&choice), ["ours"]);
+        assert_eq!(choice.left.elsewhere, 1);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What `describe` says about a backup or restore: all of it, for a person.
 
 use crate::age::{age, bytes, time, until};
-use crate::records::{expires, name, phase, restore_phase};
+use crate::records::{expires, name, phase, place, restore_phase};
 use crate::volumes;
 use ark_job::api::{Backup, BackupPhase, BackupSpec, BackupStatus, Restore, namespace_flag};
 use ark_job::args::NO_HOOKS;
@@ -131,7 +131,7 @@ impl Page {
     }
 
     /// What a backup is of, and where it goes.
-    pub fn contents(&mut self, spec: &BackupSpec) {
+    pub fn contents(&mut self, spec: &BackupSpec, place: Option<&str>) {
         self.selection(
             [&spec.included_namespaces, &spec.included_resources],
             [&spec.excluded_namespaces, &spec.excluded_resources],
@@ -167,10 +167,7 @@ impl Page {
         );
         self.some("  Time-out", spec.csi_snapshot_timeout.as_ref());
         self.some("Hooks", spec.hooks.as_deref().map(hooks));
-        self.field(
-            "Location",
-            spec.storage_location.clone().unwrap_or_default(),
-        );
+        self.field("Location", place.unwrap_or_default());
     }
 
     fn times(
@@ -329,7 +326,7 @@ impl Describe for Backup {
             page.field("Deletion", deletion(self));
         }
         page.gap();
-        page.contents(spec);
+        page.contents(spec, place(self));
         page.gap();
         page.times(
             status.start_timestamp.as_ref(),

@@ -16,7 +16,9 @@ use crate::table::Fit;
 use crate::wait::Waiting;
 use crate::watch::{self, Watched};
 use crate::{client, details, location, lookup, restorable, schedule, similar, volumes, wait};
-use ark_job::api::{Backup, FAILED_REASON_KEY, OPERATION_LABEL, Restore, failed_log_name};
+use ark_job::api::{
+    Backup, CONFIG_NAME, FAILED_REASON_KEY, OPERATION_LABEL, Restore, failed_log_name,
+};
 use ark_job::args::{Args, Command, FetchFile, PlanFormat, StorageFlags, VolumesArgs};
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
@@ -24,7 +26,7 @@ use ark_job::repository::{Described, find as find_stored};
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodTemplate};
 use kube::Client;
 use kube::api::{Api, ListParams};
 use kube::core::ApiResource;
@@ -45,7 +47,7 @@ pub async fn get(
     interrupt: impl Future<Output = ()>,
 ) -> Result<Exit, Failure> {
     let client = &client::connect(cluster).await?.kube;
-    match options.noun {
+    let (exit, found) = match options.noun {
         Noun::Backup => {
             let mut options = options.clone();
             let place = lookup::Place {
@@ -59,9 +61,35 @@ pub async fn get(
                     *name = lookup::backup(&place, name).await?;
                 }
             }
-            get_records::<Backup>(client, &options, surroundings, interrupt).await
+            get_records::<Backup>(client, &options, surroundings, interrupt).await?
         }
-        Noun::Restore => get_records::<Restore>(client, options, surroundings, interrupt).await,
+        Noun::Restore => get_records::<Restore>(client, options, surroundings, interrupt).await?,
+    };
+    hint_where_ark_is(client, found, &options.namespace, &options.printing.format).await;
+    Ok(exit)
+}
+
+/// What `get` found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Some,
+    None,
+}
+
+/// Where nothing is, Ark may not be: whoever has taken `-n` for the namespace that is backed up is told where it is.
+async fn hint_where_ark_is(client: &Client, found: Found, namespace: &str, format: &Format) {
+    if found == Found::Some || !format.is_table() {
+        return;
+    }
+    let templates: Api<PodTemplate> = Api::namespaced(client.clone(), namespace);
+    // Who may not read it is not told.
+    if let Ok(None) = templates.get_opt(CONFIG_NAME).await {
+        let what = format!("there is no PodTemplate {CONFIG_NAME} in it");
+        let failure = client::not_here(client, namespace, &what).await;
+        eprintln!("hint: {}", failure.message());
+        if let Some(next) = failure.next_step() {
+            eprintln!("hint: {next}");
+        }
     }
 }
 
@@ -84,13 +112,16 @@ pub async fn all(
         Format::Name => "",
         _ => "\n",
     };
-    get_records::<Backup>(client, &backups, surroundings, interrupt.as_mut()).await?;
+    let (_, found) =
+        get_records::<Backup>(client, &backups, surroundings, interrupt.as_mut()).await?;
     print!("{gap}");
     get_records::<Restore>(client, &restores, surroundings, interrupt.as_mut()).await?;
     print!("{gap}");
     schedule::view::get(client, &schedules, surroundings, interrupt.as_mut()).await?;
     print!("{gap}");
-    location::get(client, &locations, surroundings, interrupt).await
+    let exit = location::get(client, &locations, surroundings, interrupt).await?;
+    hint_where_ark_is(client, found, &backups.namespace, &backups.printing.format).await;
+    Ok(exit)
 }
 
 /// `backup describe`, `restore describe`
@@ -418,7 +449,7 @@ async fn get_records<R: Record>(
     options: &GetOptions,
     surroundings: &Surroundings,
     interrupt: impl Future<Output = ()>,
-) -> Result<Exit, Failure> {
+) -> Result<(Exit, Found), Failure> {
     let GetOptions {
         noun,
         namespace,
@@ -452,7 +483,7 @@ async fn get_records<R: Record>(
             Watched::of::<Job>(Some(format!("{OPERATION_LABEL}={}", noun.word()))).optional(),
             Watched::of::<Pod>(Some("batch.kubernetes.io/job-name".into())).optional(),
         ];
-        return watch::run(
+        let watching = watch::run(
             client,
             &watched,
             look,
@@ -460,20 +491,16 @@ async fn get_records<R: Record>(
             printing,
             surroundings,
             interrupt,
-        )
-        .await;
+        );
+        return Ok((watching.await?, Found::Some));
     }
-    let (found, missing) = look().await?;
-    let nothing = found.is_empty() && missing.is_none() && printing.format.is_table();
-    let exit = output::print_found(found, missing, asked, printing, surroundings)?;
-    if nothing
-        && *noun == Noun::Backup
-        && let Some(hint) = client::elsewhere(client, namespace).await
-    {
-        // Nobody should believe that the backups are gone.
-        eprintln!("hint: {hint}");
-    }
-    Ok(exit)
+    let (records, missing) = look().await?;
+    let found = match records.is_empty() && selector.is_none() {
+        true => Found::None,
+        false => Found::Some,
+    };
+    let exit = output::print_found(records, missing, asked, printing, surroundings)?;
+    Ok((exit, found))
 }
 
 async fn describe_record<R: Record + Describe>(

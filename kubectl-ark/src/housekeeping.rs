@@ -12,7 +12,7 @@ use crate::pod_template::Installation;
 use crate::wait::unrecorded::{self, Unrecorded};
 use crate::{create, install, local, mode, names, render};
 use ark_job::api::BackupStorageLocationSpec;
-use ark_job::args::{Args, Command, DeleteArgs, UndeleteArgs};
+use ark_job::args::{Args, Command, DeleteArgs, DeleteRestoreArgs, UndeleteArgs};
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
 use ark_job::identity::timestamp;
@@ -192,6 +192,7 @@ fn job_name(command: &Command, requested: Timestamp) -> String {
     let subject = match command {
         Command::Delete(DeleteArgs { names, storage })
         | Command::Undelete(UndeleteArgs { names, storage })
+        | Command::DeleteRestore(DeleteRestoreArgs { names, storage })
             if names.len() > 1 =>
         {
             storage.location.clone().unwrap_or("storage".into())
@@ -256,6 +257,13 @@ fn described(command: &Command) -> (&'static str, String) {
     match command {
         Command::Delete(DeleteArgs { names, .. }) => ("deletion", backups(names)),
         Command::Undelete(UndeleteArgs { names, .. }) => ("undeletion", backups(names)),
+        Command::DeleteRestore(DeleteRestoreArgs { names, .. }) => (
+            "deletion",
+            match &names[..] {
+                [name] => format!("of restore {name}"),
+                names => format!("of {} restores", names.len()),
+            },
+        ),
         Command::Expire(_) => ("expiry", place(command)),
         _ => ("sync", place(command)),
     }

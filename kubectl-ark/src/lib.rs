@@ -153,9 +153,8 @@ pub async fn run(
         }
         Plan::Get(options) => get::get(&cluster, &options, surroundings, interrupt).await,
         Plan::GetAll(options) => get::all(&cluster, *options, surroundings, interrupt).await,
-        Plan::DeleteRestores(chosen) => {
-            let client = client::connect(&cluster).await?;
-            restore_delete::run(&client.kube, &chosen, surroundings.now).await
+        Plan::DeleteRestores(options) => {
+            restore_delete::run(&cluster, *options, surroundings, interrupt).await
         }
         Plan::Describe(options) => get::describe(&cluster, &options, surroundings, interrupt).await,
         Plan::Logs(options) => logs::run(&cluster, &options, surroundings, interrupt).await,

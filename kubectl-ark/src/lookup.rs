@@ -142,6 +142,7 @@ pub async fn fill(place: &Place<'_>, args: &mut Args) -> Result<(), Failure> {
         | Command::List(_)
         | Command::Delete(_)
         | Command::Undelete(_)
+        | Command::DeleteRestore(_)
         | Command::Expire(_)
         | Command::Doctor(_)
         | Command::Sync(_) => {}

@@ -16,7 +16,10 @@ use kube::api::{Api, ListParams};
 /// Whether restore-only mode forbids a command.
 pub fn writes(command: &Command) -> bool {
     match command {
-        Command::Backup(_) | Command::Delete(_) | Command::Undelete(_) => true,
+        Command::Backup(_)
+        | Command::Delete(_)
+        | Command::Undelete(_)
+        | Command::DeleteRestore(_) => true,
         Command::Expire(expire) => !expire.dry_run,
         Command::Restore(_)
         | Command::Diff(_)

@@ -39,7 +39,7 @@ pub enum Plan {
     /// `get all`
     GetAll(Box<GetAllOptions>),
     /// `restore delete`
-    DeleteRestores(schedule::Chosen),
+    DeleteRestores(Box<housekeeping::DeleteRestoresOptions>),
     /// `backup describe`, `restore describe`
     Describe(DescribeOptions),
     /// `backup logs`, `restore logs`
@@ -375,13 +375,8 @@ pub fn resolve(
         Command::Get(GetCommand::All(args)) => get_all(&namespace, args),
         Command::Restore(RestoreCommand::Delete(args))
         | Command::Delete(DeleteCommand::Restore(args)) => {
-            let SomeRestores {
-                names,
-                selector,
-                // Without names and selector it is all of them: clap asks for one of the three.
-                all: _,
-            } = args;
-            schedule::chosen(&namespace, names, selector).map(Plan::DeleteRestores)
+            housekeeping::delete_restores(&namespace, *args, surroundings)
+                .map(|options| Plan::DeleteRestores(Box::new(options)))
         }
         Command::Get(GetCommand::Locations(args)) => location(LocationCommand::Get(args)),
         Command::Create(CreateCommand::Location(args)) => location(LocationCommand::Create(args)),

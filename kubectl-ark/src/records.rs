@@ -7,7 +7,7 @@ use crate::table::Fit;
 use crate::volumes;
 use ark_job::api::{
     Backup, BackupPhase, BackupProgress, BackupSpec, BackupStatus, DEFAULT_TTL, Restore,
-    RestorePhase, RestoreProgress, RestoreStatus,
+    RestorePhase, RestoreProgress, RestoreStatus, STORAGE_ANNOTATION,
 };
 use ark_job::args::{Args, BackupArgs, Command, parse_duration};
 use ark_job::exit::Exit;
@@ -188,6 +188,13 @@ pub fn stem(name: &str) -> Option<&str> {
     (time.len() == 14 && time.bytes().all(|byte| byte.is_ascii_digit())).then_some(stem)
 }
 
+/// Where a backup is: its location, or the URL that it was given.
+pub fn place(backup: &Backup) -> Option<&str> {
+    let annotations = backup.metadata.annotations.as_ref();
+    let url = || annotations?.get(STORAGE_ANNOTATION).map(String::as_str);
+    backup.spec.storage_location.as_deref().or_else(url)
+}
+
 /// When an operation was begun, or else asked for.
 pub fn created<R: Record>(record: &R, started: Option<&Time>) -> Option<Timestamp> {
     started
@@ -258,7 +265,7 @@ impl Record for Backup {
             expires(self)
                 .map(|at| until(at, now))
                 .unwrap_or_else(|| "n/a".into()),
-            self.spec.storage_location.clone().unwrap_or_default(),
+            place(self).unwrap_or_default().to_owned(),
         ];
         if wide {
             row.extend([

@@ -14,8 +14,8 @@ use ark_job::api::{
     RESTORE_NAME_LABEL, SCHEDULE_LABEL, environment, service_account,
 };
 use ark_job::args::{
-    Args, Command, DeleteArgs, DoctorArgs, ExpireArgs, ListArgs, NO_HOOKS, StorageFlags, SyncArgs,
-    UndeleteArgs, VolumesArgs,
+    Args, Command, DeleteArgs, DeleteRestoreArgs, DoctorArgs, ExpireArgs, ListArgs, NO_HOOKS,
+    StorageFlags, SyncArgs, UndeleteArgs, VolumesArgs,
 };
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
@@ -106,6 +106,7 @@ pub fn job(
                 | Command::Restore(_)
                 | Command::Delete(_)
                 | Command::Undelete(_)
+                | Command::DeleteRestore(_)
                 | Command::Expire(_)
                 | Command::Sync(_) => BACKOFF_LIMIT,
                 // Whoever asked for it sees it fail, and asks again.
@@ -159,6 +160,7 @@ pub fn operation(command: &Command) -> &'static str {
         Command::Fetch(_) => "fetch",
         Command::Delete(_) => "delete",
         Command::Undelete(_) => "undelete",
+        Command::DeleteRestore(_) => "delete-restore",
         Command::Expire(_) => "expire",
         Command::Sync(_) => "sync",
         Command::List(_) => "list",
@@ -177,7 +179,8 @@ pub fn subject(command: &Command) -> String {
             .or_else(|| backup.tick.schedule.clone())
             .unwrap_or_default(),
         Command::Delete(DeleteArgs { names, .. })
-        | Command::Undelete(UndeleteArgs { names, .. }) => names.join("-"),
+        | Command::Undelete(UndeleteArgs { names, .. })
+        | Command::DeleteRestore(DeleteRestoreArgs { names, .. }) => names.join("-"),
         Command::Expire(ExpireArgs { storage, .. })
         | Command::Sync(SyncArgs { storage, .. })
         | Command::List(ListArgs { storage, .. })
@@ -227,6 +230,7 @@ fn required(args: &Args, credentials_secret: Option<&str>) -> Value {
         // Snapshots are listed by who sweeps them up.
         Command::Delete(_)
         | Command::Undelete(_)
+        | Command::DeleteRestore(_)
         | Command::Expire(_)
         | Command::Sync(_)
         | Command::Volumes(_) => service_account::HOUSEKEEPING,

@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 use ark_job::api::{Backup, BackupStorageLocation, BackupStorageLocationSpec, Restore};
-use ark_job::args::{Args, Command, DeleteArgs, StorageFlags};
+use ark_job::args::{Args, Command, DeleteArgs, DeleteRestoreArgs, StorageFlags};
 use k8s_openapi::api::core::v1::PodTemplate;
 
 const IN_GIT: &str = "# Made by `make manifests`; do not edit.\n";
@@ -438,6 +438,22 @@ fn jobs_of_housekeeping() {
     let how = options.how;
     let planned = housekeeping::plan(&args, &how, how.requested, &installation, location.as_ref());
     golden("delete-job.yaml", &yaml(&[planned.unwrap()]));
+    let Plan::DeleteRestores(options) = plan("restore delete again --yes") else {
+        panic!("it deletes no restore")
+    };
+    let args = Args {
+        namespace: options.chosen.namespace,
+        command: Command::DeleteRestore(DeleteRestoreArgs {
+            names: options.chosen.names,
+            storage: StorageFlags {
+                location: Some("default".into()),
+                storage: None,
+            },
+        }),
+    };
+    let how = options.how;
+    let planned = housekeeping::plan(&args, &how, how.requested, &installation, location.as_ref());
+    golden("delete-restore-job.yaml", &yaml(&[planned.unwrap()]));
 }
 
 #[test]

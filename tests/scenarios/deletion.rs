@@ -25,6 +25,10 @@ pub fn trials() -> Vec<Trial> {
             everything,
         ),
         scenario(
+            "deletion::a_restore_goes_by_its_own_name_with_its_files_and_nothing_else",
+            restores,
+        ),
+        scenario(
             "deletion::in_a_versioned_bucket_no_version_is_left",
             versions,
         ),
@@ -206,6 +210,108 @@ async fn everything() -> Result<()> {
         .await?;
     ensure!(scene.phase("elsewhere")? == "Completed");
     Ok(())
+}
+
+async fn restores() -> Result<()> {
+    let name = format!("restores-{}", std::process::id());
+    let bucket = s3().await?.versioned_bucket(&name, true).await?;
+    let scene = Scene::in_bucket(bucket, "r").await?;
+    scene.make("b").await?;
+    let other = ["restore", "b", "--name", "other"];
+    scene.job(&other).expect(0).await?;
+    let of = async |what: &str| scene.bucket.versions(&format!("r/{what}/")).await;
+    let (all, others) = (of("restores").await?, of("restores/other").await?);
+    let stored = of("restores/r-b").await?;
+    ensure!(stored.len() == 3 && others.len() == 3, "{all:?}");
+    let refused = async |code: i32, arguments: &[&str], text: &str| {
+        let finished = scene.job(arguments).expect(code).await?;
+        says(&finished, &[text])?;
+        ensure!(of("restores").await? == all, "touched: {arguments:?}");
+        Ok::<_, anyhow::Error>(())
+    };
+
+    // Nothing is deleted in restore-only mode, of who is at work, or where the backup is not.
+    let mode = ["configmap", "ark", "-n", "heptio-ark"];
+    scene
+        .cluster
+        .kubectl(&[&["create"], &mode[..], &["--from-literal=mode=RestoreOnly"]].concat())?;
+    refused(4, &["delete-restore", "r-b"], "restore-only mode").await?;
+    scene.cluster.kubectl(&[&["delete"], &mode[..]].concat())?;
+    let status = |status: Value| {
+        let text = json!({ "status": status }).to_string();
+        scene.cluster.kubectl(&[
+            "patch",
+            "restores.ark.heptio.com",
+            "other",
+            "-n",
+            "heptio-ark",
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            &text,
+        ])
+    };
+    let now = jiff::Timestamp::now().to_string();
+    status(json!({"phase": "InProgress", "heartbeat": now}))?;
+    refused(11, &["delete-restore", "other"], "restore other is at work").await?;
+    status(json!({"phase": "Completed", "heartbeat": null}))?;
+    let url = scene.url(s3().await?.url());
+    refused(
+        2,
+        &["delete-restore", "r-b", "--storage", &url],
+        "location default",
+    )
+    .await?;
+
+    // What the bucket keeps is left, and found by the resource when it is deleted again.
+    let hold = async |on: bool| {
+        let status = match on {
+            true => ObjectLockLegalHoldStatus::On,
+            false => ObjectLockLegalHoldStatus::Off,
+        };
+        let put = scene.bucket.client().put_object_legal_hold().bucket(&name);
+        put.key("r/restores/r-b/restore-r-b-results.gz")
+            .legal_hold(ObjectLockLegalHold::builder().status(status).build())
+            .send()
+            .await
+            .context("legal hold")
+    };
+    hold(true).await?;
+    let finished = scene.job(&["delete-restore", "r-b"]).expect(4).await?;
+    says(
+        &finished,
+        &["1 object of restore r-b is locked", "legal hold"],
+    )?;
+    ensure!(of("restores/r-b").await?.len() == 1);
+    let record = ["restores.ark.heptio.com", "r-b", "-n", "heptio-ark"];
+    ensure!(exists(&scene.cluster, &record)?, "its resource has gone");
+    hold(false).await?;
+    let finished = scene.job(&["delete-restore", "r-b"]).expect(0).await?;
+    says(&finished, &["restore r-b is deleted: 1 object"])?;
+
+    // Then all of it is gone, with what is kept beside it, and nothing else.
+    ensure!(of("restores/r-b").await?.is_empty(), "versions are left");
+    let kept = ["configmap", "ark-results-r-b", "-n", "heptio-ark"];
+    for gone in [record, kept] {
+        ensure!(!exists(&scene.cluster, &gone)?, "{gone:?} is left");
+    }
+    ensure!(of("restores/other").await? == others, "others were touched");
+    scene.is_whole("b").await?;
+    let both = ["delete-restore", "r-b", "other", "other"];
+    let finished = scene.job(&both).expect(3).await?;
+    says(
+        &finished,
+        &[
+            "1 restore is deleted, 1 is not",
+            "there is no restore \"r-b\"",
+        ],
+    )?;
+    ensure!(of("restores").await?.is_empty());
+    scene
+        .job(&["delete-restore", "r-b"])
+        .expect(10)
+        .await
+        .map(drop)
 }
 
 async fn versions() -> Result<()> {

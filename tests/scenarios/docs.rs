@@ -303,7 +303,7 @@ kubectl() {
       case $words in *--image\ *) ;; *) args+=(--image "$IMAGE") ;; esac
       case $words in *--credentials*) ;; *--storage*) args+=(--credentials-file "$CREDENTIALS") ;; esac ;;
     location\ create*) args+=(--credentials-file "$CREDENTIALS") ;;
-    backup\ delete*|delete\ backup*|uninstall*) case $words in *--yes*|*-y*) ;; *) args+=(--yes) ;; esac ;;
+    backup\ delete*|delete\ backup*|restore\ delete*|delete\ restore*|uninstall*) case $words in *--yes*|*-y*) ;; *) args+=(--yes) ;; esac ;;
   esac
   if [ "$watch" ]; then
     kubectl-ark "${args[@]}" > watched &

@@ -354,16 +354,21 @@ async fn every_noun() -> Result<()> {
         &status,
     ])?;
     place
-        .says(11, "restore delete back running")
+        .says(11, "restore delete back running --yes")
         .await?
         .tells("was not deleted")?;
-    let gone = place.says(0, "delete restore back").await?;
-    ensure!(
-        gone.stdout == "restore.ark.heptio.com/back deleted\n",
-        "{gone:?}"
-    );
-    gone.tells("its log and results stay in location disk, under restores/back")?;
-    place.says(10, "restore delete back").await?;
+    place
+        .says(2, "restore delete back")
+        .await?
+        .tells("needs consent")?;
+    let results = place.directory.path().join("restores/back");
+    ensure!(results.exists(), "nothing is stored of the restore");
+    place
+        .says(0, &format!("delete restore back --yes {LOCAL}"))
+        .await?
+        .tells("restore back is deleted")?;
+    ensure!(!results.exists(), "its log and results are left");
+    place.says(10, "restore delete back --yes").await?;
     place
         .says(11, "delete location disk")
         .await?
@@ -382,6 +387,50 @@ async fn every_noun() -> Result<()> {
         );
     }
 
+    let nothing = place.ark.expect(0, "backup get -n nouns-app").await?;
+    for text in [
+        "No resources found",
+        "Ark is not in namespace nouns-app",
+        "leave out `-n nouns-app`",
+    ] {
+        ensure!(nothing.stderr.contains(text), "no {text:?}: {nothing:?}");
+    }
+
+    // A backup of somebody's machine has a name here, and is shown with its place; by label, it is left.
+    let laptop = place.directory.path().join("laptop");
+    let local = format!("--local --storage file://{}", laptop.display());
+    let mine =
+        format!("backup create mine --labels on=laptop --include-namespaces nouns-app {local}");
+    place.says(0, &mine).await?;
+    let shown = place.listed("get backup mine").await?;
+    ensure!(shown.contains("/laptop"), "{shown}");
+    let left = place.says(0, "backup delete -l on=laptop --yes").await?;
+    left.tells("left: 1 backup that no location of this cluster has")?;
+    left.tells("nothing to delete")?;
+    let taken = place
+        .says(11, &format!("backup create mine {LOCAL}"))
+        .await?;
+    taken.tells("/laptop")?;
+    taken.tells("gives the name free")?;
+    // Its restore is stored there, too.
+    place
+        .says(
+            0,
+            &format!("restore create again --from-backup mine {local}"),
+        )
+        .await?;
+    place
+        .says(2, "restore delete again --yes")
+        .await?
+        .tells("--storage URL, or --local")?;
+    place
+        .says(0, &format!("restore delete again --yes {local}"))
+        .await?;
+    ensure!(
+        !laptop.join("restores/again").exists(),
+        "its log and results are left"
+    );
+
     // A ConfigMap that is missing is told before there is a Job, also of a schedule.
     let location = json!({
         "apiVersion": "ark.heptio.com/v1", "kind": "BackupStorageLocation", "metadata": {"name": "disk2", "namespace": "nouns"},
@@ -397,6 +446,10 @@ async fn every_noun() -> Result<()> {
             .await?
             .tells("kubectl create configmap nowhere -n nouns --from-file FILE")?;
     }
+    place
+        .says(11, "backup create mine --location disk2")
+        .await?
+        .tells("backup delete mine --local")?;
     ensure!(place.listed("get schedules -o name").await?.is_empty());
 
     // A command that is nearly one.

@@ -6,8 +6,8 @@ use super::{
     BACKUP_LABEL, CLUSTER_NAME_KEY, CONTRACT_ANNOTATION, CREDENTIALS_KEY, EXCLUDE_LABEL,
     FAILED_LOG_KEY, FAILED_REASON_KEY, KEPT_LIST_KEY, KEPT_LOG_KEY, KEPT_RESULTS_KEY, MODE_KEY,
     OPERATION_LABEL, ORIGIN_ANNOTATION, PART_OF_LABEL, REQUEST_ANNOTATION, RESTORE_LABEL,
-    RESTORE_NAME_LABEL, RUN_ANNOTATION, SCHEDULE_LABEL, SUSPENDED_BY_ANNOTATION,
-    VELERO_EXCLUDE_LABEL, environment,
+    RESTORE_NAME_LABEL, RUN_ANNOTATION, SCHEDULE_LABEL, STORAGE_ANNOTATION,
+    SUSPENDED_BY_ANNOTATION, VELERO_EXCLUDE_LABEL, environment,
 };
 
 /// A name, where it is found, and what it means there.
@@ -161,6 +161,11 @@ pub const OF_ARK: &[Known] = &[
         ORIGIN_ANNOTATION,
         "annotation, Backups",
         "who made it, if not this Ark: `velero`, `ark`",
+    ),
+    known(
+        STORAGE_ANNOTATION,
+        "annotation, Backups",
+        "the URL of one that is in no location, such as one of `--local`",
     ),
     known(
         REQUEST_ANNOTATION,

@@ -3,7 +3,9 @@
 use super::frozen::{FrozenRecord, freeze_field};
 use super::gather::Progress;
 use super::options::Options;
-use crate::api::{Backup, BackupPhase, BackupProgress, BackupStatus, FORMAT_VERSION};
+use crate::api::{
+    Backup, BackupPhase, BackupProgress, BackupStatus, FORMAT_VERSION, STORAGE_ANNOTATION,
+};
 use crate::cluster::ClusterError;
 use crate::context::Context;
 use crate::error::Failure;
@@ -25,6 +27,10 @@ pub async fn claim(
     let mut record = Backup::new(&options.name, options.spec.clone());
     record.metadata.namespace = Some(context.namespace.clone());
     record.metadata.labels = records::labels(&options.labels);
+    if context.location.is_none() {
+        let place = context.store.canonical().to_owned();
+        record.metadata.annotations = Some([(STORAGE_ANNOTATION.to_owned(), place)].into());
+    }
     context
         .records
         .claim(record, &context.run.id, started)

@@ -75,6 +75,49 @@ pub enum RemovalError {
         /// Whether one is under a legal hold, which has no end.
         legal_hold: bool,
     },
+    /// The restore that is to go is at work.
+    #[error("restore {restore} is at work: it gave a sign of life at {heartbeat}")]
+    RestoreAtWork {
+        /// The restore.
+        restore: String,
+        /// Its last sign of life.
+        heartbeat: Timestamp,
+    },
+    /// There is no Restore resource of this name, without which nothing in storage is surely that restore's.
+    #[error("there is no restore {restore:?} in namespace {namespace}")]
+    NoRestore {
+        /// The restore.
+        restore: String,
+        /// Ark's namespace.
+        namespace: String,
+    },
+    /// Its log and results are not where they were looked for.
+    #[error("restore {restore} is of a backup in {there}, not here: nothing was touched")]
+    RestoreElsewhere {
+        /// The restore.
+        restore: String,
+        /// Where its resource says that it is, in words.
+        there: String,
+    },
+    /// The bucket keeps some files of a restore; the others are gone, and its resource stays.
+    #[error(
+        "{} of restore {restore} {} locked by the bucket, the last {}: {first}",
+        plural(*objects as u64, "object"),
+        if *objects == 1 { "is" } else { "are" },
+        lasts(*until, *legal_hold)
+    )]
+    RestoreLeft {
+        /// The restore.
+        restore: String,
+        /// How many.
+        objects: usize,
+        /// The key of one of them.
+        first: String,
+        /// Until when the last of them is.
+        until: Option<Timestamp>,
+        /// Whether one is under a legal hold, which has no end.
+        legal_hold: bool,
+    },
     /// It is not what it was when its removal was decided: nothing has been touched.
     #[error("backup {backup} has changed since it was looked at: nothing was touched")]
     Changed {
@@ -256,6 +299,21 @@ impl RemovalError {
                 Exit::Conflict,
                 Some("wait for the restore, or delete its Job; then delete again".to_owned()),
             ),
+            RemovalError::RestoreAtWork { .. } => (
+                Exit::Conflict,
+                Some("wait for it, or delete its Job; then delete again".to_owned()),
+            ),
+            RemovalError::NoRestore { .. } => (
+                Exit::NotFound,
+                Some("`kubectl ark restore get` lists them".to_owned()),
+            ),
+            RemovalError::RestoreElsewhere { .. } => (
+                Exit::Usage,
+                Some(
+                    "give the location that its resource names, or the URL that it was given"
+                        .to_owned(),
+                ),
+            ),
             RemovalError::BackupInProgress { .. } => (
                 Exit::Conflict,
                 Some("wait for the backup, or delete its Job; then delete again".to_owned()),
@@ -276,7 +334,7 @@ impl RemovalError {
                 Exit::Refused,
                 Some("delete again when the lock has ended".to_owned()),
             ),
-            RemovalError::Left { .. } => (
+            RemovalError::Left { .. } | RemovalError::RestoreLeft { .. } => (
                 Exit::Refused,
                 Some("delete again when the locks have ended: it goes on from there".to_owned()),
             ),

@@ -69,7 +69,15 @@ pub async fn refuse_while_in_use(
 
 /// Whether a restore is at work.
 pub async fn is_at_work(context: &Context, restore: &Restore) -> Result<bool, ClusterError> {
-    Ok(sign_of_life(context, restore).await?.is_some())
+    Ok(at_work_since(context, restore).await?.is_some())
+}
+
+/// The last sign of life of a restore that is at work.
+pub async fn at_work_since(
+    context: &Context,
+    restore: &Restore,
+) -> Result<Option<Timestamp>, ClusterError> {
+    sign_of_life(context, restore).await
 }
 
 /// Remembers all heartbeats of who is at work, so that by the time one is asked for, it is known whether it stands still.

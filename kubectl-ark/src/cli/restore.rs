@@ -1,6 +1,6 @@
 //! What is typed after `kubectl ark restore`.
 
-use super::{DescribeArgs, GetArgs, JobFlags, LogsArgs, SourceFlags};
+use super::{DescribeArgs, GetArgs, JobFlags, LogsArgs, PlaceFlags, RunFlags, SourceFlags};
 use ark_job::args::{ExitFlags, PlanFormat, RestoreFlags, StorageFlags};
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -18,15 +18,15 @@ pub enum RestoreCommand {
     Describe(DescribeArgs),
     /// Show the log of a restore
     Logs(LogsArgs),
-    /// Delete what is kept of restores in the cluster; what they restored stays
-    Delete(SomeRestores),
+    /// Delete restores: their logs, results and resources; what they restored stays
+    Delete(Box<SomeRestores>),
 }
 
 /// `kubectl ark restore delete`
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "Its Restore resource, its Job and what is kept beside them go; its log and results in storage stay. One that is at \
-                  work is not deleted."
+    after_help = "A Job deletes its log and results in storage, and then its Restore resource; this command shows how it goes, and ends with it. \
+                  One that is at work is not deleted."
 )]
 pub struct SomeRestores {
     /// Names
@@ -38,6 +38,15 @@ pub struct SomeRestores {
     /// All of them
     #[arg(long, conflicts_with_all = ["names", "selector"])]
     pub all: bool,
+    /// Delete without being asked
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+    /// Where from
+    #[command(flatten)]
+    pub place: PlaceFlags,
+    /// How it is run
+    #[command(flatten)]
+    pub run: RunFlags,
 }
 
 /// Which backup is restored.

@@ -1,10 +1,11 @@
 //! `backup delete`, `backup undelete`, `expire`, `sync` and `backup get` of what is stored: what was typed, checked.
 
+use super::schedule::{self, Chosen};
 use super::{Plan, PrintOptions, check_choice, duration, job_options, place, to_second, usage};
 use crate::Surroundings;
 use crate::cli::{
     BackupDeleteArgs, BackupUndeleteArgs, CreateFormat, DryRun, ExpireArgs, GetArgs, LifeFlags,
-    PlaceFlags, RestoreDryRun, RunFlags, SourceFlags, SyncArgs,
+    PlaceFlags, RestoreDryRun, RunFlags, SomeRestores, SourceFlags, SyncArgs,
 };
 use crate::render::JobOptions;
 use ark_job::args::{self, Args, PlanFormat, StorageFlags};
@@ -48,6 +49,19 @@ pub struct DeleteOptions {
     /// Which.
     pub which: Which,
     /// Where they are; without, where their resources say.
+    pub storage: Option<StorageFlags>,
+    /// Show what goes, and ask.
+    pub ask: bool,
+    /// How it is run.
+    pub how: How,
+}
+
+/// Which restores to delete.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeleteRestoresOptions {
+    /// Which.
+    pub chosen: Chosen,
+    /// Where their backups are; without, where their resources say.
     pub storage: Option<StorageFlags>,
     /// Show what goes, and ask.
     pub ask: bool,
@@ -107,12 +121,7 @@ pub fn delete(
     };
     let how = how(run, where_from.local, surroundings)?;
     let ask = !yes && !how.dry_run;
-    if ask && !surroundings.input {
-        return Err(usage(
-            "deleting backups needs consent, and there is no terminal to ask on".into(),
-        )
-        .hint("--yes deletes without being asked; --dry-run=client -o yaml shows which would be deleted"));
-    }
+    refuse_without_consent(ask, "backups", surroundings)?;
     Ok(DeleteOptions {
         namespace: namespace.to_owned(),
         verb: Verb::Delete,
@@ -121,6 +130,47 @@ pub fn delete(
         ask,
         how,
     })
+}
+
+/// `restore delete`
+pub fn delete_restores(
+    namespace: &str,
+    args: SomeRestores,
+    surroundings: &Surroundings,
+) -> Result<DeleteRestoresOptions, Failure> {
+    let SomeRestores {
+        names,
+        selector,
+        // Without names and selector it is all of them: clap asks for one of the three.
+        all: _,
+        yes,
+        place: where_from,
+        run,
+    } = args;
+    let how = how(run, where_from.local, surroundings)?;
+    let ask = !yes && !how.dry_run;
+    let chosen = schedule::chosen(namespace, names, selector)?;
+    refuse_without_consent(ask, "restores", surroundings)?;
+    Ok(DeleteRestoresOptions {
+        chosen,
+        storage: placed(where_from, surroundings)?,
+        ask,
+        how,
+    })
+}
+
+fn refuse_without_consent(
+    ask: bool,
+    what: &str,
+    surroundings: &Surroundings,
+) -> Result<(), Failure> {
+    if !ask || surroundings.input {
+        return Ok(());
+    }
+    let text = format!("deleting {what} needs consent, and there is no terminal to ask on");
+    Err(usage(text).hint(
+        "--yes deletes without being asked; --dry-run=client -o yaml shows which would be deleted",
+    ))
 }
 
 /// `backup undelete`
@@ -429,6 +479,10 @@ mod tests {
             "backup delete --older-than 1h",
         ] {
             assert!(usage_of(line).contains("consent"), "{line}");
+            let restores = line.replace("backup", "restore");
+            if !line.contains("older") {
+                assert!(usage_of(&restores).contains("deleting restores needs consent"));
+            }
             assert!(deletion(line).ask, "{line}");
             for allowed in ["--yes", "--dry-run=client"] {
                 assert!(!deletion(&format!("{line} {allowed}")).ask, "{allowed}");

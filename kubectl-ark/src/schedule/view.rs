@@ -224,7 +224,7 @@ impl Shown {
         page.gap();
         match self.planned() {
             Some(planned) => {
-                page.contents(&planned.spec);
+                page.contents(&planned.spec, planned.spec.storage_location.as_deref());
                 page.field("Kept for", ttl(&planned, "720h"));
             }
             None => page.field("Told", "nothing that this version understands"),

@@ -177,10 +177,13 @@ pub const EXAMPLES: &[(&str, &[Example])] = &[
         "restore delete",
         &[
             (
-                "The record of a restore; what was restored stays",
+                "Ask first; its log and results go, what was restored stays",
                 "kubectl ark restore delete again",
             ),
-            ("The same, verb first", "kubectl ark delete restore other"),
+            (
+                "Verb first, without being asked",
+                "kubectl ark delete restore other --yes",
+            ),
         ],
     ),
     (
