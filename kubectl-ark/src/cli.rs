@@ -43,7 +43,6 @@ use std::path::PathBuf;
     version,
     about,
     max_term_width = 120,
-    infer_subcommands = false,
     after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 partially failed, 4 refused (restore-only), 5 integrity, \
                   10 not found, 11 name taken, 130 interrupted."
 )]

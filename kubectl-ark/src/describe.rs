@@ -26,8 +26,8 @@ pub enum Told<'a> {
 
 /// A thing that can be described.
 pub trait Describe {
-    /// The whole text; with what else is known of its operation.
-    fn describe(&self, told: Option<Told<'_>>, now: Timestamp) -> String;
+    /// The whole text; with what else is known of its operation; its tables in a terminal of `width` columns if that is given.
+    fn describe(&self, told: Option<Told<'_>>, now: Timestamp, width: Option<usize>) -> String;
 }
 
 /// The Backup resource that a stored backup stands for.
@@ -314,7 +314,7 @@ fn deletion(backup: &Backup) -> String {
 }
 
 impl Describe for Backup {
-    fn describe(&self, told: Option<Told<'_>>, now: Timestamp) -> String {
+    fn describe(&self, told: Option<Told<'_>>, now: Timestamp, width: Option<usize>) -> String {
         let spec = &self.spec;
         let status = self.status.clone().unwrap_or_default();
         let mut page = Page::default();
@@ -386,7 +386,7 @@ impl Describe for Backup {
             page.gap();
             page.field("Volumes", volumes::counted(counts));
         }
-        if let Some(section) = volumes::section(self, name(self)) {
+        if let Some(section) = volumes::section(self, name(self), width) {
             page.0.push_str(&section);
         }
         page.gap();
@@ -411,7 +411,7 @@ fn cluster(name: Option<&str>, uid: Option<&str>) -> Option<String> {
 }
 
 impl Describe for Restore {
-    fn describe(&self, told: Option<Told<'_>>, now: Timestamp) -> String {
+    fn describe(&self, told: Option<Told<'_>>, now: Timestamp, _width: Option<usize>) -> String {
         let spec = &self.spec;
         let status = self.status.clone().unwrap_or_default();
         let mut page = Page::default();
@@ -541,7 +541,7 @@ mod tests {
             "spec": {}, "status": {"phase": phase},
         }))
         .unwrap();
-        backup.describe(None, Timestamp::UNIX_EPOCH)
+        backup.describe(None, Timestamp::UNIX_EPOCH, None)
     }
 
     #[test]

@@ -103,22 +103,23 @@ pub async fn all(
     let mut interrupt = std::pin::pin!(interrupt);
     let GetAllOptions {
         backups,
-        restores,
-        schedules,
-        locations,
+        mut restores,
+        mut schedules,
+        mut locations,
     } = options;
     let client = &client::connect(cluster).await?.kube;
-    let gap = match backups.printing.format {
-        Format::Name => "",
-        _ => "\n",
-    };
+    let separate = backups.printing.format != Format::Name;
+    for printing in [
+        &mut restores.printing,
+        &mut schedules.printing,
+        &mut locations.printing,
+    ] {
+        printing.separate = separate;
+    }
     let (_, found) =
         get_records::<Backup>(client, &backups, surroundings, interrupt.as_mut()).await?;
-    print!("{gap}");
     get_records::<Restore>(client, &restores, surroundings, interrupt.as_mut()).await?;
-    print!("{gap}");
     schedule::view::get(client, &schedules, surroundings, interrupt.as_mut()).await?;
-    print!("{gap}");
     let exit = location::get(client, &locations, surroundings, interrupt).await?;
     hint_where_ark_is(client, found, &backups.namespace, &backups.printing.format).await;
     Ok(exit)
@@ -142,7 +143,7 @@ pub async fn describe(
             }
             Noun::Restore => {
                 let client = client::connect(cluster).await?.kube;
-                describe_record::<Restore>(&client, options, name, surroundings.now)
+                describe_record::<Restore>(&client, options, name, surroundings)
                     .await
                     .map(Some)?
                     .map(drop)
@@ -170,13 +171,16 @@ async fn describe_backup(
         storage: options.source.as_ref().map(|from| &from.storage),
         local: options.source.as_ref().is_some_and(|from| from.local),
     };
-    let name = &lookup::backup(&place, name).await?;
+    // Of a name that the cluster does not know, it says itself which may be meant.
+    let name = &match options.source {
+        Some(_) => lookup::backup(&place, name).await?,
+        None => lookup::recorded(&place, name).await?,
+    };
     let from = match &options.source {
         Some(from) => from.clone(),
         None => {
             let client = client::connect(cluster).await?.kube;
-            let backup =
-                describe_record::<Backup>(&client, options, name, surroundings.now).await?;
+            let backup = describe_record::<Backup>(&client, options, name, surroundings).await?;
             if !options.details && !options.check {
                 return Ok(Some(()));
             }
@@ -267,7 +271,10 @@ async fn describe_backup(
             Described::Ours(marker) => describe::of_marker(&marker),
             Described::Foreign(description) => describe::of_description(name, &description),
         };
-        print!("{}", backup.describe(None, surroundings.now));
+        print!(
+            "{}",
+            backup.describe(None, surroundings.now, surroundings.width)
+        );
     }
     print_states(states, surroundings.width)?;
     // An archive that has been moved to cold storage keeps nobody from seeing the rest.
@@ -507,7 +514,7 @@ async fn describe_record<R: Record + Describe>(
     client: &Client,
     options: &DescribeOptions,
     name: &str,
-    now: Timestamp,
+    surroundings: &Surroundings,
 ) -> Result<R, Failure> {
     let record = find::<R>(client, &options.namespace, name).await?;
     let namespace = &options.namespace;
@@ -521,7 +528,10 @@ async fn describe_record<R: Record + Describe>(
         (None, Some(failed)) => Some(Told::Failed(failed)),
         (None, None) => None,
     };
-    print!("{}", record.describe(told, now));
+    print!(
+        "{}",
+        record.describe(told, surroundings.now, surroundings.width)
+    );
     Ok(record)
 }
 

@@ -8,7 +8,7 @@ use crate::pod_template::CONTAINER;
 use crate::progress::Display;
 use crate::records::Record;
 use crate::stored::{self, Mirror, Reading};
-use crate::wait::{Look, State, judge, look_at_job};
+use crate::wait::{HELD_PATIENCE, Look, State, judge, look_at_job};
 use crate::{client, get, install, jobs, lookup, names, output};
 use ark_job::api::{
     Backup, FAILED_LOG_KEY, FAILED_REASON_KEY, KEPT_LOG_KEY, KEPT_REFERENCE, Restore,
@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often we look whether the pod has started.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -53,7 +53,8 @@ pub async fn run(
             local: options.source.as_ref().is_some_and(|from| from.local),
         };
         options.name = tokio::select! {
-            name = lookup::backup(&place, &options.name) => name?,
+            name = lookup::recorded(&place, &options.name), if options.source.is_none() => name?,
+            name = lookup::backup(&place, &options.name), if options.source.is_some() => name?,
             () = &mut interrupt => return Ok(Exit::Interrupted),
         };
     }
@@ -204,7 +205,7 @@ async fn find(client: &Client, options: &LogsOptions) -> Result<Log, Failure> {
         State::Pending(note) => note.unwrap_or_else(|| "it has not started".into()),
         State::Stuck(stuck) => format!("{}: {}", stuck.object, stuck.cause),
         State::Running => "it is starting".into(),
-        State::Finished { .. } => return no_pod(client, options).await,
+        State::HeldOpen(_) | State::Finished { .. } => return no_pod(client, options).await,
     };
     Err(
         Failure::new(Exit::Failed, format!("{word} {name} has no log yet: {why}")).hint(format!(
@@ -262,6 +263,7 @@ async fn follow(client: &Client, options: &LogsOptions) -> Result<Option<Log>, F
         }
     };
     let mut failures = 0;
+    let mut held_since = None;
     loop {
         let look = match look(client, options).await {
             Ok(look) => look,
@@ -295,6 +297,13 @@ async fn follow(client: &Client, options: &LogsOptions) -> Result<Option<Log>, F
             State::Finished { .. } if !reader.complete && reader.is_of(&look.pods) => {}
             State::Finished { .. } if seen => return Ok(None),
             State::Finished { .. } => return no_pod(client, options).await.map(Some),
+            State::HeldOpen(held) => {
+                let since: &Instant = held_since.get_or_insert_with(Instant::now);
+                if reader.complete && since.elapsed() >= HELD_PATIENCE {
+                    held.tell(&what);
+                    return Ok(None);
+                }
+            }
             State::Pending(Some(note)) => tell(format!("waiting: {note}")),
             State::Stuck(stuck) => {
                 tell(format!("waiting: {}: {}", stuck.object, stuck.cause));

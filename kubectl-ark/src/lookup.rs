@@ -79,6 +79,18 @@ pub fn check(typed: &str) -> Result<(), String> {
 /// # Errors
 /// [`Exit::NotFound`] when there is no newest one, or several names begin so.
 pub async fn backup(place: &Place<'_>, typed: &str) -> Result<String, Failure> {
+    named(place, typed, true).await
+}
+
+/// As [`backup`], for what then reads the record: if there is none, that says which names are nearly the same.
+///
+/// # Errors
+/// As [`backup`].
+pub async fn recorded(place: &Place<'_>, typed: &str) -> Result<String, Failure> {
+    named(place, typed, false).await
+}
+
+async fn named(place: &Place<'_>, typed: &str, warn: bool) -> Result<String, Failure> {
     if let Some(wanted) = newest_of(typed) {
         // A backup that is really called so.
         if wanted.schedule.is_none() && is_there(place, typed).await {
@@ -99,7 +111,8 @@ pub async fn backup(place: &Place<'_>, typed: &str) -> Result<String, Failure> {
         }
         Choice::Many(candidates) => Err(ambiguous(typed, &candidates)),
         Choice::None => {
-            if let Some(question) = similar::did_you_mean(typed, names.iter().map(String::as_str)) {
+            let question = similar::did_you_mean(typed, names.iter().map(String::as_str));
+            if let Some(question) = question.filter(|_| warn) {
                 eprintln!("warning: no backup {typed} is known here: {question}");
             }
             Ok(typed.to_owned())

@@ -947,6 +947,7 @@ pub fn printing(args: &GetArgs) -> Result<Printing, Failure> {
             (true, false) => Watch::Yes,
             (false, false) => Watch::No,
         },
+        separate: false,
     })
 }
 

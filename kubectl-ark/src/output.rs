@@ -13,6 +13,7 @@ use serde_json::ser::{PrettyFormatter, Serializer};
 use serde_json::{Value, json};
 use std::cmp::Ordering;
 use std::io::Write as _;
+use std::sync::atomic::{self, AtomicBool};
 
 /// An object that `get` prints.
 pub trait Printable {
@@ -49,6 +50,8 @@ pub struct Printing {
     pub sort_by: Option<SortBy>,
     /// Go on, as they change.
     pub watch: Watch,
+    /// After an empty line, if objects were printed before.
+    pub separate: bool,
 }
 
 /// Whether changes are printed as they come.
@@ -260,6 +263,9 @@ impl SortBy {
     }
 }
 
+/// Whether objects have been printed to standard output, of which a process has one.
+static PRINTED: AtomicBool = AtomicBool::new(false);
+
 /// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked<'a> {
@@ -290,7 +296,11 @@ pub fn print_objects<T: Printable>(
         return Ok(());
     }
     let (text, layout) = text(&objects, asked, printing, surroundings);
-    print!("{text}");
+    let gap = match PRINTED.swap(true, atomic::Ordering::Relaxed) && printing.separate {
+        true => "\n",
+        false => "",
+    };
+    print!("{gap}{text}");
     if layout.left_out > 0 && printing.format == Format::Wide {
         eprintln!(
             "hint: {} columns do not fit; `| cat` shows all",

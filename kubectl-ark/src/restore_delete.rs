@@ -11,7 +11,7 @@ use crate::options::housekeeping::DeleteRestoresOptions;
 use crate::options::schedule::Chosen;
 use crate::records::{self, Record, restore_phase};
 use crate::table::Table;
-use crate::{Surroundings, client, create, get, housekeeping, install, jobs, mode, stored};
+use crate::{Surroundings, client, create, get, housekeeping, install, jobs, mode, stored, wait};
 use ark_job::api::{
     BackupStorageLocation, KEPT_REFERENCE, RUN_ANNOTATION, Restore, RestorePhase, kept_results_name,
 };
@@ -168,7 +168,15 @@ async fn going(
             .map_err(|error| {
                 client::failure(&error, &format!("reading the Job of restore {name}"))
             })?;
-        refuse_at_work(&restore, job.as_ref(), namespace, now)?;
+        let over = match &job {
+            Some(job) => wait::at_work(client, namespace, vec![job.clone()])
+                .await
+                .is_empty(),
+            None => false,
+        };
+        if !over {
+            refuse_at_work(&restore, job.as_ref(), namespace, now)?;
+        }
         going.push(Going {
             name,
             restore,

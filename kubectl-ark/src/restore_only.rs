@@ -13,8 +13,8 @@ use crate::manifest::{FIELD_MANAGER, Manifest};
 use crate::options::PrintOptions;
 use crate::options::restore_only::{Options, Wanted};
 use crate::printed;
-use crate::records::ended;
 use crate::rights;
+use crate::wait;
 use ark_job::api::{
     AccessMode, BackupStorageLocation, CONFIG_NAME, MODE_KEY, NORMAL, OPERATION_LABEL,
     RESTORE_ONLY, RESTORE_ONLY_SUSPENDED, SCHEDULE_LABEL, SUSPENDED_BY_ANNOTATION,
@@ -275,11 +275,10 @@ async fn running(client: &Client, namespace: &str) -> Result<Vec<String>, Failur
     ));
     let jobs = api.list(&writers).await;
     let doing = format!("listing the Jobs in namespace {namespace}");
-    Ok(jobs
-        .map_err(|error| client::failure(&error, &doing))?
-        .items
+    let jobs = jobs.map_err(|error| client::failure(&error, &doing))?.items;
+    Ok(wait::at_work(client, namespace, jobs)
+        .await
         .into_iter()
-        .filter(|job| ended(job).is_none())
         .filter_map(|job| job.metadata.name)
         .collect())
 }

@@ -48,7 +48,7 @@ pub async fn run(
     })??;
     let health = assess(&seen);
     match output {
-        None => print!("{}", print::text(&health, width())),
+        None => print!("{}", print::text(&health, surroundings.width)),
         Some(VersionFormat::Json) => print!("{}", output::json(&value(&health))),
         Some(VersionFormat::Yaml) => print!("{}", output::yaml(&value(&health))),
     }
@@ -60,10 +60,4 @@ pub async fn run(
 
 fn value(health: &Health) -> Value {
     serde_json::to_value(health).expect("it has only what JSON can say")
-}
-
-/// The width of the terminal that is printed to; in a pipe or a file, lines are as long as they are.
-fn width() -> Option<usize> {
-    let (width, _) = terminal_size::terminal_size_of(std::io::stdout())?;
-    Some(usize::from(width.0))
 }

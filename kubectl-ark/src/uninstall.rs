@@ -11,8 +11,7 @@ use crate::client::{self, Connection};
 use crate::consent::{self, Answer};
 use crate::manifest::Manifest;
 use crate::options::uninstall::Options;
-use crate::records::ended;
-use crate::{admission, rights};
+use crate::{admission, rights, wait};
 use ark_job::api::{
     Backup, BackupStorageLocation, CONFIG_NAME, OPERATION_LABEL, PART_OF, PART_OF_LABEL, Restore,
     SCHEDULE_LABEL,
@@ -25,7 +24,7 @@ use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
 };
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PodTemplate, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, PodTemplate, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -53,6 +52,8 @@ pub struct Found {
     pub cron_jobs: Vec<CronJob>,
     /// Jobs of operations, at work and done.
     pub jobs: Vec<Job>,
+    /// Their pods, if they may be read.
+    pub pods: Vec<Pod>,
     /// What else there is in the namespace.
     pub settings: Settings,
     /// Rights in the whole cluster, of all installations.
@@ -203,7 +204,8 @@ async fn perform(
         // One may have been made since they were looked for; now none is made any more.
         if options.dry_run == ServerDryRun::None {
             let jobs = jobs(client, &options.namespace).await?;
-            refuse_while_at_work(&jobs, &options.namespace)?;
+            let pods = pods(client, &options.namespace).await;
+            refuse_while_at_work(&jobs, &pods, &options.namespace)?;
         }
         remove(&plan.then).await?;
         if options.dry_run == ServerDryRun::None {
@@ -260,7 +262,7 @@ async fn wait_until_gone(client: &Client, plan: &Plan) -> Result<(), Failure> {
 /// [`Exit::Conflict`] while an operation runs, or when another installation needs what is to go.
 pub fn plan(found: &Found, options: &Options) -> Result<Plan, Failure> {
     let namespace = options.namespace.as_str();
-    refuse_while_at_work(&found.jobs, namespace)?;
+    refuse_while_at_work(&found.jobs, &found.pods, namespace)?;
     if options.crds {
         refuse_if_others_need_types(found, namespace)?;
     }
@@ -359,10 +361,10 @@ pub fn plan(found: &Found, options: &Options) -> Result<Plan, Failure> {
 }
 
 /// Removing the rights under an operation would leave half a restore, or a snapshot that nobody records.
-fn refuse_while_at_work(jobs: &[Job], namespace: &str) -> Result<(), Failure> {
+fn refuse_while_at_work(jobs: &[Job], pods: &[Pod], namespace: &str) -> Result<(), Failure> {
     let running: Vec<&str> = jobs
         .iter()
-        .filter(|job| ended(job).is_none())
+        .filter(|job| !wait::is_over(job, pods))
         .filter_map(|job| job.metadata.name.as_deref())
         .collect();
     let [first, ..] = running.as_slice() else {
@@ -532,6 +534,7 @@ async fn find(connection: &Connection, namespace: &str) -> Result<Found, Failure
     Ok(Found {
         namespace: there,
         cron_jobs,
+        pods: pods(client, namespace).await,
         jobs,
         settings: Settings {
             role_bindings,
@@ -562,6 +565,12 @@ async fn find(connection: &Connection, namespace: &str) -> Result<Found, Failure
 /// The Jobs of operations, at work and done.
 async fn jobs(client: &Client, namespace: &str) -> Result<Vec<Job>, Failure> {
     list(Api::namespaced(client.clone(), namespace), OPERATION_LABEL).await
+}
+
+/// Their pods: they only show that a Job is over before it has ended. Who may not read them takes it for one at work.
+async fn pods(client: &Client, namespace: &str) -> Vec<Pod> {
+    let pods = list(Api::namespaced(client.clone(), namespace), OPERATION_LABEL);
+    pods.await.unwrap_or_default()
 }
 
 /// Objects with these labels; none of a type that is not served.

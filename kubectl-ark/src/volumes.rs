@@ -49,14 +49,18 @@ pub fn has_snapshots(backup: &Backup) -> bool {
     counted || !status.volume_backups.is_empty()
 }
 
-/// The table of snapshots that the record has, and where the rest and the present are to be found.
-pub fn section(backup: &Backup, name: &str) -> Option<String> {
+/// The table of snapshots that the record has, in a terminal of `width` columns if that is given, and where the rest and the present are to be found.
+pub fn section(backup: &Backup, name: &str, width: Option<usize>) -> Option<String> {
     let status = backup.status.as_ref()?;
     let recorded = &status.volume_backups;
     if recorded.is_empty() {
         return None;
     }
-    let mut table = Table::new(&["VOLUME", "DRIVER", "SNAPSHOT", "SIZE", "TYPE", "ZONE"]);
+    let header = ["VOLUME", "DRIVER", "SNAPSHOT", "SIZE", "TYPE", "ZONE"];
+    let mut table = Table::new(&header).fit(Fit {
+        leave_out: &["TYPE", "ZONE", "DRIVER", "SIZE"],
+        cut: &[],
+    });
     for (persistent_volume, snapshot) in recorded {
         let VolumeBackup {
             snapshot_id,
@@ -74,7 +78,7 @@ pub fn section(backup: &Backup, name: &str) -> Option<String> {
             availability_zone.clone().unwrap_or_default(),
         ]);
     }
-    let mut text = indented(&table.render(true));
+    let mut text = indented(&within(&table, width));
     let known = u64::try_from(recorded.len()).unwrap_or(u64::MAX);
     let all = status.volumes.map_or(known, |counts| counts.snapshotted);
     let namespace = backup.metadata.namespace.as_deref().unwrap_or_default();
@@ -111,8 +115,7 @@ pub fn states(printed: &[u8], width: Option<usize>) -> Result<String, serde_json
         return Ok(String::new());
     }
     let title = format!("\nSnapshots now ({}):\n", plural(count, "snapshot"));
-    let width = width.map(|width| width.saturating_sub(INDENTED));
-    Ok(title + &indented(&table.render_within(true, width)))
+    Ok(title + &indented(&within(&table, width)))
 }
 
 /// One object a line.
@@ -126,6 +129,11 @@ fn rows(printed: &[u8]) -> Result<Vec<Value>, serde_json::Error> {
 
 /// How far a table of snapshots is indented.
 const INDENTED: usize = 2;
+
+/// A table that is then indented.
+fn within(table: &Table, width: Option<usize>) -> String {
+    table.render_within(true, width.map(|width| width.saturating_sub(INDENTED)))
+}
 
 fn indented(table: &str) -> String {
     table.lines().map(|line| format!("  {line}\n")).collect()
@@ -147,7 +155,7 @@ mod tests {
     #[test]
     fn without_volumes_nothing_is_said_of_them() {
         let none = backup(json!({"phase": "Completed"}));
-        assert_eq!(section(&none, "demo"), None);
+        assert_eq!(section(&none, "demo", None), None);
         assert!(!has_snapshots(&none));
         let status = none.status.unwrap();
         assert_eq!(cell(&status), "");
@@ -180,7 +188,13 @@ mod tests {
         }));
         assert!(has_snapshots(&many));
         assert_eq!(cell(many.status.as_ref().unwrap()), "201/202");
-        let text = section(&many, "demo").unwrap();
+        let text = section(&many, "demo", Some(24)).unwrap();
+        assert!(
+            text.starts_with("  VOLUME   SNAPSHOT\n  pv-1     snap-1\n"),
+            "{text}"
+        );
+        let text = section(&many, "demo", None).unwrap();
+        assert!(text.contains("ebs.csi.aws.com"), "{text}");
         assert!(
             text.contains("and 200 more: `kubectl ark volumes demo -n ark`"),
             "{text}"

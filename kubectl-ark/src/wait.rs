@@ -32,6 +32,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const SCALE_UP_PATIENCE: Duration = Duration::from_secs(20);
 /// A volume may need a while; a kubelet that fails to mount tries again every few seconds.
 const MOUNT_PATIENCE: Duration = Duration::from_secs(60);
+/// A sidecar may end by itself when its pod has nothing else to do.
+pub const HELD_PATIENCE: Duration = Duration::from_secs(10);
 /// How many failed requests in a row are taken as a hiccup of the connection.
 const MAX_FAILURES: u32 = 30;
 
@@ -44,6 +46,8 @@ pub enum State {
     Running,
     /// It will not get on by itself.
     Stuck(Stuck),
+    /// The operation is over; its Job is not, as another container of its pod still runs.
+    HeldOpen(HeldOpen),
     /// Over.
     Finished {
         /// How it ended.
@@ -70,6 +74,146 @@ pub struct Stuck {
     pub patience: Duration,
 }
 
+/// An operation that is over, while a container that somebody has put into its pod keeps the Job from ending.
+///
+/// Neither the Job's policies nor its retries come into play before all containers of a pod have ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldOpen {
+    /// The pod.
+    pub pod: String,
+    /// Its Job.
+    pub job: String,
+    /// Ark's namespace.
+    pub namespace: String,
+    /// The containers that still run.
+    pub containers: Vec<String>,
+    /// How the operation ended.
+    pub exit: Exit,
+    /// What it said, unless it ended well.
+    pub message: Option<String>,
+    /// What it said to do next.
+    pub hint: Option<String>,
+    /// What the Job would do once the others have ended: another attempt.
+    pub retried: bool,
+    /// When the operation ended.
+    pub since: Option<Timestamp>,
+}
+
+impl HeldOpen {
+    /// What keeps the Job from ending.
+    pub fn cause(&self) -> String {
+        let Self {
+            pod,
+            job,
+            containers,
+            ..
+        } = self;
+        let (container, keeps) = match containers.len() {
+            1 => ("container", "keeps"),
+            _ => ("containers", "keep"),
+        };
+        format!(
+            "{container} {} of pod/{pod} still runs, and {keeps} job.batch/{job} from ending until its deadline",
+            containers.join(", ")
+        )
+    }
+
+    /// What to do about it.
+    pub fn advice(&self) -> String {
+        let Self { job, namespace, .. } = self;
+        format!(
+            "`kubectl delete job {job} -n {namespace}` ends it; {}",
+            self.prevention()
+        )
+    }
+
+    /// What to do that it does not happen again.
+    pub fn prevention(&self) -> String {
+        format!(
+            "keep the injector of {} away by its annotation or label (`kubectl ark install --pod-template FILE`), or let it inject \
+             native sidecars (init containers with restartPolicy: Always)",
+            self.containers.join(", ")
+        )
+    }
+
+    /// As a Job that has ended.
+    fn finished(self) -> State {
+        State::Finished {
+            exit: self.exit,
+            message: self.message,
+            hint: self.hint,
+        }
+    }
+
+    /// Says on standard error what keeps the Job from ending, and what to do.
+    pub fn tell(&self, what: &str) {
+        eprintln!("warning: {what} has ended, but {}", self.cause());
+        eprintln!("hint: {}", self.advice());
+    }
+}
+
+/// The containers of a pod that still run though its operation is over. Native sidecars are none of them: the kubelet ends
+/// those.
+fn held_open(job: &Job, pod: &Pod) -> Option<HeldOpen> {
+    let last = terminated(pod)?;
+    // Who is being deleted ends by itself.
+    if pod.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let statuses = pod.status.as_ref()?.container_statuses.as_deref()?;
+    let containers: Vec<String> = statuses
+        .iter()
+        .filter(|status| status.name != CONTAINER && running(status))
+        .map(|status| status.name.clone())
+        .collect();
+    if containers.is_empty() {
+        return None;
+    }
+    let Outcome {
+        exit,
+        message,
+        hint,
+    } = outcome(last);
+    Some(HeldOpen {
+        pod: pod.metadata.name.clone().unwrap_or_default(),
+        job: job.metadata.name.clone().unwrap_or_default(),
+        namespace: job.metadata.namespace.clone().unwrap_or_default(),
+        containers,
+        exit,
+        message,
+        hint,
+        retried: last.exit_code != 0 && !is_final(last.exit_code),
+        since: last.finished_at.as_ref().map(|time| time.0),
+    })
+}
+
+/// Whether no retry can cure what a container ended with.
+fn is_final(code: i32) -> bool {
+    Exit::FINAL
+        .iter()
+        .any(|exit| i32::from(exit.code()) == code)
+}
+
+/// Whether nothing more will come of a Job: it has ended, or only a container that is not ours keeps it from that.
+pub fn is_over(job: &Job, pods: &[Pod]) -> bool {
+    let held = || judge(job, &pods_of(job, pods), &[]);
+    ended(job).is_some() || matches!(held(), State::HeldOpen(held) if !held.retried)
+}
+
+/// Those of these Jobs of which something may still come. Who may not read pods takes each Job that has not ended for one.
+pub async fn at_work(client: &Client, namespace: &str, mut jobs: Vec<Job>) -> Vec<Job> {
+    jobs.retain(|job| ended(job).is_none());
+    if jobs.is_empty() {
+        return jobs;
+    }
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let ours = ListParams::default().labels(JOB_NAME_LABEL);
+    let pods = pods.list(&ours).await.map(|pods| pods.items);
+    let pods = pods.unwrap_or_default();
+    jobs.retain(|job| !is_over(job, &pods));
+    jobs
+}
+
 /// Decides where a Job stands from the Job, its pods and the events about them.
 pub fn judge(job: &Job, pods: &[Pod], events: &[Event]) -> State {
     let job_name = job.metadata.name.as_deref().unwrap_or_default();
@@ -91,6 +235,9 @@ pub fn judge(job: &Job, pods: &[Pod], events: &[Event]) -> State {
         Some(End::Failed { reason, message }) => return failed(&reason, &message, last),
         None => {}
     }
+    if let Some(held) = newest.and_then(|pod| held_open(job, pod)) {
+        return State::HeldOpen(held);
+    }
     match newest {
         None => not_created(job_name, events),
         Some(pod) => match container(pod) {
@@ -111,8 +258,7 @@ pub fn judge(job: &Job, pods: &[Pod], events: &[Event]) -> State {
 /// What an attempt that did not end well said.
 fn attempt(last: &ContainerStateTerminated) -> Option<String> {
     // What no retry can cure is told when the Job has ended, in a moment.
-    let is_final = |exit: &Exit| i32::from(exit.code()) == last.exit_code;
-    if last.exit_code == 0 || Exit::FINAL.iter().any(is_final) {
+    if last.exit_code == 0 || is_final(last.exit_code) {
         return None;
     }
     let why = said(last, "error: ").unwrap_or_else(|| format!("exit code {}", last.exit_code));
@@ -131,6 +277,15 @@ fn said(last: &ContainerStateTerminated, prefix: &str) -> Option<String> {
 }
 
 fn failed(reason: &str, message: &str, last: Option<&ContainerStateTerminated>) -> State {
+    let last = last.map(outcome);
+    // All was done: another container of its pod has made the Job fail, by its exit code or by not ending.
+    if last.as_ref().is_some_and(|last| last.exit == Exit::Done) {
+        return State::Finished {
+            exit: Exit::Done,
+            message: None,
+            hint: None,
+        };
+    }
     if reason == "DeadlineExceeded" {
         return State::Finished {
             exit: Exit::Failed,
@@ -140,16 +295,40 @@ fn failed(reason: &str, message: &str, last: Option<&ContainerStateTerminated>) 
             hint: Some("--deadline DURATION gives it longer".into()),
         };
     }
-    let Some(last) = last else {
+    let Some(Outcome {
+        exit,
+        message,
+        hint,
+    }) = last
+    else {
         return State::Finished {
             exit: Exit::Failed,
             message: Some(format!("{reason}: {message}")),
             hint: None,
         };
     };
-    let exit = Exit::from_code(last.exit_code)
-        .filter(|exit| *exit != Exit::Done)
-        .unwrap_or(Exit::Failed);
+    State::Finished {
+        exit,
+        message,
+        hint,
+    }
+}
+
+/// How an operation ended, as its container shows.
+struct Outcome {
+    exit: Exit,
+    message: Option<String>,
+    hint: Option<String>,
+}
+
+fn outcome(last: &ContainerStateTerminated) -> Outcome {
+    if last.exit_code == 0 {
+        return Outcome {
+            exit: Exit::Done,
+            message: None,
+            hint: None,
+        };
+    }
     let killed = match last.reason.as_deref() {
         Some("OOMKilled") => Some("its container was killed: out of memory".to_owned()),
         _ => None,
@@ -158,8 +337,8 @@ fn failed(reason: &str, message: &str, last: Option<&ContainerStateTerminated>) 
         "give it more: resources.limits.memory in `kubectl ark install --pod-template FILE`"
             .to_owned()
     });
-    State::Finished {
-        exit,
+    Outcome {
+        exit: Exit::from_code(last.exit_code).unwrap_or(Exit::Failed),
         message: killed
             .or_else(|| said(last, "error: "))
             .or_else(|| Some(format!("exit code {}", last.exit_code))),
@@ -457,7 +636,9 @@ pub async fn said_last<R: Record>(
     let job = found.metadata.name.as_deref()?;
     let look = look_at_job(client, namespace, job).await.ok()?;
     match judge(&found, &look.pods, &[]) {
-        State::Finished { message, hint, .. } => Some((message?, hint)),
+        State::Finished { message, hint, .. } | State::HeldOpen(HeldOpen { message, hint, .. }) => {
+            Some((message?, hint))
+        }
         State::Pending(_) | State::Running | State::Stuck(_) => None,
     }
 }
@@ -487,7 +668,7 @@ pub async fn waiting<R: Record>(client: &Client, namespace: &str, name: &str) ->
             text: format!("{}: {}", stuck.object, stuck.cause),
             reason: Some(stuck.reason),
         }),
-        State::Running | State::Finished { .. } => None,
+        State::Running | State::HeldOpen(_) | State::Finished { .. } => None,
     }
 }
 
@@ -586,9 +767,10 @@ async fn follow_to_end<R: Record>(
         let (look, record) = patience.until_answered(looking, job, display).await?;
         let look = look.of(uid);
         let state = look.state(record.as_ref());
-        patience.with_state(&state, &format!("{word} {name}"), display)?;
-        match state {
-            State::Pending(_) | State::Stuck(_) => {}
+        let what = format!("{word} {name}");
+        patience.with_state(&state, &what, display)?;
+        match patience.with_held(state, &what, display) {
+            State::Pending(_) | State::Stuck(_) | State::HeldOpen(_) => {}
             State::Running => display.progress(record.as_ref().and_then(Record::progress)),
             State::Finished {
                 exit: Exit::Done,
@@ -649,6 +831,7 @@ fn together(said: Option<String>, next: String) -> String {
 #[derive(Default)]
 struct Patience {
     stuck_since: Option<(String, Instant)>,
+    held_since: Option<Instant>,
     failures: u32,
 }
 
@@ -714,6 +897,23 @@ impl Patience {
     }
 }
 
+impl Patience {
+    /// What is held open for some time is over, and it is told why its Job is not.
+    fn with_held(&mut self, state: State, what: &str, display: &Display) -> State {
+        let State::HeldOpen(held) = state else {
+            self.held_since = None;
+            return state;
+        };
+        let since = *self.held_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < HELD_PATIENCE {
+            return State::HeldOpen(held);
+        }
+        display.end();
+        display.aside(|| held.tell(what));
+        held.finished()
+    }
+}
+
 /// Waits until the container of a Job's pod runs, and says in which pod.
 ///
 /// # Errors
@@ -738,8 +938,13 @@ pub async fn started(
         let look = look.of(uid);
         let state = look.state::<Backup>(None);
         patience.with_state(&state, &format!("reading {about}"), display)?;
+        // Who waits for it to run removes it when it does not: nothing is left to tell about.
+        let state = match state {
+            State::HeldOpen(held) => held.finished(),
+            state => state,
+        };
         match state {
-            State::Pending(_) | State::Stuck(_) => {}
+            State::Pending(_) | State::Stuck(_) | State::HeldOpen(_) => {}
             State::Running => {
                 let running = look
                     .pods
@@ -974,7 +1179,6 @@ mod tests {
             (10, Exit::NotFound),
             (3, Exit::PartiallyFailed),
             (137, Exit::Failed),
-            (0, Exit::Failed),
         ] {
             let state = judge(
                 &failed_job("PodFailurePolicy"),
@@ -1002,6 +1206,65 @@ mod tests {
                 hint: None
             }
         );
+    }
+
+    /// A pod whose operation has ended, with a sidecar in that state.
+    fn with_sidecar(code: i32, log: &str, state: Value) -> Pod {
+        let mut pod = ended_with(code, log);
+        let mut sidecar = in_state(state).status.unwrap().container_statuses.unwrap();
+        sidecar[0].name = "istio-proxy".into();
+        let status = pod.status.as_mut().unwrap();
+        status.container_statuses.as_mut().unwrap().extend(sidecar);
+        pod
+    }
+
+    #[test]
+    fn a_sidecar_that_never_ends_does_not_keep_anybody_waiting() {
+        let log = "x\nerror: no such bucket\nhint: create it\n";
+        let runs = || json!({"running": {"startedAt": "2026-11-23T20:00:02Z"}});
+        for (code, exit, over) in [
+            (0, Exit::Done, true),
+            (10, Exit::NotFound, true),
+            // There may be another attempt when the sidecar ends.
+            (1, Exit::Failed, false),
+        ] {
+            let mut pod = with_sidecar(code, log, runs());
+            let State::HeldOpen(held) = judge(&job(json!([])), std::slice::from_ref(&pod), &[])
+            else {
+                panic!("{code}");
+            };
+            assert_eq!(held.exit, exit);
+            assert_eq!(held.message.is_none(), code == 0);
+            assert_eq!(
+                held.cause(),
+                "container istio-proxy of pod/backup-demo-x still runs, and keeps job.batch/backup-demo from ending until its \
+                 deadline"
+            );
+            let label = (JOB_NAME_LABEL.to_owned(), "backup-demo".to_owned());
+            pod.metadata.labels = Some([label].into());
+            assert_eq!(is_over(&job(json!([])), &[pod]), over, "{code}");
+        }
+        let mut deleted = with_sidecar(0, "", runs());
+        deleted.metadata.deletion_timestamp = deleted.metadata.creation_timestamp.clone();
+        assert_eq!(
+            judge(&job(json!([])), &[deleted], &[]),
+            State::Pending(None)
+        );
+    }
+
+    #[test]
+    fn a_sidecar_that_makes_the_job_fail_does_not_make_the_operation_fail() {
+        let failed = with_sidecar(0, "", json!({"terminated": {"exitCode": 1}}));
+        for reason in ["BackoffLimitExceeded", "DeadlineExceeded"] {
+            assert_eq!(
+                judge(&failed_job(reason), std::slice::from_ref(&failed), &[]),
+                State::Finished {
+                    exit: Exit::Done,
+                    message: None,
+                    hint: None
+                }
+            );
+        }
     }
 
     #[test]

@@ -812,7 +812,7 @@ fn descriptions() {
         .iter()
         .filter(|one| ["demo", "stuck"].contains(&kubectl_ark::records::name(*one)))
     {
-        text.push_str(&format!("{}\n\n", backup.describe(None, now())));
+        text.push_str(&format!("{}\n\n", backup.describe(None, now(), None)));
     }
     for mut restore in joined(Vec::<Restore>::new(), &jobs()) {
         if restore.spec.hooks.is_some()
@@ -820,9 +820,11 @@ fn descriptions() {
         {
             (status.hooks_attempted, status.hooks_failed) = (Some(3), Some(1));
         }
-        text.push_str(
-            &restore.describe(Some(Told::Waits("pod/restore-r-x is being started")), now()),
-        );
+        text.push_str(&restore.describe(
+            Some(Told::Waits("pod/restore-r-x is being started")),
+            now(),
+            None,
+        ));
     }
     golden("describe.txt", &text);
 }

@@ -359,6 +359,34 @@ async fn sidecars() -> Result<()> {
         },
     )
     .await?;
+    // A mesh whose sidecar never ends: neither does the Job, but nobody waits for that.
+    *sidecar.lock().expect("nobody panics with it") = Sidecar::Plain;
+    let line = "backup create plain -n mesh --include-namespaces mesh --wait";
+    let said = ark.expect(0, line).await?;
+    let warned = ["container sidecar of pod/backup-plain-", "native sidecars"];
+    ensure!(
+        warned.iter().all(|one| said.stderr.contains(one)),
+        "{said:?}"
+    );
+    ensure!(said.stdout.contains("backup plain completed"), "{said:?}");
+    let ended = "get job backup-plain -n mesh -o jsonpath={.status.conditions}";
+    let ended = kubectl(&ark.cluster, ended)?;
+    ensure!(ended.is_empty(), "the Job has ended: {ended}");
+    let log = ark.expect(0, "backup logs plain -n mesh -f").await?;
+    ensure!(log.stderr.contains(warned[0]), "{log:?}");
+    let status = ark.expect(1, "status -n mesh").await?;
+    ensure!(status.stdout.contains(warned[0]), "{status:?}");
+    ensure!(!status.stdout.contains("Running:    backup"), "{status:?}");
+    let uninstall = ark.expect(0, "uninstall -n mesh --dry-run").await?;
+    ensure!(uninstall.stdout.contains("backup-plain"), "{uninstall:?}");
+    // One that keeps no record.
+    let deleted = ark
+        .expect(0, "backup delete plain -n mesh --wait --yes")
+        .await?;
+    ensure!(
+        deleted.stderr.contains("container sidecar of pod/"),
+        "{deleted:?}"
+    );
     let webhook = "delete mutatingwebhookconfiguration mesh.example.com";
     kubectl(&ark.cluster, webhook).map(drop)
 }
@@ -370,6 +398,8 @@ enum Sidecar {
     IfWanted,
     /// An init container that is always restarted.
     Native,
+    /// A container that never ends, whatever the pod says.
+    Plain,
 }
 
 /// An admission webhook.
@@ -437,7 +467,7 @@ async fn review(
         {
             json!([])
         }
-        Sidecar::IfWanted => {
+        Sidecar::IfWanted | Sidecar::Plain => {
             json!([{"op": "add", "path": "/spec/containers/-", "value": container}])
         }
         Sidecar::Native => {

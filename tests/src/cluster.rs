@@ -18,6 +18,8 @@ use kube::{Api, Client, Config, CustomResourceExt};
 use crate::process::{self, Process, Run, output};
 use crate::{certificates, network, prerequisites, wait_until};
 
+/// A busy machine takes its time.
+const START_WITHIN: Duration = Duration::from_secs(120);
 const POISON: &str = "no thread panics while it holds this lock";
 
 /// What a control plane is started with.
@@ -168,16 +170,11 @@ impl ControlPlane {
             Some(&authority),
             &token,
         )?;
-        let controller_manager = if options.controller_manager {
-            Some(run.spawn(
-                "kube-controller-manager",
-                controller_manager_command(&directory, &place, &bin, &ports),
-            )?)
-        } else {
-            None
-        };
+        let controller_manager = options
+            .controller_manager
+            .then(|| controller_manager_command(&directory, &place, &bin, &ports));
         let own = Own {
-            controller_manager,
+            controller_manager: None,
             api_server: Mutex::new(api_server),
             etcd,
             etcd_url,
@@ -185,12 +182,17 @@ impl ControlPlane {
             options,
             run,
         };
-        let cluster = ControlPlane {
+        let mut cluster = ControlPlane {
             url,
             kubeconfig,
             bin,
             own: Some(own),
         };
+        cluster.serves().await?;
+        // It gives up when the API server is not ready within seconds of its own start.
+        if let (Some(command), Some(own)) = (controller_manager, &mut cluster.own) {
+            own.controller_manager = Some(own.run.spawn("kube-controller-manager", command)?);
+        }
         cluster.ready().await?;
         Ok(cluster)
     }
@@ -398,35 +400,46 @@ impl ControlPlane {
         )
     }
 
+    /// Waits until the API server is ready.
+    async fn serves(&self) -> Result<()> {
+        let client = self.client().await?;
+        wait_until("the API server to be ready", START_WITHIN, async || {
+            if let Err(error) = self.alive() {
+                return Ok(Some(Err(error)));
+            }
+            client
+                .request_text(http::Request::get("/readyz").body(Vec::new())?)
+                .await?;
+            Ok(Some(Ok(())))
+        })
+        .await?
+    }
+
+    /// What has ended will not become ready.
+    fn alive(&self) -> Result<()> {
+        let own = self.own()?;
+        own.etcd.iter().try_for_each(Process::check)?;
+        own.api_server.lock().expect(POISON).check()?;
+        own.controller_manager.iter().try_for_each(Process::check)
+    }
+
     /// Waits until the API server is ready and what controllers make at the start is there.
     async fn ready(&self) -> Result<()> {
+        self.serves().await?;
         let own = self.own()?;
-        let alive = || -> Result<()> {
-            own.etcd.iter().try_for_each(Process::check)?;
-            own.api_server.lock().expect(POISON).check()?;
-            own.controller_manager.iter().try_for_each(Process::check)
-        };
         let client = self.client().await?;
-        wait_until(
-            "the control plane to be ready",
-            Duration::from_secs(60),
-            async || {
-                // An API server that has ended will not become ready.
-                if let Err(error) = alive() {
-                    return Ok(Some(Err(error)));
-                }
-                client
-                    .request_text(http::Request::get("/readyz").body(Vec::new())?)
+        wait_until("the control plane to be ready", START_WITHIN, async || {
+            if let Err(error) = self.alive() {
+                return Ok(Some(Err(error)));
+            }
+            Api::<Namespace>::all(client.clone()).get("default").await?;
+            if own.options.controller_manager {
+                Api::<ServiceAccount>::namespaced(client.clone(), "default")
+                    .get("default")
                     .await?;
-                Api::<Namespace>::all(client.clone()).get("default").await?;
-                if own.options.controller_manager {
-                    Api::<ServiceAccount>::namespaced(client.clone(), "default")
-                        .get("default")
-                        .await?;
-                }
-                Ok(Some(Ok(())))
-            },
-        )
+            }
+            Ok(Some(Ok(())))
+        })
         .await?
     }
 }

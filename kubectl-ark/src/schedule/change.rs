@@ -4,7 +4,7 @@ use super::create::check_place;
 use super::{api, chosen, name, of_cron_job, reference};
 use crate::manifest::FIELD_MANAGER;
 use crate::options::schedule::Chosen;
-use crate::{client, install, mode, records};
+use crate::{client, install, mode, wait};
 use ark_job::api::{OPERATION_LABEL, SCHEDULE_LABEL, SUSPENDED_BY_ANNOTATION};
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
@@ -125,8 +125,9 @@ async fn running(client: &Client, namespace: &str, schedule: &CronJob) -> Vec<St
     let labels = format!("{OPERATION_LABEL}=backup,{SCHEDULE_LABEL}={label}");
     let jobs = jobs.list(&ListParams::default().labels(&labels)).await;
     let jobs = jobs.map(|jobs| jobs.items).unwrap_or_default();
-    jobs.iter()
-        .filter(|job| records::ended(job).is_none())
+    wait::at_work(client, namespace, jobs)
+        .await
+        .iter()
         .filter_map(|job| job.metadata.name.as_deref())
         .map(|name| format!("job.batch/{name}"))
         .collect()

@@ -6,8 +6,7 @@
 use super::collect::Seen;
 use super::{housekeeping, operations, schedules};
 use crate::age::{age, duration};
-use crate::records::ended;
-use crate::restore_only;
+use crate::{restore_only, wait};
 use ark_job::api::{
     AccessMode, BackupStorageLocation, CONFIG_NAME, CONTRACT_ANNOTATION, CONTRACT_VERSION,
     MODE_KEY, NORMAL, OPERATION_LABEL, PLAN_OPERATION, RESTORE_ONLY, namespace_flag,
@@ -42,12 +41,16 @@ pub enum Reason {
     BackupPartiallyFailed,
     /// A schedule is suspended by restore-only mode, which is off.
     ScheduleSuspended,
+    /// Restore-only mode is on, and a schedule is not suspended.
+    ScheduleNotSuspended,
     /// The mode says something that is none: nothing is backed up.
     ModeUnknown,
     /// The image does not understand what this plugin would tell it.
     ImageOutdated,
     /// The pod of an operation does not start.
     OperationStuck,
+    /// An operation is over, and a container that is not ours keeps its Job from ending.
+    JobHeldOpen,
     /// An operation runs, and gives no sign of life.
     HeartbeatStale,
     /// A record says that something runs, and nothing does.
@@ -397,6 +400,13 @@ fn mode(seen: &Seen, findings: &mut Findings) -> Mode {
     }
 }
 
+/// Whether somebody has switched restore-only mode on; a mode that is none has another remedy.
+pub fn is_restore_only(seen: &Seen) -> bool {
+    let data = seen.config.as_ref().and_then(|config| config.data.as_ref());
+    data.and_then(|data| data.get(MODE_KEY))
+        .is_some_and(|mode| mode == RESTORE_ONLY)
+}
+
 fn locations(seen: &Seen, mode: &Mode, findings: &mut Findings) -> Vec<LocationHealth> {
     if seen.locations.is_empty() {
         findings.attention.push(Item::new(
@@ -571,7 +581,8 @@ fn rights(seen: &Seen, findings: &mut Findings) {
     let in_use = seen.jobs.iter().any(|job| {
         let labels = job.metadata.labels.as_ref();
         let operation = labels.and_then(|labels| labels.get(OPERATION_LABEL));
-        ended(job).is_none() && operation.is_some_and(|operation| needs(operation))
+        !wait::is_over(job, seen.pods.as_deref().unwrap_or_default())
+            && operation.is_some_and(|operation| needs(operation))
     });
     let made = binding.metadata.creation_timestamp.as_ref();
     let settled = made.is_none_or(|made| is_before(made.0, SETTLED_AFTER, seen.now));

@@ -58,6 +58,6 @@ fn message(seen: &Seen, job: &Job) -> Option<String> {
     let pods = wait::pods_of(job, seen.pods.as_deref().unwrap_or_default());
     match wait::judge(job, &pods, &[]) {
         State::Finished { message, .. } => message,
-        State::Pending(_) | State::Running | State::Stuck(_) => None,
+        State::Pending(_) | State::Running | State::Stuck(_) | State::HeldOpen(_) => None,
     }
 }

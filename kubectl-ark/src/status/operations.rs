@@ -15,6 +15,8 @@ use std::collections::BTreeSet;
 
 /// A pod that has not started after this time, for whatever reason, is worth a look.
 const STARTS_WITHIN: SignedDuration = SignedDuration::from_mins(5);
+/// What else is in a pod may take some time to see that its work is done.
+const ENDS_WITHIN: SignedDuration = SignedDuration::from_secs(10);
 /// Pods that are named; `describe` names all.
 const NAMED: usize = 3;
 
@@ -43,7 +45,9 @@ pub fn assess(seen: &Seen, findings: &mut Findings) -> Vec<OperationHealth> {
     let mut all = Vec::new();
     let mut at_work = BTreeSet::new();
     for job in seen.jobs.iter().filter(|job| ended(job).is_none()) {
-        let running = running(job, seen, &known, findings);
+        let Some(running) = running(job, seen, &known, findings) else {
+            continue;
+        };
         at_work.insert((running.operation.clone(), running.name.clone()));
         all.push(running);
     }
@@ -132,8 +136,13 @@ fn of_restore(restore: &Restore) -> Known {
     }
 }
 
-/// A Job that has not ended.
-fn running(job: &Job, seen: &Seen, known: &[Known], findings: &mut Findings) -> OperationHealth {
+/// A Job that has not ended; none if its operation has.
+fn running(
+    job: &Job,
+    seen: &Seen,
+    known: &[Known],
+    findings: &mut Findings,
+) -> Option<OperationHealth> {
     let job_name = job.metadata.name.clone().unwrap_or_default();
     let labels = job.metadata.labels.as_ref();
     let operation = labels
@@ -193,6 +202,21 @@ fn running(job: &Job, seen: &Seen, known: &[Known], findings: &mut Findings) -> 
                 ("Stuck", Some(waiting))
             }
         }
+        Some(State::HeldOpen(held)) => {
+            if held
+                .since
+                .is_none_or(|at| is_before(at, ENDS_WITHIN, seen.now))
+            {
+                findings.attention.push(Item {
+                    reason: Reason::JobHeldOpen,
+                    object,
+                    message: format!("{operation} {name} has ended, but {}", held.cause()),
+                    command: format!("kubectl delete job {job_name} -n {}", seen.namespace),
+                    hint: Some(held.prevention()),
+                });
+            }
+            return None;
+        }
         // Between the end of its pod and that of the Job.
         Some(State::Running | State::Finished { .. }) => ("Running", None),
     };
@@ -218,7 +242,7 @@ fn running(job: &Job, seen: &Seen, known: &[Known], findings: &mut Findings) -> 
             });
     }
     let progress = record.and_then(|record| record.progress);
-    OperationHealth {
+    Some(OperationHealth {
         operation,
         name,
         job: Some(job_name),
@@ -228,7 +252,7 @@ fn running(job: &Job, seen: &Seen, known: &[Known], findings: &mut Findings) -> 
         heartbeat: silent.map(Time),
         items: progress.map(|progress| progress.items),
         total_items: progress.and_then(|progress| progress.total),
-    }
+    })
 }
 
 /// A record that has not ended, and no Job: somebody runs it with `--local`, or it was killed.

@@ -2,6 +2,7 @@
 
 use super::assess::{
     BackupSeen, Findings, Item, Mode, Reason, ScheduleHealth, command, command_in, is_before,
+    is_restore_only,
 };
 use super::collect::Seen;
 use crate::age::age;
@@ -60,6 +61,12 @@ fn one(schedule: &Shown, seen: &Seen, mode: &Mode, findings: &mut Findings) -> S
     let (failures, _) = schedule.failures();
     let overdue = state == State::Enabled && is_overdue(schedule, seen.now);
     match state {
+        State::Enabled if is_restore_only(seen) => findings.attention.push(Item::new(
+            Reason::ScheduleNotSuspended,
+            format!("schedule/{name}"),
+            format!("schedule {name} is not suspended, though restore-only mode is on: each of its backups is refused"),
+            command(seen, "restore-only on"),
+        )),
         State::Enabled => findings.attention.extend(trouble(
             schedule,
             &name,

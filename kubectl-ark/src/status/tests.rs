@@ -159,7 +159,10 @@ fn installation_and_mode() {
             ))
         })
     };
-    assert_eq!(notes(&mode("RestoreOnly")), [Reason::RestoreOnlyMode]);
+    assert_eq!(
+        reasons(&mode("RestoreOnly")),
+        [Reason::ScheduleNotSuspended]
+    );
     assert_eq!(reasons(&mode("readonly")), [Reason::ModeUnknown]);
     assert_eq!(assess(&mode("readonly")).mode.mode, "RestoreOnly");
     let left = |minutes: i64, namespace: &'static str| {
@@ -397,6 +400,23 @@ fn operations() {
         reasons(&running(6, starting(), Value::Null)),
         [Reason::OperationStuck]
     );
+    // Over, though a container that is not ours runs on.
+    let mut held = running(
+        30,
+        json!({"terminated": {"exitCode": 0, "finishedAt": ago(5)}}),
+        json!({"phase": "Completed", "completionTimestamp": ago(5)}),
+    );
+    let statuses = held.pods.as_mut().unwrap()[0].status.as_mut().unwrap();
+    let statuses = statuses.container_statuses.as_mut().unwrap();
+    let mut sidecar = statuses[0].clone();
+    sidecar.name = "istio-proxy".into();
+    sidecar.state = Some(read(at_work()));
+    statuses.push(sidecar);
+    assert_eq!(reasons(&held), [Reason::JobHeldOpen]);
+    assert_eq!(assess(&held).operations, []);
+    let item = &assess(&held).attention[0];
+    assert_eq!(item.command, "kubectl delete job backup-a -n heptio-ark");
+    assert!(item.message.contains("istio-proxy"), "{item:?}");
     // Without a Job: of `--local`, or killed.
     let alone = |status: Value| broken(|seen| seen.backups.push(read(record(status))));
     assert_eq!(reasons(&alone(beat(1))), []);

@@ -89,9 +89,10 @@ async fn to_end(
             told.tell(client, namespace, &look.pods, display).await;
         }
         let state = look.state::<Backup>(None);
-        patience.with_state(&state, &format!("{doing} {to}"), display)?;
-        match state {
-            State::Pending(_) | State::Stuck(_) => {}
+        let what = format!("{doing} {to}");
+        patience.with_state(&state, &what, display)?;
+        match patience.with_held(state, &what, display) {
+            State::Pending(_) | State::Stuck(_) | State::HeldOpen(_) => {}
             State::Running => display.progress(None),
             State::Finished {
                 exit: Exit::Done,
