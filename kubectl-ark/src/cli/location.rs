@@ -58,4 +58,7 @@ pub struct SomeLocations {
     /// Names
     #[arg(value_name = "NAME", required = true)]
     pub names: Vec<String>,
+    /// Taken for scripts that give it to every delete: nothing is asked here
+    #[arg(long, short = 'y', hide = true)]
+    pub yes: bool,
 }

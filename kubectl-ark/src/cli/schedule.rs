@@ -100,6 +100,9 @@ pub struct SomeSchedules {
     /// All of them
     #[arg(long, conflicts_with_all = ["names", "selector"])]
     pub all: bool,
+    /// Taken for scripts that give it to every delete: nothing is asked here
+    #[arg(long, short = 'y', hide = true)]
+    pub yes: bool,
 }
 
 /// `kubectl ark schedule run`

@@ -107,6 +107,7 @@ pub fn resolve(namespace: &str, args: InstallArgs) -> Result<Options, Failure> {
             })
         }
     };
+    image.as_deref().map_or(Ok(()), check_image)?;
     let template = pod_template
         .map(|path| read(&path).and_then(|text| template(&path, &text)))
         .transpose()?;
@@ -166,6 +167,33 @@ pub fn resolve(namespace: &str, args: InstallArgs) -> Result<Options, Failure> {
         output,
         force_conflicts,
     })
+}
+
+/// Refuses what no registry can have: it would be written into all that runs pods, which then never start.
+fn check_image(image: &str) -> Result<(), Failure> {
+    let (name, digest) = match image.split_once('@') {
+        Some((name, digest)) => (name, Some(digest)),
+        None => (image, None),
+    };
+    // A colon before the last slash is that of a port.
+    let (path, tag) = match name.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+        _ => (name, None),
+    };
+    let word = |text: &str, others: &str| {
+        let known = |c: char| c.is_ascii_alphanumeric() || others.contains(c);
+        text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_') && text.chars().all(known)
+    };
+    let is_image = path.split('/').all(|part| word(part, "._-:"))
+        && tag.is_none_or(|tag| word(tag, "._-"))
+        && digest.is_none_or(|digest| word(digest, ":+._-") && digest.contains(':'));
+    if is_image {
+        return Ok(());
+    }
+    Err(
+        usage(format!("--image {image:?}: it is no name of an image"))
+            .hint("it looks like this: registry.example.com/team/ark-job:v1.2.3, or …@sha256:…"),
+    )
 }
 
 /// The resource that says what a storage URL says.
@@ -283,6 +311,24 @@ mod tests {
                 "serverSideEncryption": "aws:kms", "profile": "p", "roleARN": "arn:x", "accessMode": "ReadWrite",
             })
         );
+    }
+
+    #[test]
+    fn an_image_is_a_name_that_a_registry_can_have() {
+        for image in [
+            "ark-job",
+            "ghcr.io/heptio/ark-job:v0.1.0",
+            "localhost:5000/a_b/c--d:latest",
+            "localhost/ark-job:demo",
+            "r.example.com/x@sha256:0123456789abcdef",
+            "r.example.com/x:1@sha256:0123456789abcdef",
+        ] {
+            assert!(check_image(image).is_ok(), "{image}");
+        }
+        for image in ["", "bad image", "a//b", "/a", "a:", "a@b", "-a", "a:b c"] {
+            let failure = check_image(image).unwrap_err();
+            assert_eq!(failure.exit(), ark_job::exit::Exit::Usage, "{image}");
+        }
     }
 
     #[test]

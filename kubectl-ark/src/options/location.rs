@@ -51,7 +51,7 @@ pub fn resolve(namespace: &str, command: LocationCommand) -> Result<Options, Fai
         LocationCommand::Describe(DescribeArgs { names }) => {
             Options::Describe(schedule::chosen(namespace, names, None)?)
         }
-        LocationCommand::Delete(SomeLocations { names }) => {
+        LocationCommand::Delete(SomeLocations { names, yes: _ }) => {
             Options::Delete(schedule::chosen(namespace, names, None)?)
         }
     })

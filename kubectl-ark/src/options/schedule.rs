@@ -111,6 +111,7 @@ pub fn resolve(
                     selector,
                     // Without names and selector it is all of them: clap asks for one of the three.
                     all: _,
+                    yes: _,
                 }| chosen(namespace, names, selector);
     Ok(match command {
         ScheduleCommand::Create(args) => {
