@@ -8,6 +8,7 @@ use crate::pod_template::Installation;
 use crate::records::{self, End, Record, ended};
 use crate::wait::{self, Followed};
 use crate::{client, install, location, render};
+use ark_job::api::namespace_flag;
 use ark_job::api::{
     Backup, BackupPhase, BackupStorageLocation, BackupStorageLocationSpec, CONFIG_NAME, Restore,
 };
@@ -98,7 +99,7 @@ pub async fn run(
             uid
         }
     };
-    let flag = install::flag(&namespace);
+    let flag = namespace_flag(&namespace);
     if done_before.is_some() && !options.wait {
         eprintln!("warning: restore {name} has completed before: it is not done again");
         eprintln!("hint: {}", wait::AGAIN);
@@ -449,7 +450,7 @@ async fn taken(client: &Client, options: &CreateOptions, job: &str) -> Result<Ou
     Err(if failed {
         failure.hint(format!(
             "`kubectl delete job {job} -n {namespace}` frees the name; `kubectl ark {word} logs {name}{}` shows why it failed",
-            install::flag(namespace)
+            namespace_flag(namespace)
         ))
     } else {
         failure.hint("choose another name")

@@ -8,7 +8,7 @@ use crate::age::{age, bytes};
 use crate::cli::ClusterFlags;
 use crate::client::{self, Connection};
 use crate::consent::{self, Answer};
-use crate::lookup::LATEST;
+use crate::options::backup_name::LATEST;
 use crate::options::housekeeping::{DeleteOptions, Verb, Which};
 use crate::table::{Fit, Table};
 use crate::{Surroundings, describe, get, housekeeping, records, similar, stored};

@@ -6,7 +6,9 @@ use crate::describe::{self, Describe, Told};
 use crate::held_pod::{Ended, Purpose};
 use crate::jobs;
 use crate::manifest::reference;
-use crate::options::{DescribeOptions, GetAllOptions, GetOptions, Noun};
+use crate::noun::Noun;
+use crate::options::backup_name;
+use crate::options::{DescribeOptions, GetAllOptions, GetOptions};
 use crate::output::{self, Asked, Format, Printable, STATUS, Watch};
 use crate::progress::Display;
 use crate::records::{self, Record, joined};
@@ -16,6 +18,7 @@ use crate::table::Fit;
 use crate::wait::Waiting;
 use crate::watch::{self, Watched};
 use crate::{client, details, location, lookup, restorable, schedule, similar, volumes, wait};
+use ark_job::api::namespace_flag;
 use ark_job::api::{
     Backup, CONFIG_NAME, FAILED_REASON_KEY, OPERATION_LABEL, Restore, failed_log_name,
 };
@@ -57,7 +60,7 @@ pub async fn get(
             };
             for name in &mut options.names {
                 // Scripts ask whether a backup is there by its name: what only begins so is another.
-                if lookup::newest_of(name).is_some() {
+                if backup_name::newest_of(name).is_some() {
                     *name = lookup::backup(&place, name).await?;
                 }
             }
@@ -596,7 +599,7 @@ pub async fn find<R: Record>(client: &Client, namespace: &str, name: &str) -> Re
     let word = R::NOUN.word();
     let all = list::<R>(client, namespace, None).await.unwrap_or_default();
     let question = similar::did_you_mean(name, all.iter().map(records::name));
-    let flag = crate::install::flag(namespace);
+    let flag = namespace_flag(namespace);
     Err(Failure::new(
         Exit::NotFound,
         format!("there is no {word} {name} in namespace {namespace}"),

@@ -12,6 +12,7 @@ use crate::pod_template::{
     self, HOOKS_ANNOTATION, Installation, ON_DEMAND, RESTORE_RIGHTS_ANNOTATION, STANDING,
 };
 use crate::{admission, hourly, names, output, restore_only, rights, schedule};
+use ark_job::api::namespace_flag;
 use ark_job::api::{
     AccessMode, Backup, BackupStorageLocation, BackupStorageLocationSpec, CLUSTER_NAME_KEY,
     CONFIG_NAME, CONTRACT_ANNOTATION, CREDENTIALS_KEY, DEFAULT_LOCATION, EXCLUDE_LABEL, MODE_KEY,
@@ -429,7 +430,7 @@ pub async fn run(connection: &Connection, options: &Options) -> Result<Exit, Fai
     if options.restore_only || is_restore_only(&existing) {
         eprintln!(
             "next: kubectl ark restore create BACKUP --wait{flag}; `kubectl ark restore-only off{flag}` ends restore-only mode",
-            flag = flag(&options.namespace)
+            flag = namespace_flag(&options.namespace)
         );
     } else if let Some(location) = &location {
         let next = match location.spec.access_mode {
@@ -442,7 +443,7 @@ pub async fn run(connection: &Connection, options: &Options) -> Result<Exit, Fai
         };
         eprintln!(
             "next: kubectl ark {next} --wait{place}{}",
-            flag(&options.namespace)
+            namespace_flag(&options.namespace)
         );
     } else if existing.template.is_none() {
         eprintln!("next: kubectl ark install --storage s3://BUCKET/PREFIX says where backups go");
@@ -532,11 +533,6 @@ fn is_stale(cron_job: &CronJob, locations: &BTreeMap<&str, &BackupStorageLocatio
     })
 }
 
-/// `-n NAMESPACE`, where commands need it.
-pub fn flag(namespace: &str) -> String {
-    ark_job::api::namespace_flag(namespace)
-}
-
 /// Prints objects in a format, or what happens to each.
 pub fn print(objects: &[Manifest], format: Option<CreateFormat>, note: &str) {
     let values: Vec<_> = objects
@@ -591,7 +587,7 @@ fn tell_left(object: &Manifest, error: &kube::Error) {
     );
     eprintln!(
         "hint: change it there, to what `kubectl ark install --dry-run=client -o yaml{}` prints; --force-conflicts takes it over",
-        object.namespace().map(flag).unwrap_or_default()
+        object.namespace().map(namespace_flag).unwrap_or_default()
     );
 }
 

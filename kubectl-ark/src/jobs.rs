@@ -2,7 +2,7 @@
 //! CronJob makes are called after their time, and found by the schedule's label.
 
 use crate::names;
-use crate::options::Noun;
+use crate::noun::Noun;
 use crate::records;
 use ark_job::api::{Backup, OPERATION_LABEL, SCHEDULE_LABEL};
 use k8s_openapi::api::batch::v1::Job;

@@ -32,6 +32,7 @@ pub mod install;
 pub mod manifest;
 pub mod merge;
 pub mod names;
+pub mod noun;
 pub mod pod_template;
 pub mod render;
 pub mod rights;

@@ -18,6 +18,7 @@ use crate::records::{self, Record};
 use crate::table::Fit;
 use crate::watch::{self, Watched};
 use crate::{get as records_of, hourly, names, schedule, similar};
+use ark_job::api::namespace_flag;
 use ark_job::api::{
     AccessMode, Backup, BackupStorageLocation, BackupStorageLocationSpec, DEFAULT_LOCATION, Restore,
 };
@@ -65,7 +66,7 @@ pub fn plan(
         dry_run: _,
         output: _,
     } = options;
-    let flag = install::flag(namespace);
+    let flag = namespace_flag(namespace);
     if existing
         .locations
         .iter()
@@ -134,7 +135,7 @@ async fn create(connection: &Connection, options: &CreateOptions) -> Result<Exit
         install::apply(&connection.kube, object, false).await?;
     }
     install::print(&objects, options.output, "");
-    let flag = install::flag(namespace);
+    let flag = namespace_flag(namespace);
     let place = match options.name.as_str() {
         DEFAULT_LOCATION => String::new(),
         name => format!(" --location {name}"),
@@ -464,7 +465,7 @@ fn refuse_used(location: &str, around: &Around, namespace: &str) -> Result<(), F
     let Some(first) = users.first() else {
         return Ok(());
     };
-    let flag = install::flag(namespace);
+    let flag = namespace_flag(namespace);
     let way_out = match first.strip_prefix("schedule ") {
         Some(name) => {
             format!("`kubectl ark schedule delete {name}{flag}` deletes it and keeps its backups")
@@ -519,7 +520,7 @@ async fn delete_one(
 
 /// What is left, and how it would be got rid of.
 fn stays(location: &BackupStorageLocation, around: &Around, namespace: &str) -> Vec<String> {
-    let (name, flag) = (name(location), install::flag(namespace));
+    let (name, flag) = (name(location), namespace_flag(namespace));
     let mut lines = vec![format!(
         "what is stored in {} stays",
         without_secrets(&location.spec.url)
@@ -603,7 +604,7 @@ async fn chosen(
 
 /// That there is no location of this name.
 pub fn not_there(wanted: &str, namespace: &str, there: &[BackupStorageLocation]) -> Failure {
-    let flag = install::flag(namespace);
+    let flag = namespace_flag(namespace);
     let question = similar::did_you_mean(wanted, there.iter().map(name));
     Failure::new(
         Exit::NotFound,

@@ -3,13 +3,15 @@
 use crate::Surroundings;
 use crate::cli::ClusterFlags;
 use crate::held_pod::Purpose;
-use crate::options::{LogsOptions, Noun, ReadFrom};
+use crate::noun::Noun;
+use crate::options::{LogsOptions, ReadFrom};
 use crate::pod_template::CONTAINER;
 use crate::progress::Display;
 use crate::records::Record;
 use crate::stored::{self, Mirror, Reading};
 use crate::wait::{HELD_PATIENCE, Look, State, judge, look_at_job};
-use crate::{client, get, install, jobs, lookup, names, output};
+use crate::{client, get, jobs, lookup, names, output};
+use ark_job::api::namespace_flag;
 use ark_job::api::{
     Backup, FAILED_LOG_KEY, FAILED_REASON_KEY, KEPT_LOG_KEY, KEPT_REFERENCE, Restore,
     failed_log_name,
@@ -210,7 +212,7 @@ async fn find(client: &Client, options: &LogsOptions) -> Result<Log, Failure> {
     Err(
         Failure::new(Exit::Failed, format!("{word} {name} has no log yet: {why}")).hint(format!(
             "`kubectl ark {word} logs {name} -f{}` waits for it",
-            install::flag(namespace)
+            namespace_flag(namespace)
         )),
     )
 }
@@ -479,7 +481,7 @@ async fn no_pod(client: &Client, options: &LogsOptions) -> Result<Log, Failure> 
                 (None, Err(failure)) => Err(failure),
                 (None, Ok(_)) => Err(gone("backup").hint(format!(
                     "it was ended before it could keep its last lines; `kubectl ark backup describe {name}{}` shows what is known",
-                    install::flag(namespace)
+                    namespace_flag(namespace)
                 ))),
             }
         }

@@ -7,17 +7,15 @@
 //! the cluster may be able to read storage: there, names are taken as they are.
 
 use crate::cli::ClusterFlags;
-use crate::options::{Newest, restore_name};
+use crate::options::backup_name::{LATEST, newest_of};
+use crate::options::restore_name;
 use crate::{client, get, newest, records, similar, stored};
 use ark_job::api::Backup;
 use ark_job::args::{Args, Command, StorageFlags};
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
-use ark_job::identity::check_name;
 use ark_job::layout::BACKUPS;
 
-/// What names the newest backup.
-pub const LATEST: &str = "latest";
 /// How many candidates are told.
 const TOLD: usize = 8;
 
@@ -43,33 +41,6 @@ impl Place<'_> {
             }) => None,
             Some(StorageFlags { location, .. }) => Some(location.as_deref()),
         }
-    }
-}
-
-/// The newest backup, if that is what is meant.
-pub fn newest_of(typed: &str) -> Option<Newest> {
-    let schedule = match typed.rsplit_once('/') {
-        Some((schedule, LATEST)) => Some(schedule.to_owned()),
-        None if typed == LATEST => None,
-        _ => return None,
-    };
-    Some(Newest {
-        schedule,
-        allow_partially_failed: false,
-    })
-}
-
-/// Checks what is to name a backup.
-///
-/// # Errors
-/// A sentence on what is wrong.
-pub fn check(typed: &str) -> Result<(), String> {
-    match newest_of(typed) {
-        Some(Newest { schedule, .. }) => schedule.as_deref().map_or(Ok(()), check_name),
-        None if typed.contains('/') => Err(format!(
-            "{typed:?} names no backup: it is NAME, {LATEST}, or SCHEDULE/{LATEST}"
-        )),
-        None => check_name(typed),
     }
 }
 
@@ -285,23 +256,6 @@ mod tests {
         );
         assert!(failure.message().ends_with(", and 1 more"));
         assert!(failure.next_step().unwrap().contains("nightly/latest"));
-    }
-
-    #[test]
-    fn what_names_a_backup_is_a_name_or_latest() {
-        for good in ["a", "a.b-1", "latest", "nightly/latest"] {
-            check(good).unwrap();
-        }
-        for bad in ["A", "", "a/b", "/latest", "a/b/latest", "a/", "latest/"] {
-            check(bad).unwrap_err();
-        }
-        let newest = |schedule: Option<&str>| Newest {
-            schedule: schedule.map(str::to_owned),
-            allow_partially_failed: false,
-        };
-        assert_eq!(newest_of("latest"), Some(newest(None)));
-        assert_eq!(newest_of("nightly/latest"), Some(newest(Some("nightly"))));
-        assert_eq!(newest_of("nightly"), None);
     }
 
     #[test]

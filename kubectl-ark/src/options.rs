@@ -1,5 +1,6 @@
 //! From what was typed to typed values: every mistake on the command line is found here, before the first request.
 
+pub mod backup_name;
 pub mod doctor;
 pub mod duration;
 pub mod housekeeping;
@@ -11,7 +12,7 @@ pub mod uninstall;
 
 use crate::Surroundings;
 use crate::cli::*;
-use crate::lookup;
+use crate::noun::Noun;
 use crate::output::{Format, Printing, SortBy, Watch};
 use crate::render::JobOptions;
 use ark_job::api::DEFAULT_LOCATION;
@@ -68,25 +69,6 @@ pub enum Plan {
     Completion(CompletionArgs),
     /// `version`
     Version(VersionOptions),
-}
-
-/// Backups or restores.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Noun {
-    /// Backups
-    Backup,
-    /// Restores
-    Restore,
-}
-
-impl Noun {
-    /// The word, as in commands, labels and names of Jobs.
-    pub fn word(self) -> &'static str {
-        match self {
-            Noun::Backup => "backup",
-            Noun::Restore => "restore",
-        }
-    }
 }
 
 /// An operation to start.
@@ -458,7 +440,7 @@ fn create(
             job,
         }) => {
             check_name(&name).map_err(usage)?;
-            if name == lookup::LATEST {
+            if name == backup_name::LATEST {
                 return Err(usage(format!(
                     "{name:?} cannot be the name of a backup: in commands, it means the newest one"
                 )));
@@ -562,7 +544,7 @@ fn job_options(ttl_after_finished: &str, deadline: &str) -> Result<JobOptions, F
 /// Checks what names one: of a backup, that may be `latest`.
 fn check_named(noun: Noun, name: &str) -> Result<(), Failure> {
     match noun {
-        Noun::Backup => lookup::check(name).map_err(usage),
+        Noun::Backup => backup_name::check(name).map_err(usage),
         Noun::Restore => check_name(name).map_err(usage),
     }
 }
@@ -616,7 +598,7 @@ fn restored_backup(
     if let Some(name) = &name {
         check_name(name).map_err(usage)?;
     }
-    if let Some(newest) = lookup::newest_of(&backup) {
+    if let Some(newest) = backup_name::newest_of(&backup) {
         let newest = Newest {
             allow_partially_failed,
             ..newest

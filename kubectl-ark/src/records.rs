@@ -1,7 +1,7 @@
 //! Backups and restores as a person asks about them: the record that `ark-job` wrote, or the Job that will write it.
 
 use crate::age::{age, bytes, until};
-use crate::options::Noun;
+use crate::noun::Noun;
 use crate::pod_template::CONTAINER;
 use crate::table::Fit;
 use crate::volumes;

@@ -6,12 +6,13 @@
 use crate::cli::ClusterFlags;
 use crate::consent::{self, Answer};
 use crate::manifest::reference;
-use crate::options::Noun;
+use crate::noun::Noun;
 use crate::options::housekeeping::DeleteRestoresOptions;
 use crate::options::schedule::Chosen;
 use crate::records::{self, Record, restore_phase};
 use crate::table::Table;
-use crate::{Surroundings, client, create, get, housekeeping, install, jobs, mode, stored, wait};
+use crate::{Surroundings, client, create, get, housekeeping, jobs, mode, stored, wait};
+use ark_job::api::namespace_flag;
 use ark_job::api::{
     BackupStorageLocation, KEPT_REFERENCE, RUN_ANNOTATION, Restore, RestorePhase, kept_results_name,
 };
@@ -302,7 +303,7 @@ fn refuse_at_work(
     now: Timestamp,
 ) -> Result<(), Failure> {
     let name = records::name(restore);
-    let flag = install::flag(namespace);
+    let flag = namespace_flag(namespace);
     let status = restore.status.as_ref();
     let heartbeat = status.and_then(|status| {
         status

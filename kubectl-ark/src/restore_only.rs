@@ -8,13 +8,13 @@ use crate::Surroundings;
 use crate::cli::ClusterFlags;
 use crate::client;
 use crate::hourly::{EXPIRE, is_marked, is_suspended, operation};
-use crate::install;
 use crate::manifest::{FIELD_MANAGER, Manifest};
 use crate::options::PrintOptions;
 use crate::options::restore_only::{Options, Wanted};
 use crate::printed;
 use crate::rights;
 use crate::wait;
+use ark_job::api::namespace_flag;
 use ark_job::api::{
     AccessMode, BackupStorageLocation, CONFIG_NAME, MODE_KEY, NORMAL, OPERATION_LABEL,
     RESTORE_ONLY, RESTORE_ONLY_SUSPENDED, SCHEDULE_LABEL, SUSPENDED_BY_ANNOTATION,
@@ -291,7 +291,7 @@ async fn show_plans(
     surroundings: &Surroundings,
     mut interrupt: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<(), Failure> {
-    let flag = install::flag(namespace);
+    let flag = namespace_flag(namespace);
     for cron_job in waiting {
         let Some(args) = planned(cron_job) else {
             eprintln!(

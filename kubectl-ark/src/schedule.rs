@@ -8,8 +8,9 @@ pub mod view;
 
 use crate::cli::ClusterFlags;
 use crate::options::schedule::{Chosen, Options};
-use crate::{Surroundings, client, install, similar};
+use crate::{Surroundings, client, similar};
 use ark_job::api::SCHEDULE_LABEL;
+use ark_job::api::namespace_flag;
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
 use k8s_openapi::api::batch::v1::CronJob;
@@ -73,7 +74,7 @@ async fn find(client: &Client, namespace: &str, name: &str) -> Result<CronJob, F
     };
     let all = list(client, namespace, None).await.unwrap_or_default();
     let question = similar::did_you_mean(name, all.iter().map(self::name));
-    let flag = install::flag(namespace);
+    let flag = namespace_flag(namespace);
     Err(Failure::new(
         Exit::NotFound,
         format!("there is no schedule {name} in namespace {namespace}{why}"),

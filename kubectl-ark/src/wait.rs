@@ -5,12 +5,13 @@
 
 pub mod unrecorded;
 
+use crate::client;
 use crate::held_pod::{DOCTOR_OPERATION, EXPIRE_PLAN_OPERATION};
 use crate::jobs;
 use crate::pod_template::CONTAINER;
 use crate::progress::{Display, Group};
 use crate::records::{End, Record, ended};
-use crate::{client, install};
+use ark_job::api::namespace_flag;
 use ark_job::api::{Backup, OPERATION_LABEL, PLAN_OPERATION};
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
@@ -720,7 +721,7 @@ pub async fn follow_all<R: Record>(
         () = interrupt => {
             displays.iter().for_each(Display::end);
             for Followed { namespace, name, job, .. } in all {
-                let flag = install::flag(namespace);
+                let flag = namespace_flag(namespace);
                 eprintln!("interrupted: {word} {name} goes on without you, as job.batch/{job}");
                 eprintln!("hint: `kubectl ark {word} describe {name}{flag}` shows it; `kubectl delete job {job} -n {namespace}` stops it");
             }
@@ -760,7 +761,7 @@ async fn follow_to_end<R: Record>(
         uid,
         done_before,
     } = followed;
-    let flag = install::flag(namespace);
+    let flag = namespace_flag(namespace);
     let mut patience = Patience::default();
     loop {
         let looking = || look::<R>(client, namespace, job, name);

@@ -4,7 +4,7 @@ use super::words::{Candidate, Source, Wanted};
 use crate::Surroundings;
 use crate::cli::{Cli, ClusterFlags};
 use crate::client::{self, Audience};
-use crate::lookup::LATEST;
+use crate::options::backup_name::LATEST;
 use crate::records;
 use ark_job::api::{Backup, BackupPhase, BackupStorageLocation, Restore, SCHEDULE_LABEL};
 use clap::Parser as _;

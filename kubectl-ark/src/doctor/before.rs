@@ -4,7 +4,8 @@ use super::arguments;
 use crate::client::{self, Connection};
 use crate::options::doctor::DoctorOptions;
 use crate::pod_template::Installation;
-use crate::{create, install, render, rights};
+use crate::{create, render, rights};
+use ark_job::api::namespace_flag;
 use ark_job::api::{CONFIG_NAME, CONTRACT_ANNOTATION, GROUP, service_account};
 use ark_job::doctor::Check;
 use ark_job::doctor::cluster::{Needed, OLDEST, is_new_enough};
@@ -341,7 +342,7 @@ async fn review(
             };
             Check::failed(name, format!("{account} may not {}", missing.join(", "))).fix(format!(
                 "`kubectl ark install{flags}{}` gives it its rights",
-                install::flag(namespace)
+                namespace_flag(namespace)
             ))
         }
         Err(kube::Error::Api(status)) if status.code == 403 => {

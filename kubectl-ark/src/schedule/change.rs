@@ -4,7 +4,8 @@ use super::create::check_place;
 use super::{api, chosen, name, of_cron_job, reference};
 use crate::manifest::FIELD_MANAGER;
 use crate::options::schedule::Chosen;
-use crate::{client, install, mode, wait};
+use crate::{client, mode, wait};
+use ark_job::api::namespace_flag;
 use ark_job::api::{OPERATION_LABEL, SCHEDULE_LABEL, SUSPENDED_BY_ANNOTATION};
 use ark_job::error::Failure;
 use ark_job::exit::Exit;
@@ -110,7 +111,7 @@ async fn delete_one(client: &Client, namespace: &str, schedule: &CronJob) -> Res
         }
         tokio::time::sleep(INTERVAL).await;
     }
-    let flag = install::flag(namespace);
+    let flag = namespace_flag(namespace);
     for job in running(client, namespace, schedule).await {
         eprintln!("{job} goes on: `kubectl delete {job} -n {namespace}` stops it");
     }

@@ -6,6 +6,7 @@ use crate::options::schedule::{CreateOptions, RunOptions};
 use crate::pod_template::{CONTAINER, Installation};
 use crate::wait::{self, Followed};
 use crate::{Surroundings, client, create, cron_job, install, mode, names, records, render};
+use ark_job::api::namespace_flag;
 use ark_job::api::{BACKUP_LABEL, Backup, BackupStorageLocationSpec};
 use ark_job::args::Command;
 use ark_job::error::Failure;
@@ -88,7 +89,7 @@ pub async fn run(
             )
             .hint(format!(
                 "`kubectl ark schedule run {name}{}` makes one now; the next is made {}",
-                install::flag(namespace),
+                namespace_flag(namespace),
                 options.next.first().map_or("in time".to_owned(), moment),
             ))
         })?),
@@ -113,7 +114,7 @@ pub async fn run(
 /// What comes next, for a person.
 fn next(options: &CreateOptions) -> String {
     let CreateOptions { name, timing, .. } = options;
-    let flag = install::flag(&options.repeated.namespace);
+    let flag = namespace_flag(&options.repeated.namespace);
     if timing.suspend {
         return format!("next: it is paused: `kubectl ark schedule unpause {name}{flag}` begins");
     }
@@ -132,7 +133,7 @@ pub fn moment(at: &Zoned) -> String {
 
 /// Why a schedule cannot have the name.
 async fn taken(client: &Client, namespace: &str, name: &str) -> Failure {
-    let flag = install::flag(namespace);
+    let flag = namespace_flag(namespace);
     let there = api(client, namespace).get_opt(name).await;
     match there {
         Ok(Some(cron_job)) if of_cron_job(&cron_job).is_none() => Failure::new(
@@ -197,7 +198,7 @@ pub async fn run_now(
     let begun: Vec<Manifest> = created.iter().map(|(_, job, _)| job).cloned().collect();
     install::print(&begun, *output, "");
     if !wait {
-        let flag = install::flag(namespace);
+        let flag = namespace_flag(namespace);
         for (backup, ..) in created {
             eprintln!(
                 "next: kubectl ark backup describe {backup}{flag}, or kubectl ark backup logs {backup} -f{flag}"

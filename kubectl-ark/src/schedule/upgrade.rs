@@ -2,12 +2,13 @@
 
 use super::{api, list, name, reference};
 use crate::cli::ServerDryRun;
-use crate::install::{self, preview};
+use crate::install::preview;
 use crate::manifest::{FIELD_MANAGER, Manifest};
 use crate::options::install::Options;
 use crate::pod_template::Installation;
 use crate::render::{self, JobOptions};
 use crate::{client, create, records};
+use ark_job::api::namespace_flag;
 use ark_job::api::{PART_OF, PART_OF_LABEL};
 use ark_job::error::Failure;
 use k8s_openapi::api::batch::v1::{CronJob, JobSpec, JobTemplateSpec};
@@ -56,7 +57,7 @@ pub async fn run(
                 eprintln!(
                     "hint: render it again there, with `kubectl ark schedule create {name} … --dry-run=client -o yaml{}`; \
                      --force-conflicts takes it over",
-                    install::flag(&options.namespace)
+                    namespace_flag(&options.namespace)
                 );
             }
             Upgrade::Impossible(failure) => {
