@@ -2,12 +2,13 @@
 
 use crate::Surroundings;
 use crate::cli::CreateFormat;
+use crate::manifest;
 use crate::manifest::Manifest;
 use crate::options::{CreateOptions, wait_for_rights};
 use crate::pod_template::Installation;
 use crate::records::{self, End, Record, ended};
 use crate::wait::{self, Followed};
-use crate::{client, install, location, render};
+use crate::{client, location, render};
 use ark_job::api::namespace_flag;
 use ark_job::api::{
     Backup, BackupPhase, BackupStorageLocation, BackupStorageLocationSpec, CONFIG_NAME, Restore,
@@ -79,7 +80,7 @@ pub async fn run(
         .chain(plan.binding.clone())
         .collect();
     if options.dry_run {
-        install::print(&objects, options.output, " (dry run)");
+        manifest::print(&objects, options.output, " (dry run)");
         return Ok(Exit::Done);
     }
     let word = render::operation(&options.args.command);
@@ -88,13 +89,13 @@ pub async fn run(
     let done_before = done_before(client, &options).await;
     let uid = match create(client, &options, &plan).await? {
         Outcome::Created(uid) => {
-            install::print(&objects, options.output, "");
+            manifest::print(&objects, options.output, "");
             uid
         }
         Outcome::Kept(uid) => {
             match options.output {
                 None => println!("{} unchanged", plan.job.reference()),
-                format => install::print(&objects, format, ""),
+                format => manifest::print(&objects, format, ""),
             }
             uid
         }

@@ -10,8 +10,9 @@ use crate::client::{self, Connection};
 use crate::consent::{self, Answer};
 use crate::options::backup_name::LATEST;
 use crate::options::housekeeping::{DeleteOptions, Verb, Which};
+use crate::recorded;
 use crate::table::{Fit, Table};
-use crate::{Surroundings, describe, get, housekeeping, records, similar, stored};
+use crate::{Surroundings, describe, housekeeping, records, similar, stored};
 use ark_job::api::{Backup, BackupPhase, DEFAULT_LOCATION, Restore, RestorePhase};
 use ark_job::args::{Args, Command, DeleteArgs, StorageFlags, UndeleteArgs};
 use ark_job::cluster::Cluster;
@@ -314,7 +315,7 @@ async fn unknown(client: &Client, namespace: &str, name: &str) -> Result<(), Fai
         )
         .hint("`kubectl ark backup get` lists them; --older-than 30d deletes old ones"));
     }
-    let all = get::list::<Backup>(client, namespace, None).await;
+    let all = recorded::list::<Backup>(client, namespace, None).await;
     let all = all.unwrap_or_default();
     if let Some(question) = similar::did_you_mean(name, all.iter().map(records::name)) {
         eprintln!("warning: no backup {name} is known here: {question}");

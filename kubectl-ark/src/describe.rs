@@ -1,5 +1,7 @@
 //! What `describe` says about a backup or restore: all of it, for a person.
 
+pub mod command;
+
 use crate::age::{age, bytes, time, until};
 use crate::records::{expires, name, phase, place, restore_phase};
 use crate::volumes;

@@ -5,8 +5,9 @@ use crate::cli::ClusterFlags;
 use crate::held_pod::Purpose;
 use crate::options::{DownloadOptions, ReadFrom, Target};
 use crate::progress::Display;
+use crate::recorded;
 use crate::stored::{self, Mirror, Reading};
-use crate::{age, client, get, lookup};
+use crate::{age, client, lookup};
 use ark_job::api::{Backup, DEFAULT_LOCATION};
 use ark_job::args::FetchFile;
 use ark_job::error::Failure;
@@ -138,7 +139,7 @@ pub async fn place(
     name: &str,
 ) -> Result<ReadFrom, Failure> {
     let client = client::connect(cluster).await?.kube;
-    match get::find::<Backup>(&client, namespace, name).await {
+    match recorded::find::<Backup>(&client, namespace, name).await {
         Ok(backup) => stored::place(&backup, name),
         Err(failure) if failure.exit() == Exit::NotFound => Ok(stored::at(DEFAULT_LOCATION)),
         Err(failure) => Err(failure),

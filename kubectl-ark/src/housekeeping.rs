@@ -6,11 +6,12 @@
 use crate::Surroundings;
 use crate::cli::CreateFormat;
 use crate::client::{self, Connection};
+use crate::manifest;
 use crate::manifest::Manifest;
 use crate::options::housekeeping::{How, RunOptions};
 use crate::pod_template::Installation;
 use crate::wait::unrecorded::{self, Unrecorded};
-use crate::{create, install, local, mode, names, render};
+use crate::{create, local, mode, names, render};
 use ark_job::api::BackupStorageLocationSpec;
 use ark_job::args::{Args, Command, DeleteArgs, DeleteRestoreArgs, UndeleteArgs};
 use ark_job::error::Failure;
@@ -70,7 +71,7 @@ pub async fn run_all(
     }
     if how.dry_run {
         let objects: Vec<Manifest> = jobs.into_iter().map(|one| one.job).collect();
-        install::print(&objects, how.output, " (dry run)");
+        manifest::print(&objects, how.output, " (dry run)");
         return Ok(Exit::Done);
     }
     for Planned { args, .. } in &jobs {
@@ -239,7 +240,7 @@ impl Planned {
                 }
             }
         };
-        install::print(std::slice::from_ref(&job), how.output, "");
+        manifest::print(std::slice::from_ref(&job), how.output, "");
         Ok(Created {
             args,
             job,

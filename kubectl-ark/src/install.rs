@@ -4,14 +4,15 @@
 
 pub(crate) mod preview;
 
-use crate::cli::{CreateFormat, RestoreRights, ServerDryRun};
+use crate::cli::{RestoreRights, ServerDryRun};
 use crate::client::{self, Connection};
+use crate::manifest;
 use crate::manifest::Manifest;
 use crate::options::install::{LocationOptions, Options};
 use crate::pod_template::{
     self, HOOKS_ANNOTATION, Installation, ON_DEMAND, RESTORE_RIGHTS_ANNOTATION, STANDING,
 };
-use crate::{admission, hourly, names, output, restore_only, rights, schedule};
+use crate::{admission, hourly, names, restore_only, rights, schedule};
 use ark_job::api::namespace_flag;
 use ark_job::api::{
     AccessMode, Backup, BackupStorageLocation, BackupStorageLocationSpec, CLUSTER_NAME_KEY,
@@ -396,7 +397,7 @@ pub async fn run(connection: &Connection, options: &Options) -> Result<Exit, Fai
     match options.dry_run {
         ServerDryRun::None => {}
         ServerDryRun::Client => {
-            print(&objects, options.output, " (dry run)");
+            manifest::print(&objects, options.output, " (dry run)");
             return Ok(Exit::Done);
         }
         ServerDryRun::Server => return preview::run(client, options, &existing, &objects).await,
@@ -425,7 +426,7 @@ pub async fn run(connection: &Connection, options: &Options) -> Result<Exit, Fai
         .map(|location| located(location, &options.namespace, &existing))
         .transpose()?;
     if options.output.is_some() {
-        print(&objects, options.output, "");
+        manifest::print(&objects, options.output, "");
     }
     if options.restore_only || is_restore_only(&existing) {
         eprintln!(
@@ -531,27 +532,6 @@ fn is_stale(cron_job: &CronJob, locations: &BTreeMap<&str, &BackupStorageLocatio
         let needed = operation == hourly::SYNC || spec.access_mode == AccessMode::ReadWrite;
         needed && cron_job.metadata.name == Some(names::cron_job(operation, name))
     })
-}
-
-/// Prints objects in a format, or what happens to each.
-pub fn print(objects: &[Manifest], format: Option<CreateFormat>, note: &str) {
-    let values: Vec<_> = objects
-        .iter()
-        .map(|object| object.value().clone())
-        .collect();
-    match format {
-        Some(CreateFormat::Yaml) => print!("{}", output::documents(&values)),
-        Some(CreateFormat::Json) => match <[_; 1]>::try_from(values) {
-            Ok([single]) => print!("{}", output::json(&single)),
-            Err(values) => print!("{}", output::json(&output::list(values))),
-        },
-        Some(CreateFormat::Name) => objects
-            .iter()
-            .for_each(|object| println!("{}", object.reference())),
-        None => objects
-            .iter()
-            .for_each(|object| println!("{} created{note}", object.reference())),
-    }
 }
 
 /// Applies an object, and waits until a new resource type is served; says whether it was applied, since a CronJob that

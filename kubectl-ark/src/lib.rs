@@ -59,6 +59,7 @@ pub mod network_proxy;
 pub mod newest;
 pub mod printed;
 pub mod progress;
+pub mod recorded;
 pub mod restorable;
 pub mod restore_delete;
 pub mod restore_only;
@@ -157,7 +158,9 @@ pub async fn run(
         Plan::DeleteRestores(options) => {
             restore_delete::run(&cluster, *options, surroundings, interrupt).await
         }
-        Plan::Describe(options) => get::describe(&cluster, &options, surroundings, interrupt).await,
+        Plan::Describe(options) => {
+            describe::command::run(&cluster, &options, surroundings, interrupt).await
+        }
         Plan::Logs(options) => logs::run(&cluster, &options, surroundings, interrupt).await,
         Plan::Download(options) => download::run(&cluster, &options, surroundings, interrupt).await,
         Plan::Print(options) => printed::run(&cluster, *options, surroundings, interrupt).await,

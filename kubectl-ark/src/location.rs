@@ -9,6 +9,7 @@ use crate::cli::ClusterFlags;
 use crate::client::{self, Connection};
 use crate::describe::Page;
 use crate::install::{self, Existing, Located};
+use crate::manifest;
 use crate::manifest::{Manifest, reference};
 use crate::options::location::{CreateOptions, Options};
 use crate::options::schedule::{Chosen, GetOptions};
@@ -17,7 +18,7 @@ use crate::pod_template::Installation;
 use crate::records::{self, Record};
 use crate::table::Fit;
 use crate::watch::{self, Watched};
-use crate::{get as records_of, hourly, names, schedule, similar};
+use crate::{hourly, names, recorded, schedule, similar};
 use ark_job::api::namespace_flag;
 use ark_job::api::{
     AccessMode, Backup, BackupStorageLocation, BackupStorageLocationSpec, DEFAULT_LOCATION, Restore,
@@ -128,13 +129,13 @@ async fn create(connection: &Connection, options: &CreateOptions) -> Result<Exit
         eprintln!("warning: {warning}");
     }
     if options.dry_run {
-        install::print(&objects, options.output, " (dry run)");
+        manifest::print(&objects, options.output, " (dry run)");
         return Ok(Exit::Done);
     }
     for object in &objects {
         install::apply(&connection.kube, object, false).await?;
     }
-    install::print(&objects, options.output, "");
+    manifest::print(&objects, options.output, "");
     let flag = namespace_flag(namespace);
     let place = match options.name.as_str() {
         DEFAULT_LOCATION => String::new(),
@@ -298,8 +299,8 @@ impl Around {
         let all = ListParams::default();
         let (cron_jobs, backups, restores) = futures::join!(
             cron_jobs.list(&all),
-            records_of::list::<Backup>(client, namespace, None),
-            records_of::list::<Restore>(client, namespace, None)
+            recorded::list::<Backup>(client, namespace, None),
+            recorded::list::<Restore>(client, namespace, None)
         );
         let cron_jobs = cron_jobs.map_err(|error| {
             client::failure(

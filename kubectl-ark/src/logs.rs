@@ -7,10 +7,11 @@ use crate::noun::Noun;
 use crate::options::{LogsOptions, ReadFrom};
 use crate::pod_template::CONTAINER;
 use crate::progress::Display;
+use crate::recorded;
 use crate::records::Record;
 use crate::stored::{self, Mirror, Reading};
 use crate::wait::{HELD_PATIENCE, Look, State, judge, look_at_job};
-use crate::{client, get, jobs, lookup, names, output};
+use crate::{client, jobs, lookup, names, output};
 use ark_job::api::namespace_flag;
 use ark_job::api::{
     Backup, FAILED_LOG_KEY, FAILED_REASON_KEY, KEPT_LOG_KEY, KEPT_REFERENCE, Restore,
@@ -461,7 +462,7 @@ async fn no_pod(client: &Client, options: &LogsOptions) -> Result<Log, Failure> 
     };
     match noun {
         Noun::Backup => {
-            let found = get::find::<Backup>(client, namespace, name).await;
+            let found = recorded::find::<Backup>(client, namespace, name).await;
             if let Ok(backup) = &found
                 && matches!(backup.end(), Some(Exit::Done | Exit::PartiallyFailed))
             {
@@ -486,7 +487,7 @@ async fn no_pod(client: &Client, options: &LogsOptions) -> Result<Log, Failure> 
             }
         }
         Noun::Restore => {
-            let restore = get::find::<Restore>(client, namespace, name).await?;
+            let restore = recorded::find::<Restore>(client, namespace, name).await?;
             let results = restore.status.and_then(|status| status.results);
             // Nothing was to be written where the backup is.
             if let Some(map) = results

@@ -9,7 +9,8 @@
 use crate::cli::ClusterFlags;
 use crate::options::backup_name::{LATEST, newest_of};
 use crate::options::restore_name;
-use crate::{client, get, newest, records, similar, stored};
+use crate::recorded;
+use crate::{client, newest, records, similar, stored};
 use ark_job::api::Backup;
 use ark_job::args::{Args, Command, StorageFlags};
 use ark_job::error::Failure;
@@ -142,7 +143,7 @@ async fn is_there(place: &Place<'_>, name: &str) -> bool {
     let Ok(connection) = client::connect(place.cluster).await else {
         return true;
     };
-    match get::exact::<Backup>(&connection.kube, &place.cluster.namespace, name).await {
+    match recorded::exact::<Backup>(&connection.kube, &place.cluster.namespace, name).await {
         Ok(Some(backup)) => {
             location.is_none() || backup.spec.storage_location.as_deref() == location
         }
@@ -165,7 +166,7 @@ pub async fn names(place: &Place<'_>) -> Vec<String> {
     let Ok(connection) = client::connect(place.cluster).await else {
         return Vec::new();
     };
-    let all = get::list::<Backup>(&connection.kube, &place.cluster.namespace, None).await;
+    let all = recorded::list::<Backup>(&connection.kube, &place.cluster.namespace, None).await;
     all.unwrap_or_default()
         .iter()
         .filter(|backup| location.is_none() || backup.spec.storage_location.as_deref() == location)

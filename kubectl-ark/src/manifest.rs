@@ -1,5 +1,7 @@
 //! A Kubernetes object of any type, with what is needed to print, create and apply it.
 
+use crate::cli::CreateFormat;
+use crate::output;
 use ark_job::error::Failure;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::ApiResource;
@@ -130,5 +132,26 @@ pub fn reference(resource: &ApiResource, name: &str) -> String {
     match resource.group.as_str() {
         "" => format!("{kind}/{name}"),
         group => format!("{kind}.{group}/{name}"),
+    }
+}
+
+/// Prints objects in a format, or what happens to each.
+pub fn print(objects: &[Manifest], format: Option<CreateFormat>, note: &str) {
+    let values: Vec<_> = objects
+        .iter()
+        .map(|object| object.value().clone())
+        .collect();
+    match format {
+        Some(CreateFormat::Yaml) => print!("{}", output::documents(&values)),
+        Some(CreateFormat::Json) => match <[_; 1]>::try_from(values) {
+            Ok([single]) => print!("{}", output::json(&single)),
+            Err(values) => print!("{}", output::json(&output::list(values))),
+        },
+        Some(CreateFormat::Name) => objects
+            .iter()
+            .for_each(|object| println!("{}", object.reference())),
+        None => objects
+            .iter()
+            .for_each(|object| println!("{} created{note}", object.reference())),
     }
 }

@@ -4,7 +4,8 @@
 use crate::cli::ClusterFlags;
 use crate::lookup::{self, Place};
 use crate::options::Newest;
-use crate::{client, get, records, similar, stored};
+use crate::recorded;
+use crate::{client, records, similar, stored};
 use ark_job::api::{Backup, BackupPhase, BackupStatus, SCHEDULE_LABEL};
 use ark_job::args::{Args, StorageFlags};
 use ark_job::context::storage_failure;
@@ -108,7 +109,7 @@ async fn recorded(
     location: Option<&str>,
 ) -> Result<(Vec<Candidate>, String), Failure> {
     let client = client::connect(cluster).await?.kube;
-    let backups = get::list::<Backup>(&client, &cluster.namespace, None).await?;
+    let backups = recorded::list::<Backup>(&client, &cluster.namespace, None).await?;
     let place = match location {
         Some(location) => format!("location {location}"),
         None => format!("namespace {}", cluster.namespace),

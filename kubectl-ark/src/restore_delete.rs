@@ -9,9 +9,10 @@ use crate::manifest::reference;
 use crate::noun::Noun;
 use crate::options::housekeeping::DeleteRestoresOptions;
 use crate::options::schedule::Chosen;
+use crate::recorded;
 use crate::records::{self, Record, restore_phase};
 use crate::table::Table;
-use crate::{Surroundings, client, create, get, housekeeping, jobs, mode, stored, wait};
+use crate::{Surroundings, client, create, housekeeping, jobs, mode, stored, wait};
 use ark_job::api::namespace_flag;
 use ark_job::api::{
     BackupStorageLocation, KEPT_REFERENCE, RUN_ANNOTATION, Restore, RestorePhase, kept_results_name,
@@ -113,7 +114,7 @@ async fn going(
     } = chosen;
     let (mut restores, mut missing) = (Vec::new(), None);
     if names.is_empty() {
-        restores = get::list::<Restore>(client, namespace, selector.as_deref()).await?;
+        restores = recorded::list::<Restore>(client, namespace, selector.as_deref()).await?;
         if let Some(storage) = storage {
             restores.retain(|restore| restore.spec.storage_location == storage.location);
         }
@@ -122,7 +123,7 @@ async fn going(
         }
     }
     for name in names {
-        match get::find::<Restore>(client, namespace, name).await {
+        match recorded::find::<Restore>(client, namespace, name).await {
             Ok(restore) => restores.push(restore),
             Err(failure) if failure.exit() == Exit::NotFound => {
                 missing = missing.or(Some(failure));

@@ -503,19 +503,6 @@ fn is_clean(what: &str, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Binds a cluster role to a service account of [`NAMESPACE`], beside the bindings of the other installation.
-fn bind(ark: &Ark, role: &str, account: &str) -> Result<()> {
-    apply(
-        &ark.cluster,
-        &json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-            "metadata": {"name": format!("{NAMESPACE}-{account}-{role}")},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
-            "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}],
-        }),
-    )
-}
-
 fn credentials(session: bool, secret_key: &str) -> String {
     let token = match session {
         true => "aws_session_token = planted-session-token\n",
@@ -544,15 +531,13 @@ async fn planted_secrets_come_out_nowhere() -> Result<()> {
     let proxy = "http://ark:planted-proxy-password@127.0.0.1:1";
     let flags =
         format!("--restore-rights standing --env HTTPS_PROXY={proxy} --env NO_PROXY=10.0.0.0/8");
-    ark.settings(NAMESPACE, IMAGE, &flags).await?;
-    for (role, account) in [
-        ("ark-backup", "ark-backup"),
-        ("ark-restore-waiting", "ark-restore"),
-        ("cluster-admin", "ark-restore"),
-        ("ark-housekeeping", "ark-housekeeping"),
-    ] {
-        bind(ark, role, account)?;
-    }
+    // A second installation, with rights of its own.
+    let storage = plugin::storage(
+        "doctor",
+        &ark.cluster.expose(crate::world::s3().await?.url())?,
+    );
+    let line = format!("install -n {NAMESPACE} --image {IMAGE} --storage {storage} {flags}");
+    ark.expect(0, &line).await?;
     let secret = |name: &str, namespace: &str, key: &str, value: &str| {
         json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace},
             "stringData": {key: value}})

@@ -3,8 +3,9 @@
 //! It goes the same way as `install`, with dry runs for writes. What cannot be tried, since its namespace or its resource
 //! type is not there yet, is shown as it would be sent.
 
-use super::{Existing, Leftover, is_left, leftovers, not_applied, print, tell_left};
+use super::{Existing, Leftover, is_left, leftovers, not_applied, tell_left};
 use crate::client;
+use crate::manifest;
 use crate::manifest::Manifest;
 use crate::options::install::Options;
 use crate::pod_template::Installation;
@@ -59,7 +60,7 @@ pub async fn run(
         }
     }
     if options.output.is_some() {
-        print(&printed, options.output, "");
+        manifest::print(&printed, options.output, "");
     }
     let planned = installation(objects);
     schedule::upgrade::run(client, options, planned.as_ref()).await?;

@@ -1,11 +1,12 @@
 //! `schedule create` and `schedule run`: a CronJob, and Jobs that are made at once.
 
 use super::{api, find, of_cron_job, reference};
+use crate::manifest;
 use crate::manifest::Manifest;
 use crate::options::schedule::{CreateOptions, RunOptions};
 use crate::pod_template::{CONTAINER, Installation};
 use crate::wait::{self, Followed};
-use crate::{Surroundings, client, create, cron_job, install, mode, names, records, render};
+use crate::{Surroundings, client, create, cron_job, mode, names, records, render};
 use ark_job::api::namespace_flag;
 use ark_job::api::{BACKUP_LABEL, Backup, BackupStorageLocationSpec};
 use ark_job::args::Command;
@@ -66,7 +67,7 @@ pub async fn run(
     let mut objects = vec![plan.cron_job.clone()];
     if options.dry_run {
         objects.extend(plan.first);
-        install::print(&objects, options.output, " (dry run)");
+        manifest::print(&objects, options.output, " (dry run)");
         return Ok(Exit::Done);
     }
     mode::refuse_unless_writable(client, namespace, Some(storage)).await?;
@@ -78,7 +79,7 @@ pub async fn run(
     }
     let first = match &plan.first {
         Some(first) => Some(first.create(client).await.map_err(|error| {
-            install::print(&objects, options.output, "");
+            manifest::print(&objects, options.output, "");
             let why = client::failure(&error, &format!("creating {}", first.reference()));
             Failure::new(
                 why.exit(),
@@ -96,7 +97,7 @@ pub async fn run(
         None => None,
     };
     objects.extend(plan.first.clone());
-    install::print(&objects, options.output, "");
+    manifest::print(&objects, options.output, "");
     eprintln!("{}", next(&options));
     let (Some(first), Some(job), true) = (first, &plan.first, options.wait) else {
         return Ok(Exit::Done);
@@ -187,7 +188,7 @@ pub async fn run_now(
             Err(error) => {
                 let begun: Vec<Manifest> = created.iter().map(|(_, job, _)| job).cloned().collect();
                 if !begun.is_empty() {
-                    install::print(&begun, *output, "");
+                    manifest::print(&begun, *output, "");
                 }
                 return Err(not_created(&error, manifest));
             }
@@ -196,7 +197,7 @@ pub async fn run_now(
         created.push((backup.as_str(), manifest.clone(), uid));
     }
     let begun: Vec<Manifest> = created.iter().map(|(_, job, _)| job).cloned().collect();
-    install::print(&begun, *output, "");
+    manifest::print(&begun, *output, "");
     if !wait {
         let flag = namespace_flag(namespace);
         for (backup, ..) in created {

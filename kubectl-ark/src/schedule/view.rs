@@ -14,7 +14,7 @@ use crate::status::schedules;
 use crate::table::Fit;
 use crate::wait::{self, Waiting};
 use crate::watch::{self, Watched};
-use crate::{Surroundings, client, get as records_of};
+use crate::{Surroundings, client, recorded};
 use ark_job::api::{Backup, BackupPhase, SCHEDULE_LABEL, SUSPENDED_BY_ANNOTATION};
 use ark_job::args::{Args, BackupArgs, Command};
 use ark_job::error::Failure;
@@ -485,7 +485,7 @@ async fn backups(
     label: &str,
 ) -> Result<(Vec<Backup>, Option<String>), Failure> {
     let (backups, here) = futures::join!(
-        records_of::list::<Backup>(client, namespace, Some(label)),
+        recorded::list::<Backup>(client, namespace, Some(label)),
         client::cluster_uid(client)
     );
     Ok((backups?, here.ok().flatten()))
