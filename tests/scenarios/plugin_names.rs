@@ -363,10 +363,13 @@ async fn every_noun() -> Result<()> {
         .tells("needs consent")?;
     let results = place.directory.path().join("restores/back");
     ensure!(results.exists(), "nothing is stored of the restore");
-    place
+    let deleted = place
         .says(0, &format!("delete restore back --yes {LOCAL}"))
-        .await?
-        .tells("restore back is deleted")?;
+        .await?;
+    ensure!(
+        deleted.stdout.starts_with("restore back is deleted"),
+        "{deleted:?}"
+    );
     ensure!(!results.exists(), "its log and results are left");
     place.says(10, "restore delete back --yes").await?;
     place
