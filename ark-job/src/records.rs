@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -67,6 +68,8 @@ pub struct Records {
     namespace: String,
     run: RunId,
     served: Vec<String>,
+    /// Ark's namespace is not there, as after `uninstall`, which leaves the types: nothing is kept then.
+    homeless: Arc<AtomicBool>,
     /// The heartbeat of each run that was asked about, by the record's UID, and when it was first heard.
     heard: Arc<Mutex<HashMap<String, (Timestamp, Instant)>>>,
 }
@@ -156,6 +159,7 @@ impl Records {
             namespace: namespace.to_owned(),
             run: run.clone(),
             served,
+            homeless: Arc::default(),
             heard: Arc::default(),
         })
     }
@@ -175,9 +179,8 @@ impl Records {
 
     /// Whether records of this type are kept.
     pub fn keeps<K: Resource<DynamicType = ()>>(&self) -> bool {
-        self.served
-            .iter()
-            .any(|resource| *resource == K::plural(&()))
+        let is_served = |resource: &String| *resource == K::plural(&());
+        !self.homeless.load(Ordering::Relaxed) && self.served.iter().any(is_served)
     }
 
     /// The record called `name`, if there is one.
@@ -314,6 +317,11 @@ impl Records {
             match created.await {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_already_exists() => {}
+                // The type is there, so it is the namespace that is not.
+                Err(error) if error.is_not_found() => {
+                    self.homeless.store(true, Ordering::Relaxed);
+                    return Ok(());
+                }
                 Err(error) => return Err(error.into()),
             }
             let Some(existing) = self.find::<K>(&name).await? else {

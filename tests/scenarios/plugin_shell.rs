@@ -5,11 +5,11 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use ark_job::api::SCHEDULE_LABEL;
-use ark_tests::{FaultProxy, job, prerequisites};
+use ark_tests::{ControlPlane, FaultProxy, Options, job, prerequisites};
 use libtest_mimic::Trial;
 
 use crate::plugin::{Said, run};
-use crate::world::{World, scenario};
+use crate::world::{self, World, scenario};
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -24,6 +24,8 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
+static CLUSTER: world::Shared<ControlPlane> = world::Shared::const_new();
+
 /// A cluster with records, and a directory of programs for the PATH.
 struct Desk {
     world: World,
@@ -34,7 +36,13 @@ struct Desk {
 
 impl Desk {
     async fn new(hint: &str) -> Result<Desk> {
-        let world = World::new(hint).await?;
+        // Not the one that all share: backups there would look for Ark's namespace, once its types are served.
+        let options = Options {
+            controller_manager: true,
+            ..Options::default()
+        };
+        let cluster = world::shared(&CLUSTER, ControlPlane::start(options)).await?;
+        let world = World::on(cluster, hint).await?;
         world.cluster.define_resource_types()?;
         let namespace = world.namespace("ark").await?;
         let backup = |name: &str| {

@@ -78,6 +78,11 @@ impl Installed {
     }
 
     fn create(&self, object: &Value) -> Result<()> {
+        let mut object = object.clone();
+        // Ark's own mark: else the admission policy says that this is a record, and made by commands.
+        if object["apiVersion"] == "ark.heptio.com/v1" {
+            object["metadata"]["annotations"]["ark.heptio.com/run"] = json!("by-a-test");
+        }
         self.cluster
             .kubectl_with_input(&["create", "-f", "-"], &object.to_string())
             .map(drop)

@@ -14,7 +14,7 @@ use ark_job::error::Failure;
 use ark_job::exit::Exit;
 use ark_job::hooks::HookSpecs;
 use ark_job::identity::label_value;
-use jiff::{Timestamp, Zoned};
+use jiff::{SignedDuration, Timestamp, Zoned};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
@@ -153,6 +153,9 @@ async fn taken(client: &Client, namespace: &str, name: &str) -> Failure {
     }
 }
 
+/// How many seconds further a backup is put whose second is taken.
+const SECONDS_FURTHER: i64 = 5;
+
 /// `schedule run`: a backup of each of the schedules, for this second.
 pub async fn run_now(
     client: &Client,
@@ -170,37 +173,27 @@ pub async fn run_now(
     for name in names {
         let cron_job = find(client, namespace, name).await?;
         check_place(client, namespace, &cron_job).await?;
-        let (backup, job) = job_now(&cron_job, surroundings.now).ok_or_else(|| {
-            Failure::new(
-                Exit::Failed,
-                format!("{} does not say what to back up: its container {CONTAINER} has no arguments of a schedule's", reference(&cron_job)),
-            )
-            .hint(format!(
-                "render it again: `kubectl ark schedule create {name} … --dry-run=client -o yaml`"
-            ))
-        })?;
-        wanted.push((backup, Manifest::of(&job)));
+        wanted_now(&cron_job, surroundings.now)?;
+        wanted.push(cron_job);
     }
     let mut created = Vec::new();
-    for (backup, manifest) in &wanted {
-        let made = match manifest.create(client).await {
-            Ok(made) => made,
-            Err(error) => {
+    for cron_job in &wanted {
+        match create_now(client, cron_job, surroundings.now).await {
+            Ok(one) => created.push(one),
+            Err(failure) => {
                 let begun: Vec<Manifest> = created.iter().map(|(_, job, _)| job).cloned().collect();
                 if !begun.is_empty() {
                     manifest::print(&begun, *output, "");
                 }
-                return Err(not_created(&error, manifest));
+                return Err(failure);
             }
-        };
-        let uid = made.metadata.uid.unwrap_or_default();
-        created.push((backup.as_str(), manifest.clone(), uid));
+        }
     }
     let begun: Vec<Manifest> = created.iter().map(|(_, job, _)| job).cloned().collect();
     manifest::print(&begun, *output, "");
     if !wait {
         let flag = namespace_flag(namespace);
-        for (backup, ..) in created {
+        for (backup, ..) in &created {
             eprintln!(
                 "next: kubectl ark backup describe {backup}{flag}, or kubectl ark backup logs {backup} -f{flag}"
             );
@@ -218,6 +211,44 @@ pub async fn run_now(
         })
         .collect();
     wait::follow_all::<Backup>(client, &followed, surroundings.terminal, interrupt).await
+}
+
+/// The backup that a schedule makes of a second, and its Job.
+fn wanted_now(cron_job: &CronJob, at: Timestamp) -> Result<(String, Job), Failure> {
+    job_now(cron_job, at).ok_or_else(|| {
+        Failure::new(
+            Exit::Failed,
+            format!("{} does not say what to back up: its container {CONTAINER} has no arguments of a schedule's", reference(cron_job)),
+        )
+        .hint(format!(
+            "render it again: `kubectl ark schedule create {} … --dry-run=client -o yaml`",
+            super::name(cron_job)
+        ))
+    })
+}
+
+/// Creates the Job of a backup for this second, or for one of the next: another may have been made this second, as the first of
+/// a new schedule. Gives the backup's name, the Job and its UID.
+async fn create_now(
+    client: &Client,
+    cron_job: &CronJob,
+    now: Timestamp,
+) -> Result<(String, Manifest, String), Failure> {
+    let mut later = 0;
+    loop {
+        let at = now
+            .checked_add(SignedDuration::from_secs(later))
+            .unwrap_or(now);
+        let (backup, job) = wanted_now(cron_job, at)?;
+        let manifest = Manifest::of(&job);
+        match manifest.create(client).await {
+            Ok(made) => return Ok((backup, manifest, made.metadata.uid.unwrap_or_default())),
+            Err(error) if client::is_already_exists(&error) && later < SECONDS_FURTHER => {
+                later += 1
+            }
+            Err(error) => return Err(not_created(&error, &manifest)),
+        }
+    }
 }
 
 fn not_created(error: &kube::Error, manifest: &Manifest) -> Failure {
