@@ -401,6 +401,7 @@ async fn every_noun() -> Result<()> {
 
     // A backup of somebody's machine has a name here, and is shown with its place; by label, it is left.
     let laptop = place.directory.path().join("laptop");
+    std::fs::create_dir(&laptop)?;
     let local = format!("--local --storage file://{}", laptop.display());
     let mine =
         format!("backup create mine --labels on=laptop --include-namespaces nouns-app {local}");
